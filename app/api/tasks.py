@@ -1,0 +1,271 @@
+"""The routes of the tasks, two for each entry of `TASKS`: one item, and a batch.
+
+request -> options -> model of the catalogue -> items -> one gRPC call each -> answer
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, create_model
+
+from app import errors, problems
+from app.body import Body
+from app.media import Item
+from app.parts import Parts
+from app.problems import Problem
+from app.tasks import TASKS
+from app.tasks.base import Options, Task
+from app.telemetry import timing
+from app.telemetry.timing import Context
+from app.triton.catalog import ServedModel
+
+# So many items of one batch are with Triton at once: enough to fill its batches, few enough to leave room for others.
+ITEMS_AT_ONCE = 16
+
+COMMON_ERRORS: tuple[type[errors.GatewayError], ...] = (
+    errors.MalformedRequestError,
+    errors.ModelNotFoundError,
+    errors.VersionNotFoundError,
+    errors.NotAcceptableError,
+    errors.RequestBodyTimeoutError,
+    errors.BodyTooLargeError,
+    errors.UnsupportedMediaTypeError,
+    errors.InvalidParameterError,
+    errors.InvalidTensorError,
+    errors.OverloadedError,
+    errors.InternalError,
+    errors.UnsupportedError,
+    errors.BackendError,
+    errors.BackendUnavailableError,
+    errors.ModelNotReadyError,
+    errors.DeadlineExceededError,
+)
+INPUT_ERRORS: dict[str, tuple[type[errors.GatewayError], ...]] = {
+    "image": (errors.ImageTooLargeError, errors.ImageUndecodableError),
+    "text": (errors.TextEmptyError,),
+}
+
+
+class FailedItem(BaseModel):
+    """An item of a batch that got no result."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    index: int
+    error: Problem
+
+
+def router(parts: Parts) -> APIRouter:
+    """Return the routes of all tasks."""
+    routes = APIRouter(prefix="/v1", tags=["tasks"])
+    for task in TASKS:
+        _add(routes, parts, task)
+    return routes
+
+
+def _add(routes: APIRouter, parts: Parts, task: Task) -> None:
+    options_type = task.options
+
+    async def single(request: Request, options: Annotated[options_type, Query()]) -> Response:  # type: ignore[valid-type]
+        return await _single(parts, task, request, options)
+
+    async def batch(request: Request, options: Annotated[options_type, Query()]) -> Response:  # type: ignore[valid-type]
+        return await _batch(parts, task, request, options)
+
+    possible = (*COMMON_ERRORS, *INPUT_ERRORS[task.input])
+    # Annotations of nested functions are texts here: FastAPI is told the types themselves.
+    for endpoint in (single, batch):
+        endpoint.__annotations__ = {
+            "request": Request,
+            "options": Annotated[options_type, Query()],
+            "return": Response,
+        }
+    routes.add_api_route(
+        f"/{task.route}",
+        single,
+        methods=["POST"],
+        name=task.route,
+        summary=task.summary,
+        response_model=task.result,
+        responses={200: _example(task.example), **problems.responses(*possible)},
+        openapi_extra={"requestBody": _request_body(task, many=False)},
+    )
+    routes.add_api_route(
+        f"/{task.route}/batch",
+        batch,
+        methods=["POST"],
+        name=f"{task.route}_batch",
+        summary=f"{task.summary}, many at a time",
+        response_model=batch_model(task),
+        responses={200: _example(batch_example(task)), **problems.responses(*possible, errors.BatchTooLargeError)},
+        openapi_extra={"requestBody": _request_body(task, many=True)},
+    )
+
+
+async def _single(parts: Parts, task: Task, request: Request, options: Options) -> Response:
+    context, model = _begin(parts, task, request, options)
+    with Body(request, parts.budget, _body_timeout(parts, context)) as body:
+        with context.span("read"):
+            read = parts.media.image if task.input == "image" else parts.media.text
+            item = await read(request, body)
+        fields = await _infer(parts, model, options, item, context)
+    with context.span("encode"):
+        return _json({**_head(model, fields), "request_id": context.request_id, **fields["result"]})
+
+
+async def _batch(parts: Parts, task: Task, request: Request, options: Options) -> Response:
+    context, model = _begin(parts, task, request, options)
+    with Body(request, parts.budget, _body_timeout(parts, context)) as body:
+        with context.span("read"):
+            read = parts.media.images if task.input == "image" else parts.media.texts
+            items = await read(request, body)
+        results = await _infer_all(parts, model, options, items, context)
+    _raise_if_all_failed_alike(results)
+    with context.span("encode"):
+        rows = [_row(parts, index, result, model, context) for index, result in enumerate(results)]
+        return _json({"results": rows, "failed": sum("error" in row for row in rows)})
+
+
+def _begin(parts: Parts, task: Task, request: Request, options: Options) -> tuple[Context, ServedModel]:
+    context = timing.of(request)
+    context.set_deadline(request.headers.get("x-request-timeout-ms"), parts.settings)
+    _check_accept(request.headers.get("accept", "*/*"))
+    model = parts.catalog.find(task, options.model, options.version)
+    context.model = model.name
+    return context, model
+
+
+def _body_timeout(parts: Parts, context: Context) -> float:
+    return max(0.0, min(parts.settings.body_timeout_s, context.left_s()))
+
+
+def _check_accept(accept: str) -> None:
+    """Refuse a request that would not take JSON (RFC 9110, 12.5.1; quality values other than 0 do not matter here)."""
+    for part in accept.split(","):
+        kind, _, parameters = part.strip().lower().partition(";")
+        if kind.strip() in ("application/json", "application/*", "*/*", "") and "q=0" not in parameters.split(";"):
+            return
+    raise errors.NotAcceptableError("This route answers application/json.")
+
+
+async def _infer(parts: Parts, model: ServedModel, options: Options, item: bytes, context: Context) -> dict[str, Any]:
+    task = model.task
+    with context.span("triton"):
+        answer = await parts.client.infer(
+            model.name,
+            options.version,
+            (task.input, item),
+            task.outputs,
+            options.parameters(),
+            context.request_id,
+            context.left_s(),
+        )
+    with context.span("encode"):
+        return {"version": answer.version, "result": task.decode(answer.tensors)}
+
+
+async def _infer_all(
+    parts: Parts, model: ServedModel, options: Options, items: list[Item], context: Context
+) -> list[dict[str, Any] | errors.GatewayError]:
+    room = asyncio.Semaphore(ITEMS_AT_ONCE)
+
+    async def one(item: Item) -> dict[str, Any] | errors.GatewayError:
+        if isinstance(item, errors.GatewayError):
+            return item
+        async with room:
+            try:
+                return await _infer(parts, model, options, item, context)
+            except errors.GatewayError as error:
+                return error
+
+    return await asyncio.gather(*(one(item) for item in items))
+
+
+def _raise_if_all_failed_alike(results: list[dict[str, Any] | errors.GatewayError]) -> None:
+    """Fail the whole request when no item is to blame: a wrong option, or a Triton that is not there."""
+    failed = [result for result in results if isinstance(result, errors.GatewayError)]
+    kinds = {type(error) for error in failed}
+    if len(failed) < len(results) or len(kinds) != 1:
+        return
+    error = failed[0]
+    if error.retryable or isinstance(error, errors.InvalidParameterError | errors.UnsupportedError):
+        raise error
+
+
+def _row(
+    parts: Parts, index: int, result: dict[str, Any] | errors.GatewayError, model: ServedModel, context: Context
+) -> dict[str, Any]:
+    if isinstance(result, errors.GatewayError):
+        parts.metrics.count_item(result.code)
+        return {"index": index, "error": problems.problem(result, context.request_id).model_dump(exclude_none=True)}
+    parts.metrics.count_item("")
+    return {"index": index, **_head(model, result), "request_id": context.request_id, **result["result"]}
+
+
+def _head(model: ServedModel, fields: dict[str, Any]) -> dict[str, str]:
+    return {"model": model.name, "version": fields["version"]}
+
+
+def _json(content: dict[str, Any]) -> Response:
+    return Response(
+        json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(),
+        media_type="application/json",
+    )
+
+
+def batch_model(task: Task) -> type[BaseModel]:
+    """Return the answer of a task's batch route."""
+    item = create_model(f"{task.result.__name__}Item", __base__=task.result, index=(int, ...))
+    return create_model(f"{task.result.__name__}Batch", results=(list[item | FailedItem], ...), failed=(int, ...))  # type: ignore[valid-type]
+
+
+def batch_example(task: Task) -> dict[str, Any]:
+    """Return a batch answer with one result and one problem."""
+    refused = errors.ImageUndecodableError if task.input == "image" else errors.TextEmptyError
+    error = problems.problem(refused((refused.__doc__ or "").strip()), problems.EXAMPLE_REQUEST_ID)
+    rows = [{"index": 0, **task.example}, {"index": 1, "error": error.model_dump(exclude_none=True)}]
+    return {"results": rows, "failed": 1}
+
+
+def _example(value: dict[str, Any]) -> dict[str, Any]:
+    return {"content": {"application/json": {"example": value}}}
+
+
+def _request_body(task: Task, *, many: bool) -> dict[str, Any]:
+    """Describe the body by hand: it is read by `app.media`, and FastAPI's file fields lack `format: binary`."""
+    name = f"{task.input}s" if many else task.input
+    if task.input == "text":
+        return {"required": True, "content": {"application/json": _text_schema(name, many=many)}}
+    file = {"type": "string", "format": "binary"}
+    part: dict[str, Any] = {"type": "array", "items": file} if many else file
+    form = {"type": "object", "properties": {name: part}, "required": [name], "additionalProperties": False}
+    content: dict[str, Any] = {
+        "multipart/form-data": {"schema": form},
+        "application/json": _base64_schema(name, many=many),
+    }
+    if not many:
+        content |= {kind: {"schema": file} for kind in ("image/*", "application/octet-stream")}
+    return {"required": True, "content": content}
+
+
+def _text_schema(name: str, *, many: bool) -> dict[str, Any]:
+    examples = ["I love this camera.", "Profit fell by a third."]
+    text = {"type": "string", "minLength": 1}
+    value = {"type": "array", "items": text, "minItems": 1} if many else text
+    return _object(name, value, examples if many else examples[0])
+
+
+def _base64_schema(name: str, *, many: bool) -> dict[str, Any]:
+    pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+    image = {"type": "string", "description": "Base64, or a data: URL that holds base64."}
+    value = {"type": "array", "items": image, "minItems": 1} if many else image
+    return _object(name, value, [pixel] if many else pixel)
+
+
+def _object(name: str, value: dict[str, Any], example: object) -> dict[str, Any]:
+    schema = {"type": "object", "properties": {name: value}, "required": [name], "additionalProperties": False}
+    return {"schema": schema, "example": {name: example}}

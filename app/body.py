@@ -1,0 +1,106 @@
+"""The bytes of one request's body, counted while they stream in: each request's, and all that the process holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from types import TracebackType
+from typing import Self
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from app.errors import (
+    BodyTooLargeError,
+    MalformedRequestError,
+    OverloadedError,
+    RequestBodyTimeoutError,
+)
+
+
+class Budget:
+    """How many bytes of bodies the process may hold at once."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.held = 0
+
+    def take(self, count: int) -> None:
+        """Hold `count` bytes more.
+
+        Raises:
+            OverloadedError: when there is no room for them.
+
+        """
+        if self.held + count > self.most:
+            raise OverloadedError("The gateway holds as many bytes of requests as it may.")
+        self.held += count
+
+    def give_back(self, count: int) -> None:
+        """Release `count` bytes."""
+        self.held -= count
+
+
+class Body:
+    """One request's body. Used as a context: its bytes count as held until the request is answered."""
+
+    def __init__(self, request: Request, budget: Budget, timeout_s: float) -> None:
+        self._request = request
+        self._budget = budget
+        self._timeout_s = timeout_s
+        self._limit = 0
+        self._held = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._budget.give_back(self._held)
+
+    def limit(self, most: int) -> None:
+        """Set the most bytes that are read; a longer body announced by its header is refused unread.
+
+        Raises:
+            BodyTooLargeError: when the header announces more.
+            MalformedRequestError: when the header is no number.
+
+        """
+        self._limit = most
+        announced = self._request.headers.get("content-length", "0")
+        if not announced.isdecimal():
+            raise MalformedRequestError("Content-Length must be a number.")
+        self._check(int(announced))
+
+    def _check(self, size: int) -> None:
+        if size > self._limit:
+            raise BodyTooLargeError(f"The body may have {self._limit} bytes at most.")
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body, chunk by chunk.
+
+        Raises:
+            BodyTooLargeError: at the first byte past the limit.
+            OverloadedError: when all bodies together would be more than the process may hold.
+            RequestBodyTimeoutError: when it does not arrive in time.
+
+        """
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        chunks = self._request.stream()
+        try:
+            while True:
+                async with asyncio.timeout_at(deadline):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    return
+                self._check(self._held + len(chunk))
+                self._budget.take(len(chunk))
+                self._held += len(chunk)
+                yield chunk
+        except TimeoutError as error:
+            raise RequestBodyTimeoutError("The request's body did not arrive in time.") from error
+        except ClientDisconnect as error:
+            raise MalformedRequestError("The client left before its body was complete.") from error
+
+    async def bytes(self) -> bytes:
+        """Return the whole body; raises as `stream` does."""
+        return b"".join([chunk async for chunk in self.stream()])

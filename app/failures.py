@@ -1,0 +1,54 @@
+"""Whatever a route raises -> a problem answer, and its line in the log."""
+
+from __future__ import annotations
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from app import errors, problems
+from app.telemetry import timing
+
+logger = structlog.get_logger(__name__)
+
+
+def add_to(app: FastAPI) -> None:
+    """Register the handlers."""
+    app.add_exception_handler(errors.GatewayError, _gateway_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+
+
+def _answer(request: Request, error: errors.GatewayError, headers: dict[str, str] | None = None) -> Response:
+    context = timing.of(request)
+    context.code = error.code
+    if error.status >= 500:
+        # The full text, which the caller does not get.
+        logger.warning("request failed", code=error.code, model=error.model, cause=str(error.__cause__ or "") or None)
+    return problems.response(error, context.request_id, headers)
+
+
+async def _gateway_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.GatewayError)  # noqa: S101 - Starlette's handlers take Exception; this is the type it was registered for
+    return _answer(request, error)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"][1:])
+    what = "is no option of this route" if first["type"] == "extra_forbidden" else first["msg"]
+    return _answer(request, errors.InvalidParameterError(f"{name}: {what}."))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - as above
+    if error.status_code == errors.MethodNotAllowedError.status:
+        kind: type[errors.GatewayError] = errors.MethodNotAllowedError
+        sentence = f"{request.method} is not allowed here."
+    elif error.status_code == errors.NotFoundError.status:
+        kind, sentence = errors.NotFoundError, "There is nothing at this path; see /docs."
+    else:
+        kind, sentence = errors.MalformedRequestError, "The request cannot be read."
+    return _answer(request, kind(sentence), dict(error.headers or {}))

@@ -1,0 +1,26 @@
+"""The parts of one gateway, put together by `app.main` and handed to the routes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.body import Budget
+from app.media import Media
+from app.settings import Settings
+from app.telemetry.metrics import Metrics
+from app.triton.canary import Canaries
+from app.triton.catalog import Catalog
+from app.triton.client import TritonClient
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What routes call."""
+
+    settings: Settings
+    client: TritonClient
+    catalog: Catalog
+    canaries: Canaries
+    media: Media
+    budget: Budget
+    metrics: Metrics

@@ -1,0 +1,95 @@
+"""What every task has: a route, options, the tensors it expects of a model, and how its answer is read.
+
+query -> Options -> parameters of the gRPC call -> tensors -> result (one item of the answer)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+Tensors = Mapping[str, npt.NDArray[Any]]
+Parameter = int | float | bool | str
+
+
+class Options(BaseModel):
+    """The query of every task route; unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Annotated[str | None, Field(min_length=1, max_length=256, description="Default: the task's default.")] = None
+    version: Annotated[str | None, Field(pattern=r"^[1-9][0-9]{0,9}$", description="Default: the newest.")] = None
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Return the options that the model's steps read, by the names of the query."""
+        given = self.model_dump(exclude_none=True, exclude={"model", "version"})
+        return {name: json.dumps(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
+class Result(BaseModel):
+    """What every answer begins with."""
+
+    model: str
+    version: str
+    request_id: str
+
+
+class ImageSize(BaseModel):
+    """Pixels of the upright image."""
+
+    width: int
+    height: int
+
+
+Score = Annotated[float, Field(ge=0, le=1, description="A probability.")]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of the contract: its Triton data type and its dims without the batch; -1 is any length."""
+
+    data_type: str
+    dims: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task. `decode` reads the tensors of one item, each of leading axis 1, into the fields of the answer."""
+
+    name: str
+    route: str
+    summary: str
+    input: Literal["image", "text"]
+    outputs: Mapping[str, Tensor]
+    options: type[Options]
+    result: type[Result]
+    decode: Callable[[Tensors], dict[str, Any]]
+    example: dict[str, Any]
+
+    @property
+    def inputs(self) -> Mapping[str, Tensor]:
+        """The one input of the contract."""
+        return {self.input: Tensor("STRING", (1,))}
+
+
+def texts(array: npt.NDArray[Any]) -> list[str]:
+    """Return the strings of a BYTES tensor of shape [1, k]."""
+    return [value.decode("utf-8", "replace") for value in array[0]]
+
+
+def scores(array: npt.NDArray[Any]) -> list[float]:
+    """Return the FP32 probabilities of shape [1, k], to six decimals: more than that is noise of float32."""
+    rounded: list[float] = np.round(array[0].astype(np.float64), 6).tolist()
+    return rounded
+
+
+def image_size(tensors: Tensors) -> dict[str, int]:
+    """Return the upright size from `image_size`, INT32 [1, 2]."""
+    width, height = tensors["image_size"][0].tolist()
+    return {"width": width, "height": height}

@@ -1,0 +1,95 @@
+"""Object detection: an image -> boxes, best first."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from app.tasks.base import ImageSize, Options, Result, Score, Task, Tensor, Tensors, image_size, scores, texts
+
+
+class DetectionOptions(Options):
+    """The query of `/v1/detect`."""
+
+    score_threshold: Annotated[float | None, Field(ge=0, le=1, description="Default: the model's.")] = None
+    iou_threshold: Annotated[float | None, Field(ge=0, le=1, description="Default: the model's.")] = None
+    max_detections: Annotated[int | None, Field(ge=1, le=1000, description="Default: the model's.")] = None
+    classes: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=200)]] | None,
+        Field(max_length=1000, description="Labels or class ids to look for; repeat it for several."),
+    ] = None
+
+
+class Box(BaseModel):
+    """Pixels of the upright image, origin top left."""
+
+    xmin: float
+    ymin: float
+    xmax: float
+    ymax: float
+
+
+class Detection(BaseModel):
+    """One object."""
+
+    label: str
+    class_id: int
+    score: Score
+    box: Box
+
+
+class Detections(Result):
+    """The objects of one image, best first."""
+
+    image: ImageSize
+    predictions: list[Detection]
+
+
+def decode(tensors: Tensors) -> dict[str, Any]:
+    """Read `box` of shape [1, k, 4], `label`, `class_id` and `score` of shape [1, k], and `image_size`."""
+    boxes = np.round(tensors["box"][0].astype(np.float64), 2).tolist()
+    rows = zip(texts(tensors["label"]), tensors["class_id"][0].tolist(), scores(tensors["score"]), boxes, strict=True)
+    predictions = [
+        {
+            "label": label,
+            "class_id": class_id,
+            "score": score,
+            "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)),
+        }
+        for label, class_id, score, box in rows
+    ]
+    return {"image": image_size(tensors), "predictions": predictions}
+
+
+TASK = Task(
+    name="object-detection",
+    route="detect",
+    summary="Detect objects in an image",
+    input="image",
+    outputs={
+        "box": Tensor("FP32", (-1, 4)),
+        "label": Tensor("STRING", (-1,)),
+        "class_id": Tensor("INT32", (-1,)),
+        "score": Tensor("FP32", (-1,)),
+        "image_size": Tensor("INT32", (2,)),
+    },
+    options=DetectionOptions,
+    result=Detections,
+    decode=decode,
+    example={
+        "model": "lite_detector",
+        "version": "1",
+        "request_id": "0190f3a2-7c1e-7b6a-9d54-3f1f0c9a8b21",
+        "image": {"width": 512, "height": 512},
+        "predictions": [
+            {
+                "label": "person",
+                "class_id": 0,
+                "score": 0.89,
+                "box": {"xmin": 50.1, "ymin": 12.0, "xmax": 455.3, "ymax": 509.9},
+            }
+        ],
+    },
+)

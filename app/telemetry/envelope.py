@@ -1,0 +1,114 @@
+"""What surrounds every request: its id, its access line, its metrics, and the answer to a fault of our own.
+
+Plain ASGI, since Starlette's BaseHTTPMiddleware hides the client's disconnect. When a request is answered before its
+body was read, the rest of the body is read and thrown away for a moment before the connection closes: a connection
+closed with unread bytes is reset, and the client would never see why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import problems
+from app.errors import InternalError
+from app.telemetry.metrics import Metrics
+from app.telemetry.timing import Context, request_id
+
+LINGER_S = 2.0
+QUIET_ROUTES = ("/livez", "/readyz", "/healthz", "/health", "/metrics")
+
+logger = structlog.get_logger("gateway.access")
+
+
+class Envelope:
+    """The one middleware."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        context = Context(request_id(Headers(scope=scope).get("x-request-id")))
+        scope.setdefault("state", {})["context"] = context
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=context.request_id)
+        exchange = _Exchange(scope, receive, send, context)
+        with self._metrics.running.track_inprogress():
+            await self._serve(scope, exchange, context)
+        seconds = time.perf_counter() - context.started
+        route = getattr(scope.get("route"), "path", "other")
+        self._metrics.observe(route, exchange.status, context, seconds)
+        level = logger.debug if route in QUIET_ROUTES else logger.info
+        level(
+            "answered",
+            method=scope["method"],
+            path=scope["path"],
+            status=exchange.status,
+            code=context.code or None,
+            ms=round(seconds * 1000, 1),
+        )
+
+    async def _serve(self, scope: Scope, exchange: _Exchange, context: Context) -> None:
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        except Exception:
+            structlog.get_logger(__name__).exception("a fault of the gateway")
+            if exchange.status:
+                raise
+            context.code = InternalError.code
+            answer = problems.response(InternalError("The gateway failed on this request."), context.request_id)
+            await answer(scope, exchange.receive, exchange.send)
+
+
+class _Exchange:
+    """The request's messages on their way in and out."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, context: Context) -> None:
+        self._receive = receive
+        self._send = send
+        self._context = context
+        headers = Headers(scope=scope)
+        self._body_read = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+        self.status = 0
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            self._body_read = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self._complete_headers(message)
+        elif message["type"] == "http.response.body" and not message.get("more_body", False) and not self._body_read:
+            await self._send({**message, "more_body": True})
+            await self._discard_body()
+            message = {"type": "http.response.body", "body": b"", "more_body": False}
+        await self._send(message)
+
+    def _complete_headers(self, message: dict[str, Any] | Message) -> None:
+        headers = MutableHeaders(raw=message.setdefault("headers", []))
+        headers["X-Request-ID"] = self._context.request_id
+        if self._context.spans:
+            headers["Server-Timing"] = self._context.server_timing()
+        if not self._body_read:
+            headers["Connection"] = "close"
+
+    async def _discard_body(self) -> None:
+        try:
+            async with asyncio.timeout(LINGER_S):
+                while not self._body_read:
+                    await self.receive()
+        except TimeoutError:
+            return

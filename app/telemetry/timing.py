@@ -1,0 +1,82 @@
+"""What one request carries along: its id, its deadline, and where its time went.
+
+The context lives in the ASGI scope's state, so that routes, problems, logs and metrics all see the same one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from fastapi import Request
+
+from app.errors import InvalidParameterError
+from app.settings import Settings
+
+VISIBLE_ASCII = range(0x21, 0x7F)
+LONGEST_REQUEST_ID = 128
+
+
+@dataclass
+class Context:
+    """One request. Times are seconds."""
+
+    request_id: str
+    started: float = field(default_factory=time.perf_counter)
+    spans: dict[str, float] = field(default_factory=dict)
+    deadline: float = 0.0
+    model: str = ""
+    code: str = ""
+    """The problem's code, when the request failed."""
+
+    @contextmanager
+    def span(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to the span `name`."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spans[name] = self.spans.get(name, 0.0) + time.perf_counter() - begun
+
+    def set_deadline(self, header: str | None, settings: Settings) -> None:
+        """Set the deadline from `X-Request-Timeout-Ms`, capped by the settings.
+
+        Raises:
+            InvalidParameterError: when the header is no positive whole number.
+
+        """
+        asked = settings.default_timeout_ms
+        if header is not None:
+            if not (header.isascii() and header.isdecimal() and len(header) <= 12 and int(header) > 0):
+                raise InvalidParameterError("X-Request-Timeout-Ms must be a positive whole number.")
+            asked = int(header)
+        self.deadline = self.started + min(asked, settings.max_timeout_ms) / 1000
+
+    def left_s(self) -> float:
+        """Return the time until the deadline; negative when it has passed."""
+        return self.deadline - time.perf_counter()
+
+    def server_timing(self) -> str:
+        """Return the value of the `Server-Timing` header (W3C), in milliseconds."""
+        return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in self.spans.items())
+
+
+def of(request: Request) -> Context:
+    """Return the context of a request."""
+    context: Context = request.scope["state"]["context"]
+    return context
+
+
+def request_id(given: str | None) -> str:
+    """Return the caller's request id where it is usable, else a new UUID of version 7 (RFC 9562)."""
+    if given and len(given) <= LONGEST_REQUEST_ID and all(ord(character) in VISIBLE_ASCII for character in given):
+        return given
+    milliseconds = time.time_ns() // 1_000_000
+    value = milliseconds << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return str(UUID(int=value))

@@ -1,0 +1,217 @@
+"""What is served: Triton's repository index and its models' configurations -> ServedModel.
+
+The catalogue is read again every few seconds, so that a model which is loaded or removed while all runs is
+noticed without a restart. What vanishes is remembered for a while: it may be on its way back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from tritonclient.grpc import model_config_pb2
+
+from app.errors import (
+    BackendUnavailableError,
+    GatewayError,
+    ModelNotFoundError,
+    ModelNotReadyError,
+    UnsupportedError,
+    VersionNotFoundError,
+)
+from app.tasks import BY_NAME
+from app.tasks.base import Task, Tensor
+from app.triton.client import TritonClient
+
+REFRESH_S = 2.0
+REMEMBERED_S = 30.0
+# Models without a task are tensors for other protocols: whether one has gained a task is looked up less often.
+OTHERS_EVERY = 10
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One model that declares a task.
+
+    Attributes:
+        fault: why its tensors do not fit the task's contract; empty when they do.
+        canary: an input and the label that must come first, for readiness; None when the model names none.
+
+    """
+
+    name: str
+    task: Task
+    versions: tuple[str, ...]
+    default: bool
+    max_batch_size: int
+    steps: tuple[str, ...]
+    fault: str = ""
+    canary: Mapping[str, str] | None = field(default=None, repr=False)
+
+
+class Catalog:
+    """The models that are served now, and those that were a moment ago."""
+
+    def __init__(self, client: TritonClient) -> None:
+        self._client = client
+        self._models: dict[str, ServedModel] = {}
+        self._vanished: dict[str, tuple[ServedModel, float]] = {}
+        self._others: dict[str, tuple[str, ...]] = {}
+        self._reads = 0
+        self.read = False
+        """Whether Triton has been read at least once."""
+        self.reachable = False
+        """Whether the last reading succeeded."""
+
+    def models(self) -> list[ServedModel]:
+        """Return what is served now, by name."""
+        return sorted(self._models.values(), key=lambda model: model.name)
+
+    def vanished(self) -> list[ServedModel]:
+        """Return what was served within the last half minute and is not now, by name."""
+        self._forget()
+        return sorted((model for model, _ in self._vanished.values()), key=lambda model: model.name)
+
+    def find(self, task: Task, name: str | None, version: str | None = None) -> ServedModel:
+        """Return the model that serves `task` under `name`, or the task's default.
+
+        Raises:
+            GatewayError: ModelNotFound, VersionNotFound, ModelNotReady, Unsupported or BackendUnavailable.
+
+        """
+        model = self._choose(self.models(), task, name)
+        if model is None:
+            raise self._absence(task, name)
+        if model.fault:
+            raise UnsupportedError(f"The model does not fit the task: {model.fault}", model=model.name)
+        if version is not None and version not in model.versions:
+            served = ", ".join(model.versions)
+            raise VersionNotFoundError(f"There is no version {version}; served: {served}.", model=model.name)
+        return model
+
+    def get(self, name: str) -> ServedModel:
+        """Return the model of that name, whatever its task; raises as `find` does."""
+        if name in self._models:
+            return self._models[name]
+        raise self._absence(None, name)
+
+    @staticmethod
+    def _choose(models: Iterable[ServedModel], task: Task | None, name: str | None) -> ServedModel | None:
+        fits = (model for model in models if task is None or model.task is task)
+        return next((model for model in fits if model.name == name or (name is None and model.default)), None)
+
+    def _absence(self, task: Task | None, name: str | None) -> GatewayError:
+        gone = self._choose(self.vanished(), task, name)
+        if gone is not None:
+            return ModelNotReadyError("The model was served a moment ago and is not ready now.", model=gone.name)
+        if not self.read:
+            return BackendUnavailableError("Triton has not been reached yet.")
+        if name is None:
+            return ModelNotFoundError(f"No model is the default for {task.name if task else 'this task'}.")
+        return ModelNotFoundError(f"No model of this name serves {task.name if task else 'any task'}.", model=name)
+
+    def _forget(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._vanished = {n: (m, at) for n, (m, at) in self._vanished.items() if now - at < REMEMBERED_S}
+
+    async def keep_reading(self) -> None:
+        """Read for ever. A Triton that cannot be read leaves the last good catalogue standing."""
+        while True:
+            try:
+                await self.refresh()
+            except GatewayError as error:
+                if self.reachable or not self._reads:
+                    logger.warning("triton cannot be read", reason=error.detail)
+                self.reachable = False
+            self._reads += 1
+            # Until Triton is there, look more often: it may be starting beside us.
+            await asyncio.sleep(REFRESH_S if self.reachable else REFRESH_S / 4)
+
+    async def refresh(self) -> None:
+        """Read Triton once."""
+        ready: dict[str, list[str]] = {}
+        for entry in await self._client.repository_index():
+            if entry.state == "READY":
+                ready.setdefault(entry.name, []).append(entry.version)
+        found: dict[str, ServedModel] = {}
+        others: dict[str, tuple[str, ...]] = {}
+        for name, unsorted in ready.items():
+            versions = tuple(sorted(unsorted, key=lambda version: (len(version), version)))
+            if self._others.get(name) == versions and self._reads % OTHERS_EVERY:
+                others[name] = versions
+                continue
+            model = await self._read_model(name, versions)
+            if model is None:
+                others[name] = versions
+            else:
+                found[name] = model
+        self._replace(found, others)
+
+    async def _read_model(self, name: str, versions: tuple[str, ...]) -> ServedModel | None:
+        try:
+            return served_model(await self._client.model_config(name), versions)
+        except ModelNotReadyError:  # unloaded between the index and this call
+            return None
+
+    def _replace(self, found: dict[str, ServedModel], others: dict[str, tuple[str, ...]]) -> None:
+        now = asyncio.get_running_loop().time()
+        for name in sorted(self._models.keys() - found.keys()):
+            self._vanished[name] = (self._models[name], now)
+            logger.warning("model vanished", model=name)
+        for name in sorted(found.keys() - self._models.keys()):
+            self._vanished.pop(name, None)
+            logger.info("model served", model=name, task=found[name].task.name, fault=found[name].fault or None)
+        self._models, self._others = found, others
+        self.read = self.reachable = True
+
+
+def served_model(config: Any, versions: tuple[str, ...]) -> ServedModel | None:
+    """Return what a configuration says to the gateway; None when it declares no task that the gateway speaks."""
+    parameters = {name: value.string_value for name, value in config.parameters.items()}
+    task = BY_NAME.get(parameters.get("task", ""))
+    if task is None:
+        return None
+    return ServedModel(
+        name=config.name,
+        task=task,
+        versions=versions,
+        default=parameters.get("default", "").lower() == "true",
+        max_batch_size=config.max_batch_size,
+        steps=tuple(step.model_name for step in config.ensemble_scheduling.step),
+        fault=contract_fault(config, task),
+        canary=_canary(parameters.get("canary", "")),
+    )
+
+
+def contract_fault(config: Any, task: Task) -> str:
+    """Return the first way in which a configuration differs from the task's contract; empty when it fits."""
+    if config.max_batch_size < 1:
+        return "max_batch_size must be 1 or more."
+    if config.model_transaction_policy.decoupled:
+        return "decoupled models cannot be called by one request and one answer."
+    for kind, expected, given in (("input", task.inputs, config.input), ("output", task.outputs, config.output)):
+        tensors = {tensor.name: _tensor(tensor) for tensor in given}
+        for name, tensor in expected.items():
+            if tensors.get(name) != tensor:
+                return f"{kind} '{name}' must be {tensor.data_type} {list(tensor.dims)}."
+    extra = {tensor.name for tensor in config.input if not tensor.optional} - task.inputs.keys()
+    return f"input '{min(extra)}' is not of the task." if extra else ""
+
+
+def _tensor(tensor: Any) -> Tensor:
+    data_type = model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_")
+    return Tensor(data_type, tuple(tensor.dims))
+
+
+def _canary(text: str) -> Mapping[str, str] | None:
+    try:
+        canary = json.loads(text)
+    except ValueError:
+        return None
+    return canary if isinstance(canary, dict) and all(isinstance(value, str) for value in canary.values()) else None
