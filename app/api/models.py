@@ -65,7 +65,11 @@ def router(parts: Parts) -> APIRouter:
         "/{model}",
         summary="Show one model",
         responses=problems.responses(
-            errors.ModelNotFoundError, errors.ModelNotReadyError, errors.BackendUnavailableError, errors.InternalError
+            errors.ModelNotFoundError,
+            errors.ModelNotReadyError,
+            errors.BackendUnavailableError,
+            errors.InvalidParameterError,
+            errors.InternalError,
         ),
     )
     async def one(model: str) -> ModelEntry:

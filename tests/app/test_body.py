@@ -1,0 +1,60 @@
+"""Small parts of the gateway that need no server."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.body import Budget
+from app.errors import InvalidParameterError, MalformedRequestError, OverloadedError
+from app.media import decode_base64
+from app.settings import Settings
+from app.telemetry.timing import Context, request_id
+
+
+def test_the_budget_is_never_exceeded() -> None:
+    """What does not fit is refused and not counted."""
+    budget = Budget(10)
+    budget.take(8)
+    with pytest.raises(OverloadedError):
+        budget.take(3)
+    budget.give_back(8)
+    budget.take(10)
+    assert budget.held == 10
+
+
+@pytest.mark.parametrize("value", ["a", "====", "data:image/png,abc", "data:image/png;base64", 5, None, "aGk=\n", "é"])
+def test_what_is_not_base64_is_malformed(value: object) -> None:
+    """Only clean base64, or a data: URL of it, is taken."""
+    with pytest.raises(MalformedRequestError):
+        decode_base64(value)
+
+
+def test_deadlines_are_capped() -> None:
+    """A caller may ask for less than the server's cap, not for more."""
+    settings = Settings(default_timeout_ms=1000, max_timeout_ms=2000)
+    context = Context("id")
+    for header, expected in ((None, 1.0), ("500", 0.5), ("999999", 2.0)):
+        context.set_deadline(header, settings)
+        assert context.deadline - context.started == pytest.approx(expected)
+    for header in ("0", "-1", "1.5", "", "²"):
+        with pytest.raises(InvalidParameterError):
+            context.set_deadline(header, settings)
+
+
+def test_new_request_ids_are_uuids_in_order() -> None:
+    """They sort by time, as version 7 of RFC 9562 says."""
+    ids = [request_id(None) for _ in range(3)]
+    assert {identifier[14] for identifier in ids} == {"7"}
+    assert {identifier[19] for identifier in ids} <= set("89ab")
+    assert [identifier[:13] for identifier in ids] == sorted(identifier[:13] for identifier in ids)
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GATEWAY_* and Triton's port are read; hosts are a list; settings cannot change."""
+    monkeypatch.setenv("GATEWAY_IMAGE_URL_HOSTS", "a.example, B.example")
+    monkeypatch.setenv("TRITON_GRPC_PORT", "9001")
+    settings = Settings()
+    assert settings.image_url_hosts == ("a.example", "b.example")
+    assert settings.triton_target == "127.0.0.1:9001"
+    with pytest.raises(ValueError, match="frozen"):
+        settings.port = 1

@@ -1,0 +1,199 @@
+"""A real stack for the tests: embedded Triton with the bundled models and some that misbehave, and a gateway."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+ROOT = Path(__file__).resolve().parent.parent
+BUNDLED = ("efficientnet_lite0", "lite_detector", "minilm_sentiment", "simple_net")
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+@dataclass
+class Stack:
+    """One Triton with its supervisor, and one gateway."""
+
+    folder: Path
+    models: Path
+    settings: dict[str, str] = field(default_factory=dict)
+    serve_options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.port, self.http, self.grpc, self.metrics = free_ports(4)
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.state = self.folder / "state"
+        self.triton: subprocess.Popen[bytes] | None = None
+        self.gateway: subprocess.Popen[bytes] | None = None
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of both processes."""
+        ports = {
+            "GATEWAY_PORT": str(self.port),
+            "TRITON_HTTP_PORT": str(self.http),
+            "TRITON_GRPC_PORT": str(self.grpc),
+            "TRITON_METRICS_PORT": str(self.metrics),
+        }
+        return {**os.environ, **ports, **self.settings}
+
+    def start(self) -> None:
+        """Start both and wait until the gateway is ready."""
+        self.start_triton()
+        self.start_gateway()
+        self.wait_ready()
+
+    def start_triton(self) -> None:
+        """Start Triton under its supervisor."""
+        command = [
+            *(sys.executable, "-m", "modelctl", "serve", "--models", str(self.models)),
+            *("--backends", str(self.folder / "backends"), "--state", str(self.state), *self.serve_options),
+        ]
+        with (self.folder / "triton.out").open("ab") as out:
+            self.triton = subprocess.Popen(command, cwd=ROOT, env=self.environment(), stdout=out, stderr=out)
+
+    def start_gateway(self) -> None:
+        """Start the gateway."""
+        with (self.folder / "gateway.out").open("ab") as out:
+            self.gateway = subprocess.Popen(
+                [sys.executable, "-m", "app"], cwd=ROOT, env=self.environment(), stdout=out, stderr=out
+            )
+
+    def wait_ready(self, seconds: float = 90) -> float:
+        """Wait until readyz says so; return after how many seconds."""
+        begun = time.monotonic()
+        answer = "nothing"
+        while time.monotonic() - begun < seconds:
+            for process, name in ((self.triton, "triton.out"), (self.gateway, "gateway.out")):
+                if process is not None and process.poll() is not None:
+                    pytest.fail(f"a process ended: {(self.folder / name).read_text()[-3000:]}")
+            try:
+                response = httpx.get(f"{self.url}/readyz", timeout=10)
+                answer = response.text
+                if response.status_code == 200:
+                    return time.monotonic() - begun
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+        logs = "".join((self.folder / name).read_text()[-3000:] for name in ("triton.out", "gateway.out"))
+        return pytest.fail(f"not ready after {seconds} s: {answer}\n{logs}")
+
+    def stop(self) -> None:
+        """Stop both."""
+        for process in (self.gateway, self.triton):
+            if process is not None and process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in (self.gateway, self.triton):
+            if process is not None:
+                process.wait(20)
+
+    def client(self, **options: object) -> httpx.Client:
+        """Return an HTTP client of the gateway."""
+        return httpx.Client(base_url=self.url, timeout=60, **options)  # type: ignore[arg-type]
+
+
+def repository(folder: Path, names: tuple[str, ...] = BUNDLED, *, test_models: bool = True) -> Path:
+    """Make a model repository of links to bundled models, and copies of the tests' own; and a folder of backends."""
+    models, backends = folder / "models", folder / "backends"
+    models.mkdir(parents=True)
+    backends.mkdir()
+    for source in sorted((ROOT / "models").iterdir()):
+        if source.is_dir() and any(source.name == name or source.name.startswith(f"{name}_") for name in names):
+            shutil.copytree(source, models / source.name)
+    sources = [ROOT / "backends", *([ROOT / "tests" / "backends"] if test_models else [])]
+    for source in [folder for parent in sources for folder in sorted(parent.iterdir())]:
+        if (source / "model.py").exists():
+            (backends / source.name).symlink_to(source)
+    if test_models:
+        for source in sorted((ROOT / "tests" / "models").iterdir()):
+            shutil.copytree(source, models / source.name)
+            (models / source.name / "1").mkdir(exist_ok=True)
+    return models
+
+
+@pytest.fixture(scope="session")
+def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Stack]]:
+    """Return a function that makes a stack, not started yet; all are stopped at the end."""
+    made: list[Stack] = []
+
+    def make(
+        names: tuple[str, ...] = BUNDLED,
+        settings: dict[str, str] | None = None,
+        serve_options: tuple[str, ...] = (),
+        *,
+        test_models: bool = True,
+    ) -> Stack:
+        folder = tmp_path_factory.mktemp("stack")
+        models = repository(folder, names, test_models=test_models)
+        made.append(Stack(folder, models, settings or {}, serve_options))
+        return made[-1]
+
+    yield make
+    for stack in made:
+        stack.stop()
+
+
+@pytest.fixture(scope="session")
+def stack(make_stack: Callable[..., Stack]) -> Stack:
+    """Return the stack that most tests share; they leave it as they found it."""
+    made = make_stack()
+    made.start()
+    return made
+
+
+@pytest.fixture
+def http(stack: Stack) -> Iterator[httpx.Client]:
+    """Return a client of the shared stack's gateway."""
+    with closing(stack.client()) as client:
+        yield client
+
+
+def encode(array: np.ndarray, kind: str = "JPEG", **options: object) -> bytes:  # type: ignore[type-arg]
+    """Return an image file of an array."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def coffee() -> bytes:
+    """Return a cup of espresso, 600 x 400, as JPEG."""
+    return encode(data.coffee())
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> bytes:
+    """Return a person, 512 x 512, as JPEG."""
+    return encode(data.astronaut())
+
+
+@pytest.fixture(scope="session")
+def chelsea() -> bytes:
+    """Return a cat, 451 x 300, as JPEG."""
+    return encode(data.chelsea())

@@ -1,0 +1,74 @@
+"""Every model of the repository keeps the contract that the gateway expects, step by step."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from app.triton.catalog import served_model
+
+MODELS = Path(__file__).resolve().parent.parent.parent / "models"
+
+
+def read(name: str) -> Any:
+    """Parse a configuration."""
+    return text_format.Parse((MODELS / name / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+
+
+FOLDERS = sorted(path.name for path in MODELS.iterdir() if path.is_dir())
+ENSEMBLES = [name for name in FOLDERS if read(name).platform == "ensemble"]
+
+
+def test_the_three_tasks_are_bundled() -> None:
+    """Each task has exactly one default model."""
+    models = [served_model(read(name), ("1",)) for name in FOLDERS]
+    defaults = sorted(model.task.name for model in models if model is not None and model.default)
+    assert defaults == ["image-classification", "object-detection", "text-classification"]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_folders_are_complete(name: str) -> None:
+    """A folder bears its model's name, and its version folder survives in git."""
+    assert read(name).name == name
+    assert (MODELS / name / "1" / ".gitkeep").exists()
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_ensembles_keep_the_contract(name: str) -> None:
+    """The gateway finds no fault, the three steps bear the right names, and a canary is given."""
+    model = served_model(read(name), ("1",))
+    assert model is not None
+    assert model.fault == ""
+    assert model.steps == tuple(f"{name}_{step}" for step in ("preprocess", "network", "postprocess"))
+    assert model.canary is not None
+    assert set(model.canary) == {model.task.input, "label"}
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_one_step_is_runnable_at_a_time(name: str) -> None:
+    """Every step after the first needs an output of the one before it: fan-out hangs when a queue is full."""
+    steps = list(read(name).ensemble_scheduling.step)
+    for before, after in pairwise(steps):
+        assert set(before.output_map.values()) & set(after.input_map.values())
+
+
+@pytest.mark.parametrize("name", [name for name in FOLDERS if name not in ENSEMBLES])
+def test_queues_are_bounded(name: str) -> None:
+    """A step without a bound would queue without end."""
+    assert read(name).dynamic_batching.default_queue_policy.max_queue_size > 0
+
+
+@pytest.mark.parametrize("name", [name for name in FOLDERS if (MODELS / name / "configs").exists()])
+def test_plans_take_the_place_of_networks(name: str) -> None:
+    """A TensorRT variant has the tensors and at least the batch size of the ONNX configuration."""
+    onnx = read(name)
+    text = (MODELS / name / "configs" / "tensorrt.pbtxt").read_text()
+    plan = text_format.Parse(text, model_config_pb2.ModelConfig())
+    assert (list(plan.input), list(plan.output)) == (list(onnx.input), list(onnx.output))
+    assert plan.max_batch_size >= onnx.max_batch_size
+    assert (plan.name, plan.platform, plan.default_model_filename) == (name, "tensorrt_plan", "model.plan")

@@ -1,0 +1,43 @@
+"""The rooms import each other in one direction only."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FORBIDDEN = {
+    "app": {"backends", "modelctl", "stages", "onnxruntime", "pytriton", "torch"},
+    "stages": {"app", "backends", "modelctl", "tritonclient", "triton_python_backend_utils"},
+    "modelctl": {"app", "stages", "backends", "torch"},
+    "backends": {"app", "modelctl", "tritonclient"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Return the top-level names that a file imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_rooms_are_entered_by_their_doors(room: str) -> None:
+    """No file of a room imports what is not its business."""
+    files = sorted((ROOT / room).rglob("*.py"))
+    assert files
+    for path in files:
+        assert not imports(path) & FORBIDDEN[room], path
+
+
+def test_only_one_folder_speaks_grpc() -> None:
+    """Nothing in the gateway outside app/triton imports tritonclient or grpc."""
+    for path in (ROOT / "app").rglob("*.py"):
+        if path.parent.name != "triton":
+            assert not imports(path) & {"grpc", "tritonclient"}, path
