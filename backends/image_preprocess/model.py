@@ -1,0 +1,92 @@
+"""Encoded images or raw pixels -> the tensor of a vision network; `stages.decoding` and `stages.imaging` do the work.
+
+Parameters of the config: see `stages.imaging.Recipe`. Input: `image` STRING [n, 1]. Outputs: the first FP32 output of
+the config is the tensor; `image_size` INT32 [n, 2] (width, height, upright) and `geometry` FP32 [n, 4] (scale_x,
+scale_y, pad_x, pad_y) where the config lists them. Each request is decoded on a thread of its own and answered when
+it is done (`stages.workers`).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from stages import decoding, imaging, serving, workers
+from stages.config import ConfigError, StepConfig
+
+STEP = "preprocess"
+
+Item = tuple[bytes, dict[str, Any]]  # the input and its request's parameters
+Result = dict[str, np.ndarray]  # outputs by name, without the batch dimension
+
+
+class TritonPythonModel:
+    """The step as Triton sees it."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the config; a wrong one keeps the model from loading."""
+        config = StepConfig.of(args)
+        self._recipe = imaging.Recipe.from_parameters(config.parameters)
+        self._listed = frozenset(config.outputs)
+        self._tensor, tensor = next(item for item in config.outputs.items() if item[1].data_type == "FP32")
+        if tensor.dims != self._recipe.shape:
+            raise ConfigError(f"The parameters make tensors of {self._recipe.shape}, the output has {tensor.dims}.")
+        self._gates = workers.Gates()
+        self._workers = workers.Workers()
+        decoding.prepare_pillow(self._recipe.max_pixels)
+
+    def execute(self, requests: list[Any]) -> None:
+        """Answer each request through its own sender, as soon as it is done."""
+        self._workers.run([partial(self._serve, request, request.get_response_sender()) for request in requests])
+
+    def finalize(self) -> None:
+        """End the threads; the model may not have got as far as having any."""
+        if hasattr(self, "_workers"):
+            self._workers.close()
+
+    def _serve(self, request: Any, sender: Any) -> None:
+        (response,) = serving.serve([request], read=_read, compute=self._compute, answer=self._answer, refuse=_refuse)
+        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def _compute(self, items: list[Item]) -> list[Result | serving.RefusalError]:
+        return [self._one_or_refusal(*item) for item in items]
+
+    def _one_or_refusal(self, data: bytes, options: dict[str, Any]) -> Result | serving.RefusalError:
+        try:
+            return self._one(data, options)
+        except serving.RefusalError as refusal:
+            return refusal
+
+    def _one(self, data: bytes, options: dict[str, Any]) -> Result:
+        opened = decoding.open_image(data, options, self._recipe.max_pixels)
+        with self._gates.enter(opened.width * opened.height):
+            image = decoding.upright_rgb(opened)
+            pixels, geometry = imaging.fit(image, self._recipe)
+            tensor = imaging.normalise(pixels, self._recipe)
+        made = {
+            self._tensor: tensor,
+            "image_size": np.array(image.size, np.int32),
+            "geometry": np.array(geometry, np.float32),
+        }
+        return {name: array for name, array in made.items() if name in self._listed}
+
+    def _answer(self, request: Any, results: list[Result]) -> Any:
+        names = results[0]
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor(name, np.stack([result[name] for result in results])) for name in names]
+        )
+
+
+def _read(request: Any) -> list[Item]:
+    options = serving.parameters(request.parameters())
+    images = pb_utils.get_input_tensor_by_name(request, "image").as_numpy()
+    return [(data, options) for data in images.reshape(-1)]
+
+
+def _refuse(refusal: serving.RefusalError) -> Any:
+    return pb_utils.InferenceResponse(
+        error=pb_utils.TritonError(refusal.message(STEP), pb_utils.TritonError.INVALID_ARG)
+    )

@@ -1,0 +1,190 @@
+"""Stands in for NVIDIA's ONNX Runtime backend, which the embedded server lacks: same folder layout, same config.
+
+    requests --feed--> arrays --join equal shapes--> one run --split--> responses
+
+The model is `<version>/<default_model_filename or model.onnx>`. Read from the config, by the names of NVIDIA's backend:
+the parameters `intra_op_thread_count`, `inter_op_thread_count` (0: ONNX Runtime's choice), `execution_mode` (0
+sequential, 1 parallel), `enable_mem_arena` and `enable_mem_pattern` (true, false), `optimization.graph.level` (-1 basic,
+1 extended, 2 none; all by default), and the instance's kind. This folder must never hold an `__init__.py`: it would hide
+the real package of its name.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import triton_python_backend_utils as pb_utils
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+DATA_TYPES = {
+    "tensor(bool)": "TYPE_BOOL",
+    "tensor(double)": "TYPE_FP64",
+    "tensor(float)": "TYPE_FP32",
+    "tensor(float16)": "TYPE_FP16",
+    **{f"tensor({sign}int{bits})": f"TYPE_{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+GRAPH_LEVELS = {
+    -1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    2: onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+
+logger = logging.getLogger(__name__)
+
+
+class TritonPythonModel:
+    """One instance of a network, with a session of its own."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the network; a config that does not fit it keeps the model from loading."""
+        config = json.loads(args["model_config"])
+        self._batches = config["max_batch_size"] > 0
+        self._inputs = [entry["name"] for entry in config["input"]]
+        self._outputs = [entry["name"] for entry in config["output"]]
+        name = config.get("default_model_filename") or "model.onnx"
+        path = Path(args["model_repository"]) / args["model_version"] / name
+        if not path.is_file():
+            raise pb_utils.TritonModelException(f"The version folder {args['model_version']} has no file '{name}'.")
+        self._session = onnxruntime.InferenceSession(path, options(config), providers=providers(args))
+        check("input", config["input"], self._session.get_inputs(), self._batches)
+        check("output", config["output"], self._session.get_outputs(), self._batches)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer a batch of requests; those of equal shapes run as one array."""
+        responses: list[Any] = [None] * len(requests)
+        for group in self._groups(requests):
+            members = [requests[index] for index, _ in group]
+            made = self._run_or_split(members, [feed for _, feed in group])
+            for (index, _), response in zip(group, made, strict=True):
+                responses[index] = response
+        return responses
+
+    def _groups(self, requests: Sequence[Any]) -> list[list[tuple[int, Arrays]]]:
+        groups: dict[Any, list[tuple[int, Arrays]]] = {}
+        for index, request in enumerate(requests):
+            feed = {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self._inputs}
+            key = tuple(array.shape[1:] for array in feed.values()) if self._batches else index
+            groups.setdefault(key, []).append((index, feed))
+        return list(groups.values())
+
+    def _run_or_split(self, requests: Sequence[Any], feeds: Sequence[Arrays]) -> list[Any]:
+        """Run requests together; when that fails, each alone, so that a fault stays with its own request."""
+        try:
+            return self._run(requests, feeds)
+        except Exception:  # whatever one request's content does to the network is that request's fault alone
+            if len(requests) == 1:
+                logger.exception("the network failed on one request")
+                return [_failure()]
+        return [self._run_or_split([request], [feed])[0] for request, feed in zip(requests, feeds, strict=True)]
+
+    def _run(self, requests: Sequence[Any], feeds: Sequence[Arrays]) -> list[Any]:
+        joined = feeds[0] if len(feeds) == 1 else {n: np.concatenate([feed[n] for feed in feeds]) for n in self._inputs}
+        asked = [set(request.requested_output_names()) for request in requests]
+        names = [name for name in self._outputs if any(name in one for one in asked)]
+        made = dict(zip(names, self._session.run(names, joined), strict=True))
+        parts = _split(made, [len(feed[self._inputs[0]]) for feed in feeds]) if self._batches else [made]
+        return [
+            pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in part.items() if name in one])
+            for one, part in zip(asked, parts, strict=True)
+        ]
+
+
+def _split(arrays: Arrays, sizes: Sequence[int]) -> list[Arrays]:
+    """Return each request's part of the outputs; raises ValueError when an output is not one row an item."""
+    bad = [name for name, array in arrays.items() if array.shape[:1] != (sum(sizes),)]
+    if bad:
+        raise ValueError(f"output '{bad[0]}' has shape {arrays[bad[0]].shape} for a batch of {sum(sizes)}")
+    ends = np.cumsum(sizes).tolist()
+    return [
+        {name: array[end - size : end] for name, array in arrays.items()} for size, end in zip(sizes, ends, strict=True)
+    ]
+
+
+def _failure() -> Any:
+    message = "backend_error@network: the network failed on this input"
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INTERNAL))
+
+
+def options(config: dict[str, Any]) -> Any:
+    """Return ONNX Runtime's session options for a model's config."""
+    parameters = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
+    made = onnxruntime.SessionOptions()
+    made.intra_op_num_threads = int(parameters.get("intra_op_thread_count", 0))
+    made.inter_op_num_threads = int(parameters.get("inter_op_thread_count", 0))
+    if int(parameters.get("execution_mode", 0)) == 1:
+        made.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+    level = int(config.get("optimization", {}).get("graph", {}).get("level", 0))
+    made.graph_optimization_level = GRAPH_LEVELS.get(level, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
+    made.enable_mem_pattern = flag(parameters, "enable_mem_pattern")
+    made.enable_cpu_mem_arena = flag(parameters, "enable_mem_arena")
+    # Threads that spin while they wait take the cores from the other steps, each of which is a process.
+    made.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    made.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    made.log_severity_level = 3  # errors; at load it warns of every machine without a GPU
+    return made
+
+
+def flag(parameters: dict[str, str], name: str) -> bool:
+    """Return a switch among the parameters, on when absent; raises TritonModelException when it is neither on nor off."""
+    text = parameters.get(name, "true").lower()
+    if text not in ("true", "1", "false", "0"):
+        raise pb_utils.TritonModelException(f"The parameter '{name}' must be true or false, not '{text}'.")
+    return text in ("true", "1")
+
+
+def providers(args: dict[str, str]) -> list[Any]:
+    """Return what runs the network on this instance's device, best first."""
+    cpu = "CPUExecutionProvider"
+    if args["model_instance_kind"] != "GPU":
+        return [cpu]
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        logger.warning(
+            "%s is set to run on a GPU, but this ONNX Runtime has no CUDA: it runs on the CPU", args["model_name"]
+        )
+        return [cpu]
+    return [("CUDAExecutionProvider", {"device_id": int(args["model_instance_device_id"])}), cpu]
+
+
+def check(kind: str, entries: Sequence[dict[str, Any]], tensors: Sequence[Any], batches: bool) -> None:
+    """Raise TritonModelException when a config's inputs or outputs do not fit the network's.
+
+    Args:
+        kind: `input` or `output`.
+        entries: the config's.
+        tensors: the network's. A config may leave outputs away, but no input.
+        batches: whether the config's dims leave the batch away.
+
+    """
+    found = {tensor.name: tensor for tensor in tensors}
+    missing = found.keys() - {entry["name"] for entry in entries}
+    if kind == "input" and missing:
+        raise pb_utils.TritonModelException(f"The network needs the input '{min(missing)}', which the config lacks.")
+    for entry in entries:
+        name = entry["name"]
+        if name not in found:
+            has = ", ".join(sorted(found))
+            raise pb_utils.TritonModelException(f"The network has no {kind} '{name}'; it has {has}.")
+        actual = DATA_TYPES.get(found[name].type, found[name].type)
+        if actual != entry["data_type"]:
+            raise pb_utils.TritonModelException(
+                f"The {kind} '{name}' is {entry['data_type']} in the config and {actual} in the network."
+            )
+        shape = found[name].shape
+        dims = [*([-1] if batches else []), *(int(size) for size in entry["dims"])]
+        if len(dims) != len(shape) or any(_differ(a, b) for a, b in zip(dims, shape, strict=True)):
+            raise pb_utils.TritonModelException(
+                f"The {kind} '{name}' has the shape {dims} in the config and {shape} in the network."
+            )
+
+
+def _differ(size: int, actual: int | str | None) -> bool:
+    """Tell whether two sizes of one axis are both fixed and unequal; the network's free ones are names or None."""
+    return size >= 0 and isinstance(actual, int) and actual >= 0 and size != actual

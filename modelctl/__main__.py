@@ -1,0 +1,36 @@
+"""`modelctl`: the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from modelctl import doctor, serve, up
+from modelctl.errors import CommandError
+
+COMMANDS = {
+    "serve": (serve, "start Triton on the model repository, and keep it serving"),
+    "up": (up, "start Triton and the gateway together, in the foreground"),
+    "doctor": (doctor, "check this machine, and say what to mend"),
+}
+
+
+def main() -> int:
+    """Run one command; return its exit code."""
+    parser = argparse.ArgumentParser(prog="modelctl", description="Models for Triton, and the Triton that serves them.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (module, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=module.__doc__)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    arguments = parser.parse_args()
+    try:
+        code: int = arguments.run(arguments)
+    except CommandError as error:
+        print(f"modelctl: {error}", file=sys.stderr)
+        return 1
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""Processes and shared memory, as /proc and /dev/shm show them (proc(5), shm_overview(7)).
+
+Triton runs every instance of a Python step as a process of its own, the stub:
+
+    triton_python_backend_stub <model>/<version>/model.py <shared memory region> <sizes> <server's pid> ... <instance>
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+STUB = "triton_python_backend_stub"
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's name for it
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Stub:
+    """The process of one instance of a Python step, and the shared memory over which it talks to the server."""
+
+    pid: int
+    model: str
+    region: str
+
+
+def living(group: int) -> list[int]:
+    """Return the processes of a process group, zombies aside."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            state, process_group = _status(int(folder.name))
+            if process_group == group and state not in "ZX":
+                found.append(int(folder.name))
+    return found
+
+
+def stubs(group: int) -> list[Stub]:
+    """Return the living stubs of a process group."""
+    found = []
+    for pid in living(group):
+        words = _command(pid)
+        if len(words) > 2 and Path(words[0]).name == STUB:
+            found.append(Stub(pid, Path(words[1]).parent.parent.name, words[2].lstrip("/")))
+    return found
+
+
+def start_time(pid: int) -> str:
+    """Return when a process began, in clock ticks since boot; empty when there is none. With the pid it names it."""
+    return next(iter(_fields(pid)[19:20]), "")
+
+
+def kill_group(group: int, seconds: float = 5) -> None:
+    """Kill a process group and wait until nothing of it lives."""
+    deadline = time.monotonic() + seconds
+    while living(group) and time.monotonic() < deadline:
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def sweep(regions: Iterable[str]) -> list[str]:
+    """Remove those shared memory regions that no process maps; return their names."""
+    left = {name for name in regions if (SHARED_MEMORY / name).exists()}
+    if not left:
+        return []
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with suppress(OSError):
+            text = maps.read_text()
+            left = {name for name in left if f"{SHARED_MEMORY}/{name}" not in text}
+    for name in left:
+        (SHARED_MEMORY / name).unlink(missing_ok=True)
+    return sorted(left)
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies (prctl(2)). Called between fork and exec."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _fields(pid: int) -> list[str]:
+    """Return the fields of /proc/<pid>/stat after the command's name, from the state on."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return []
+    return text.rpartition(")")[2].split()
+
+
+def _status(pid: int) -> tuple[str, int]:
+    fields = _fields(pid)
+    return (fields[0], int(fields[2])) if fields else ("X", -1)
+
+
+def _command(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except (OSError, UnicodeDecodeError):
+        return []

@@ -1,0 +1,69 @@
+"""The model repository on disk: which folders are models, which are ensembles and which steps those have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from modelctl.errors import CommandError
+
+
+@dataclass(frozen=True)
+class Model:
+    """One folder of the repository. `steps` are the models that an ensemble is made of."""
+
+    name: str
+    default: bool
+    steps: tuple[str, ...]
+
+
+class Repository:
+    """The models of one folder. A configuration that cannot be read is Triton's to refuse, when it loads."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise CommandError(f"There is no model repository at {folder}: give its folder by --models.")
+        self.folder = folder
+        self.models = {path.name: _model(path) for path in sorted(folder.iterdir()) if is_model(path)}
+
+    def wanted(self, names: list[str]) -> list[Model]:
+        """Return the models to load: those named, or all. The steps of ensembles come with them.
+
+        Raises:
+            CommandError: when a named model does not exist.
+
+        """
+        missing = [name for name in names if name not in self.models]
+        if missing:
+            there = ", ".join(self.models)
+            raise CommandError(f"There is no model {missing[0]} in {self.folder}; there are: {there}.")
+        chosen = [self.models[name] for name in names] if names else list(self.models.values())
+        steps = {step for model in chosen for step in model.steps}
+        return [model for model in chosen if model.name not in steps]
+
+    def ensembles_of(self, step: str) -> list[Model]:
+        """Return the ensembles that a model is a step of."""
+        return [model for model in self.models.values() if step in model.steps]
+
+
+def is_model(folder: Path) -> bool:
+    """Tell whether a folder of the repository is a model."""
+    return (folder / "config.pbtxt").exists()
+
+
+def read_config(path: Path) -> Any:
+    """Return the ModelConfig of a `config.pbtxt`; an empty one when it cannot be parsed."""
+    try:
+        return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+    except (text_format.ParseError, UnicodeDecodeError):
+        return model_config_pb2.ModelConfig()
+
+
+def _model(folder: Path) -> Model:
+    config = read_config(folder / "config.pbtxt")
+    steps = tuple(step.model_name for step in config.ensemble_scheduling.step)
+    return Model(folder.name, config.parameters["default"].string_value.lower() == "true", steps)

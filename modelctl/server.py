@@ -1,0 +1,184 @@
+"""One run of tritonserver: its command line, its log, its process group and the shared memory it leaves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelctl import processes
+from modelctl.errors import CommandError
+from modelctl.installation import Installation
+
+STOP_S = 6
+LOG_BYTES = 20_000_000
+# A machine without a GPU is normal here; Triton calls it errors.
+HARMLESS = ("CUDA", "Cuda", "NVML", "DCGM", "unable to create stream")
+TELLING = re.compile(r"^(?:[EW]\d{4} |error|Error)")
+STAMP = re.compile(r'^[EW]\d{4} \S+ \d+ \S+\] "?|"$')
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where Triton listens."""
+
+    http: int
+    grpc: int
+    metrics: int
+
+    def check(self, host: str) -> None:
+        """Raise CommandError when one is taken: gRPC's own socket would share it with another server unnoticed."""
+        for name, port in (("HTTP", self.http), ("GRPC", self.grpc), ("METRICS", self.metrics)):
+            check_port(host, port, f"TRITON_{name}_PORT")
+
+
+def check_port(host: str, port: int, variable: str) -> None:
+    """Raise CommandError when a port is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise CommandError(
+                f"Port {port} is taken ({error.strerror}): stop what listens there, or set {variable} to another."
+            ) from error
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Everything that decides how Triton is started."""
+
+    installation: Installation
+    models: Path
+    backends: Path
+    state: Path
+    host: str
+    ports: Ports
+    variant: str | None
+    extra: tuple[str, ...]
+
+    def command(self, backend_directory: Path) -> list[str]:
+        """Return the command line."""
+        return [
+            str(self.installation.binary),
+            f"--model-repository={self.models.resolve()}",
+            f"--backend-directory={backend_directory.resolve()}",
+            f"--cache-directory={self.installation.cache_directory}",
+            "--model-control-mode=explicit",
+            "--exit-on-error=false",
+            "--strict-readiness=false",
+            "--disable-auto-complete-config",
+            f"--exit-timeout-secs={STOP_S - 1}",
+            f"--http-address={self.host}",
+            f"--http-port={self.ports.http}",
+            f"--grpc-address={self.host}",
+            f"--grpc-port={self.ports.grpc}",
+            f"--metrics-address={self.host}",
+            f"--metrics-port={self.ports.metrics}",
+            "--grpc-http2-min-recv-ping-interval-without-data=5000",
+            *([f"--model-config-name={self.variant}"] if self.variant else []),
+            *self.extra,
+        ]
+
+
+class Server:
+    """A running tritonserver with its stubs, in one process group."""
+
+    def __init__(self, launch: Launch) -> None:
+        self._record = launch.state / "server.json"
+        self._regions: set[str] = set()
+        command = launch.command(launch.installation.backend_directory(launch.backends, launch.state))
+        self._process = subprocess.Popen(  # noqa: S603 - our own command line
+            command,
+            env=launch.installation.environment(dict(os.environ)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=processes.die_with_parent,
+        )
+        self.group = self._process.pid
+        self._log = threading.Thread(target=self._copy_log, args=(launch.state / "triton.log",), daemon=True)
+        self._log.start()
+        self._write_record()
+
+    def is_alive(self) -> bool:
+        """Tell whether the server's process runs."""
+        return self._process.poll() is None
+
+    def stubs(self) -> list[processes.Stub]:
+        """Return the living stubs, and remember their shared memory."""
+        found = processes.stubs(self.group)
+        regions = {stub.region for stub in found}
+        if not regions <= self._regions:
+            self._regions |= regions
+            self._write_record()
+        return found
+
+    def sweep(self) -> None:
+        """Remove the shared memory of stubs that are gone."""
+        processes.sweep(self._regions)
+
+    def stop(self) -> None:
+        """Ask the server to stop, then make sure of it."""
+        self.stubs()
+        if self.is_alive():
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self.clear()
+
+    def clear(self) -> None:
+        """Kill what is left of the process group and remove its shared memory."""
+        processes.kill_group(self.group)
+        self._process.wait()
+        self._log.join(1)
+        self.sweep()
+        self._record.unlink(missing_ok=True)
+
+    def _write_record(self) -> None:
+        record = {"group": self.group, "start": processes.start_time(self.group), "regions": sorted(self._regions)}
+        self._record.write_text(json.dumps(record))
+
+    def _copy_log(self, path: Path) -> None:
+        """Copy the server's output to the log file, and what an operator must see to the console."""
+        handler = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1)
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        for raw in self._process.stdout:
+            line = raw.decode("utf-8", "replace").rstrip()
+            handler.emit(logging.LogRecord("triton", logging.INFO, "", 0, line, None, None))
+            if TELLING.match(line) and not any(word in line for word in HARMLESS):
+                say(f"triton: {STAMP.sub('', line)[:400]}")
+        handler.close()
+
+
+def clear_leftovers(state: Path) -> None:
+    """Kill and sweep what a supervisor that was itself killed has left behind."""
+    try:
+        record = json.loads((state / "server.json").read_text())
+    except (OSError, ValueError):
+        return
+    group = int(record["group"])
+    # Stubs outlive their server; a group whose leader has another start time is somebody else's.
+    if processes.start_time(group) in ("", record["start"]):
+        for stub in processes.stubs(group):
+            if stub.region in record["regions"]:
+                processes.kill_group(group)
+    processes.sweep(record["regions"])
+    (state / "server.json").unlink()
+
+
+def say(line: str) -> None:
+    """Print one line of progress."""
+    print(line, file=sys.stderr, flush=True)

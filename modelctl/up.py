@@ -1,0 +1,192 @@
+"""`modelctl up`: Triton and the gateway together, in the foreground; what ./dev_start.sh runs.
+
+Each runs in a session of its own, so that Ctrl-C reaches this process alone and the gateway is drained before Triton
+stops.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelctl import processes, serve
+from modelctl.errors import CommandError
+from modelctl.server import check_port, say
+
+READY_S = 120
+GATEWAY_STOP_S, TRITON_STOP_S = 3, 6.5
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 30.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One request that shows a task."""
+
+    route: str
+    file: str = ""
+    text: str = ""
+
+    def curl(self, base: str) -> str:
+        """Return the command line that sends it."""
+        if self.file:
+            return f"curl -F image=@{self.file} {base}/v1/{self.route}"
+        body = json.dumps({"text": self.text})
+        return f"curl -H 'Content-Type: application/json' -d '{body}' {base}/v1/{self.route}"
+
+
+SAMPLES = {
+    "image-classification": Sample("classify", "docs/samples/coffee.jpg"),
+    "object-detection": Sample("detect", "docs/samples/astronaut.jpg"),
+    "text-classification": Sample("sentiment", text="The pictures are sharp and the battery lasts for days."),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options: those of `serve`."""
+    serve.add_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until told to stop."""
+    port = int(os.environ.get("GATEWAY_PORT", "8080"))
+    check_port("127.0.0.1", port, "GATEWAY_PORT")
+    stack = Stack(port, arguments.grpc_port)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stack.stopping.set())
+    try:
+        return stack.run(sys.argv[2:])
+    finally:
+        stack.stop()
+
+
+class Stack:
+    """The two processes."""
+
+    def __init__(self, port: int, grpc_port: int) -> None:
+        self.stopping = threading.Event()
+        self._port = port
+        self._grpc_port = grpc_port
+        self._triton: subprocess.Popen[bytes] | None = None
+        self._gateway: subprocess.Popen[bytes] | None = None
+        self._backoff = FIRST_BACKOFF_S
+
+    def run(self, serve_arguments: list[str]) -> int:
+        """Start both, show what they can do, and watch them; return the exit code."""
+        self._triton = self._start("modelctl", "serve", *serve_arguments)
+        self._gateway = self._start("app")
+        if self._wait_until_ready():
+            self._show()
+        while not self.stopping.wait(0.2):
+            if self._triton.poll() is not None:
+                return self._triton.returncode or 1
+            self._revive_gateway()
+        return 0
+
+    def stop(self) -> None:
+        """Stop the gateway, which finishes what it runs, then Triton."""
+        for process, seconds in ((self._gateway, GATEWAY_STOP_S), (self._triton, TRITON_STOP_S)):
+            if process is None:
+                continue
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _start(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "TRITON_GRPC_PORT": str(self._grpc_port)}
+        if module == "app":
+            environment.setdefault("GATEWAY_LOG_LEVEL", "warning")
+            environment.setdefault("GATEWAY_DRAIN_TIMEOUT_S", str(GATEWAY_STOP_S - 1))
+        return subprocess.Popen(  # noqa: S603 - our own command line
+            [sys.executable, "-m", module, *arguments],
+            env=environment,
+            start_new_session=True,
+            preexec_fn=processes.die_with_parent,
+        )
+
+    def _revive_gateway(self) -> None:
+        assert self._gateway is not None  # noqa: S101 - `run` has started it
+        if self._gateway.poll() is None:
+            return
+        say(f"The gateway ended; it is started again in {self._backoff:.0f} s.")
+        self.stopping.wait(self._backoff)
+        self._backoff = min(self._backoff * 2, LONGEST_BACKOFF_S)
+        self._gateway = self._start("app")
+
+    def _wait_until_ready(self) -> bool:
+        """Wait for readyz, and say what it waits for; False when told to stop, or when a process ended."""
+        deadline, shown = time.monotonic() + READY_S, ""
+        while not self.stopping.wait(0.1):
+            for process in (self._triton, self._gateway):
+                if process is not None and process.poll() is not None:
+                    raise_if_gateway(process is self._gateway)
+                    return False
+            status, answer = self._ask("GET", "/readyz")
+            if status == http.client.OK:
+                say(f"Canaries: {len(answer['models'])} of {len(answer['models'])} answer as expected")
+                return True
+            line = self._waiting_for(answer)
+            if line and line != shown:
+                say(line)
+                shown = line
+            if time.monotonic() > deadline:
+                raise CommandError(f"The gateway did not become ready in {READY_S} s: {line or 'it does not answer.'}")
+        return False
+
+    @staticmethod
+    def _waiting_for(answer: dict[str, Any]) -> str:
+        models = answer.get("models", [])
+        ready = sum(model["ready"] for model in models)
+        return f"Canaries: {ready} of {len(models)} answer as expected" if models else ""
+
+    def _ask(self, method: str, path: str, body: bytes = b"", kind: str = "") -> tuple[int, dict[str, Any]]:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+        try:
+            connection.request(method, path, body or None, {"Content-Type": kind} if kind else {})
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        except (OSError, http.client.HTTPException, ValueError):
+            return 0, {}
+        finally:
+            connection.close()
+
+    def _show(self) -> None:
+        """Send one real request for each task that has a default model, and print how to repeat it."""
+        base = f"http://127.0.0.1:{self._port}"
+        _, catalogue = self._ask("GET", "/v1/models")
+        tasks = {model["task"] for model in catalogue.get("models", []) if model["default"]}
+        lines = []
+        for sample in (sample for task, sample in SAMPLES.items() if task in tasks):
+            with suppress(OSError):
+                lines += ["", f"  {sample.curl(base)}", f"  {self._answer(sample)}"]
+        print("\n".join([f"Gateway ready: {base}", *lines, "", f"  Docs: {base}/docs   Stop: Ctrl-C"]), flush=True)
+
+    def _answer(self, sample: Sample) -> str:
+        if sample.file:
+            body, kind = Path(sample.file).read_bytes(), "image/jpeg"
+        else:
+            body, kind = json.dumps({"text": sample.text}).encode(), "application/json"
+        _, answer = self._ask("POST", f"/v1/{sample.route}", body, kind)
+        answer.pop("request_id", None)
+        text = json.dumps(answer)
+        return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def raise_if_gateway(ended: bool) -> None:
+    """Raise CommandError when it was the gateway that ended; Triton's supervisor has said its own sentence."""
+    if ended:
+        raise CommandError("The gateway ended while starting: its last lines above say why.")

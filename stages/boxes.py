@@ -1,0 +1,202 @@
+"""A detector's candidates -> the boxes of the answer, in pixels of the upright picture, best first.
+
+    head --decoders--> candidates --classes--> wanted ones --strongest--> at most MAX_CANDIDATES
+         --to_image--> pixels of the picture, clipped --suppress--> boxes
+
+The filters come before NMS, so that an answer for some classes is the full answer without the others. Boxes that lie
+outside the picture are dropped before NMS too: what nobody can see must not suppress what can be seen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.config import StepConfig
+from stages.decoders import Candidates, Head, Tensors
+from stages.scores import Array, Floats, Ids, whole_number
+from stages.serving import RefusalError, number
+
+Doubles = npt.NDArray[np.float64]
+
+# NMS compares each kept box with all candidates behind it. The bound keeps the worst request (threshold 0, no overlap
+# allowed to suppress, a thousand boxes) below 0.2 s of its neighbours' time, and cuts nothing that matters:
+# a 640-pixel YOLO has 8,400 candidates in all, and what is cut scores below the best 10,000.
+MAX_CANDIDATES: Final = 10_000
+MAX_DETECTIONS: Final = 1000
+
+
+class Boxes(NamedTuple):
+    """The answer for one picture, best first.
+
+    `boxes` FP32 [k, 4] xmin, ymin, xmax, ymax in pixels of the upright picture; `scores` FP32 [k];
+    `class_ids` INT32 [k].
+    """
+
+    boxes: Floats
+    scores: Floats
+    class_ids: Ids
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What one request asks of a detector.
+
+    Attributes:
+        score_threshold: 0 to 1; a box scores at least this.
+        iou_threshold: 0 to 1; of two boxes of one class that overlap by more than this, the better one stays. Without
+            effect on heads that need no NMS.
+        max_detections: 1 to `MAX_DETECTIONS`.
+        classes: BOOL [C], the classes to look for; None for all.
+
+    """
+
+    score_threshold: float
+    iou_threshold: float
+    max_detections: int
+    classes: npt.NDArray[np.bool_] | None = None
+
+    @classmethod
+    def default(cls, config: StepConfig) -> Wish:
+        """Read a model's own wish from the parameters of its step; raises ConfigError when one is out of bounds."""
+        return cls(
+            score_threshold=config.number("score_threshold", 0, 1, 0.25),
+            iou_threshold=config.number("iou_threshold", 0, 1, 0.45),
+            max_detections=config.integer("max_detections", 1, MAX_DETECTIONS, 100),
+        )
+
+    def of(self, options: dict[str, Any], labels: Sequence[str]) -> Wish:
+        """Return this wish with a request's options in place of the defaults.
+
+        Raises:
+            RefusalError: `invalid_parameter`, naming the option.
+
+        """
+        return Wish(
+            score_threshold=number(options, "score_threshold", self.score_threshold, 0, 1),
+            iou_threshold=number(options, "iou_threshold", self.iou_threshold, 0, 1),
+            max_detections=whole_number(options, "max_detections", self.max_detections, 1, MAX_DETECTIONS),
+            classes=wanted_classes(options, labels),
+        )
+
+
+def wanted_classes(options: Mapping[str, Any], labels: Sequence[str]) -> npt.NDArray[np.bool_] | None:
+    """Return which classes the option `classes` names, BOOL [C]; None when it is absent.
+
+    It is a JSON array of labels and class ids, mixed; a text of digits that is no label is an id.
+
+    Raises:
+        RefusalError: `invalid_parameter`, when it is no such array, is empty, or names an unknown class.
+
+    """
+    if "classes" not in options:
+        return None
+    try:
+        names = json.loads(options["classes"])
+    except (TypeError, ValueError):
+        names = None
+    if not isinstance(names, list) or not names:
+        raise RefusalError("invalid_parameter", "classes must be a JSON array of labels or class ids.")
+    wanted = np.zeros(len(labels), np.bool_)
+    for name in names:
+        wanted[_class_ids(name, labels)] = True
+    return wanted
+
+
+def _class_ids(name: object, labels: Sequence[str]) -> list[int]:
+    """Return the ids of one label (labels may repeat) or of one id, given as a number or as text."""
+    text = str(name)
+    same = [index for index, label in enumerate(labels) if label == text] if isinstance(name, str) else []
+    if same:
+        return same
+    is_number = not isinstance(name, bool) and text.isascii() and text.isdigit() and len(text) <= 9
+    if not is_number or int(text) >= len(labels):
+        raise RefusalError("invalid_parameter", f"classes names '{text[:100]}', which this model does not know.")
+    return [int(text)]
+
+
+def detect(tensors: Tensors, head: Head, wish: Wish, geometry: Floats, image_size: Array, classes: int) -> Boxes:
+    """Return the boxes of one picture.
+
+    Args:
+        tensors: the head's tensors by name, without the batch.
+        head: how to read them.
+        wish: what the request asks.
+        geometry: FP32 [4], scale_x, scale_y, pad_x, pad_y: network input pixel = picture pixel x scale + pad.
+        image_size: [2], width and height of the upright picture in pixels.
+        classes: how many labels there are.
+
+    Raises:
+        RefusalError: `backend_error`, when the head is not finite or names a class without a label.
+
+    """
+    found = head.decode(tensors, wish.score_threshold)
+    if found.class_ids.size and not 0 <= found.class_ids.min() <= found.class_ids.max() < classes:
+        raise RefusalError("backend_error", "the network names a class that has no label")
+    if wish.classes is not None:
+        found = _take(found, np.flatnonzero(wish.classes[found.class_ids]))
+    found = _take(found, np.argsort(-found.scores, kind="stable")[:MAX_CANDIDATES])
+    unclipped, clipped = to_image(found.boxes, geometry, image_size)
+    visible = np.flatnonzero((clipped[:, 2:] > clipped[:, :2]).all(axis=1))
+    found = _take(found._replace(boxes=clipped), visible)
+    kept = np.arange(len(visible))[: wish.max_detections]
+    if head.overlaps:
+        kept = suppress(unclipped[visible], found.class_ids, wish.iou_threshold, wish.max_detections)
+    return Boxes(*_take(found, kept))
+
+
+def _take(candidates: Candidates, chosen: Array) -> Candidates:
+    return Candidates(candidates.boxes[chosen], candidates.scores[chosen], candidates.class_ids[chosen])
+
+
+def to_image(boxes: Floats, geometry: Floats, image_size: Array) -> tuple[Doubles, Floats]:
+    """Return boxes [k, 4] of the network's input in pixels of the picture: as they are, and clipped to the picture.
+
+    The first are FP64, in which the area of any two finite FP32 corners is finite too.
+    """
+    scale, pad = np.tile(geometry[:2], 2), np.tile(geometry[2:], 2)
+    mapped = (boxes.astype(np.float64) - pad) / scale
+    return mapped, mapped.clip(0, np.tile(image_size, 2)).astype(np.float32)
+
+
+def suppress(boxes: Doubles, class_ids: Ids, iou_threshold: float, limit: int) -> Array:
+    """Return the indices of the boxes that non-maximum suppression keeps, at most `limit`, best first.
+
+    A box goes when it overlaps a better one of its own class by more than `iou_threshold`. The loop runs over
+    kept boxes only; each is compared, as one array, with the boxes of its class that are still there.
+
+    Args:
+        boxes: [k, 4] xmin, ymin, xmax, ymax of positive area, best first.
+        class_ids: INT32 [k].
+        iou_threshold: intersection over union, 0 to 1.
+        limit: ends the loop early.
+
+    """
+    edges = np.ascontiguousarray(boxes.T)
+    areas = (edges[2] - edges[0]) * (edges[3] - edges[1])
+    alive = np.ones(len(boxes), np.bool_)
+    kept: list[int] = []
+    current = 0
+    while len(kept) < limit and current < len(boxes):
+        current += int(alive[current:].argmax())
+        if not alive[current]:
+            break
+        kept.append(current)
+        behind = current + 1 + np.flatnonzero(alive[current + 1 :] & (class_ids[current + 1 :] == class_ids[current]))
+        overlap = _iou(edges[:, current], edges[:, behind], areas[current], areas[behind])
+        alive[behind[overlap > iou_threshold]] = False
+        current += 1
+    return np.array(kept, np.intp)
+
+
+def _iou(box: Doubles, others: Doubles, area: np.float64, areas: Doubles) -> Doubles:
+    """Return intersection over union of one box [4] with others [4, k], FP64 [k]; all areas are positive."""
+    width = np.minimum(box[2], others[2]) - np.maximum(box[0], others[0])
+    height = np.minimum(box[3], others[3]) - np.maximum(box[1], others[1])
+    common = width.clip(0) * height.clip(0)
+    return np.asarray(common / (area + areas - common), np.float64)

@@ -1,0 +1,193 @@
+"""What a caller sent as an image -> an upright RGB picture, or a refusal.
+
+The bytes are a stranger's. So the size is read from the header and held against the cap before anything is decoded,
+and whatever a decoder raises is a fault of the bytes, never of the service:
+
+    encoded bytes --open_encoded--+
+                                  +--> image, not yet decoded --upright_rgb--> picture
+    raw pixels ----open_raw-------+
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from stages.serving import RefusalError
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+
+# How to turn a stored picture upright, by EXIF orientation (EXIF 2.32, tag 0x0112). 1 is upright already.
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Raw pixels: the name a caller gives -> Pillow's mode and raw decoder, bytes a pixel.
+_LAYOUTS: Final = {"RGB": ("RGB", "RGB", 3), "BGR": ("RGB", "BGR", 3), "RGBA": ("RGBA", "RGBA", 4), "L": ("L", "L", 1)}
+_RAW_OPTIONS: Final = ("pixel_format", "width", "height")
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_pillow(max_pixels: int) -> None:
+    """Set Pillow up for a process that decodes strangers' images of up to `max_pixels`.
+
+    Pillow keeps one limit for the process: it warns above it and raises above twice it. Here it becomes ours and its
+    warning is silenced, so that our cap rules; it stays as the guard of sizes that only show while decoding (TIFF
+    tiles, GIF frames, the WebP canvas). All decoders are loaded, for the first caller not to wait for them.
+    """
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    Image.init()
+
+
+def open_image(data: bytes, options: Mapping[str, Any], max_pixels: int) -> Image.Image:
+    """Open raw pixels where the request's parameters describe them, else an encoded image; see the two below."""
+    if any(name in options for name in _RAW_OPTIONS):
+        return open_raw(data, options, max_pixels)
+    return open_encoded(data, max_pixels)
+
+
+def open_encoded(data: bytes, max_pixels: int) -> Image.Image:
+    """Read the header of an encoded image; nothing is decoded yet.
+
+    Raises:
+        RefusalError: `image_undecodable` when there is no readable header of one of `FORMATS`, `image_too_large`
+            when it promises more than `max_pixels` pixels.
+
+    """
+    if not data:
+        raise RefusalError("image_undecodable", "The image is empty.")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(max_pixels) from error
+    except UnidentifiedImageError as error:
+        formats = ", ".join(FORMATS)
+        raise RefusalError("image_undecodable", f"The data is no image in one of the formats {formats}.") from error
+    except Exception as error:  # decoders raise nearly every exception there is on broken bytes
+        raise _damaged(error) from error
+    _check_size(image.size, max_pixels)
+    return image
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Decode the first frame of an opened image: upright by its EXIF orientation, mode RGB, transparency on white.
+
+    Grey of 16 bits is scaled to 8; CMYK is converted without a colour profile.
+
+    Raises:
+        RefusalError: `image_undecodable` when the data is damaged, cut short or without a defined brightness range.
+
+    """
+    try:
+        image.load()
+        return _rgb(_turn(image))
+    except RefusalError:
+        raise
+    except Exception as error:  # see `open_encoded`
+        raise _damaged(error) from error
+
+
+def open_raw(data: bytes, options: Mapping[str, Any], max_pixels: int) -> Image.Image:
+    """Make an image from raw pixels, row by row from the top, 8 bits a channel, without padding.
+
+    Args:
+        data: height * width * channels bytes.
+        options: `pixel_format` (RGB, BGR, RGBA or L), `width`, `height`.
+        max_pixels: the most pixels taken.
+
+    Raises:
+        RefusalError: `invalid_parameter` or `image_too_large`.
+
+    """
+    layout = options.get("pixel_format")
+    if not isinstance(layout, str) or layout not in _LAYOUTS:
+        raise RefusalError("invalid_parameter", f"pixel_format must be one of {', '.join(_LAYOUTS)}.")
+    mode, decoder, channels = _LAYOUTS[layout]
+    size = (_side(options, "width"), _side(options, "height"))
+    _check_size(size, max_pixels)
+    expected = size[0] * size[1] * channels
+    if len(data) != expected:
+        sentence = f"{size[0]} x {size[1]} pixels of {layout} are {expected} bytes, {len(data)} were sent."
+        raise RefusalError("invalid_parameter", sentence)
+    return Image.frombytes(mode, size, data, "raw", decoder)
+
+
+def _side(options: Mapping[str, Any], name: str) -> int:
+    value = options.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise RefusalError("invalid_parameter", f"Raw pixels need a {name} of 1 or more.")
+    return value
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    if size[0] < 1 or size[1] < 1:
+        raise RefusalError("image_undecodable", "The image has no pixels.")
+    if size[0] * size[1] > max_pixels:
+        raise _too_large(max_pixels)
+
+
+def _too_large(max_pixels: int) -> RefusalError:
+    return RefusalError("image_too_large", f"The image has more than {max_pixels} pixels.")
+
+
+def _damaged(error: Exception) -> RefusalError:
+    logger.debug("undecodable image: %r", error)
+    return RefusalError("image_undecodable", "The image is damaged or cut short.")
+
+
+def _turn(image: Image.Image) -> Image.Image:
+    """Turn a decoded image upright. (Pillow itself turns TIFF while decoding, and then forgets the tag.)"""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception as error:  # noqa: BLE001 - broken metadata beside sound pixels: shown as stored, as viewers do
+        logger.debug("unreadable EXIF: %r", error)
+        return image
+    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _grey16(image).convert("RGB")
+    if image.mode == "F":
+        raise RefusalError("image_undecodable", "Images of floating-point pixels have no defined brightness range.")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    pixels = image.convert("RGBA")
+    canvas = Image.new("RGB", pixels.size, "white")
+    canvas.paste(pixels, mask=pixels)
+    return canvas
+
+
+def _grey16(image: Image.Image) -> Image.Image:
+    """Scale grey of 16 bits to 8: round(value / 257), so that 0 stays 0 and 65535 becomes 255."""
+    values = np.asarray(image)
+    if values.dtype != np.uint16:
+        if values.max() > 0xFFFF or values.min() < 0:
+            raise RefusalError(
+                "image_undecodable", "Grey images of more than 16 bits have no defined brightness range."
+            )
+        values = values.astype(np.uint16)
+    high, low = (values >> 8).astype(np.int16), (values & 0xFF).astype(np.int16)
+    over = low - high  # value = 257 * high + over
+    grey = (high + (over > 128) - (over < -128)).astype(np.uint8)
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        grey[values == clear] = 255
+    return Image.fromarray(grey)

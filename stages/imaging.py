@@ -1,0 +1,223 @@
+"""An upright RGB picture -> the tensor a network takes, and the geometry that leads back to the picture's pixels.
+
+    picture --fit--> uint8 [height, width, 3] + Geometry --normalise--> float32 tensor
+
+`fit` is one of four resize rules, `normalise` is (x * scale - mean) / std. Both follow a `Recipe`, which is read once
+from the parameters in a step's config.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+RULES: Final = ("shortest_edge_center_crop", "letterbox", "letterbox_center", "stretch")
+
+# How far Pillow's widest filter (Lanczos: 3) looks, in pixels of the coarser of the two grids, and one to spare.
+_REACH: Final = 4
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one network wants its pictures.
+
+    Attributes:
+        width: of the tensor, in pixels.
+        height: of the tensor, in pixels.
+        resize: one of `RULES`.
+        resize_to: pixels of the shorter side before the crop; used by `shortest_edge_center_crop` only.
+        resample: Pillow's filter.
+        pad_value: 0 to 255, the grey around a letterboxed picture.
+        scale: factor on the 8-bit values.
+        mean: subtracted after `scale`, one value a channel, in the tensor's channel order.
+        std: divided by last, one value a channel, in the tensor's channel order.
+        channel_order: RGB or BGR.
+        layout: NCHW or NHWC.
+        max_pixels: the most pixels of a picture that is taken.
+
+    """
+
+    width: int
+    height: int
+    resize: str
+    resize_to: float = 0.0
+    resample: Image.Resampling = Image.Resampling.BILINEAR
+    pad_value: int = 114
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    channel_order: str = "RGB"
+    layout: str = "NCHW"
+    max_pixels: int = 50_000_000
+
+    def __post_init__(self) -> None:
+        rules = {
+            "width and height must be 1 or more": self.width >= 1 and self.height >= 1,
+            f"resize must be one of {', '.join(RULES)}": self.resize in RULES,
+            "resize_to must be no less than width and height": self.resize != "shortest_edge_center_crop"
+            or max(self.width, self.height) <= self.resize_to < math.inf,
+            "pad_value must be 0 to 255": 0 <= self.pad_value <= 255,
+            "mean and std must have 3 values": len(self.mean) == len(self.std) == 3,
+            "scale, mean and std must be finite numbers": all(map(math.isfinite, (self.scale, *self.mean, *self.std))),
+            "std must not be 0": 0 not in self.std,
+            "channel_order must be RGB or BGR": self.channel_order in ("RGB", "BGR"),
+            "layout must be NCHW or NHWC": self.layout in ("NCHW", "NHWC"),
+            "max_pixels must be 1 or more": self.max_pixels >= 1,
+        }
+        broken = [rule for rule, kept in rules.items() if not kept]
+        if broken:
+            raise ValueError("; ".join(broken))
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, str]) -> Recipe:
+        """Read a recipe from a config's parameters, which are all text; a parameter left out has its default.
+
+        Raises:
+            ValueError: naming the parameter that is missing or cannot be read.
+
+        """
+        found = {}
+        for name, read in _READERS.items():
+            if name not in parameters:
+                continue
+            try:
+                found[name] = read(parameters[name])
+            except (ValueError, KeyError) as error:
+                raise ValueError(f"parameter {name}: cannot read {parameters[name]!r}") from error
+        missing = [name for name in ("width", "height", "resize") if name not in found]
+        if missing:
+            raise ValueError(f"parameters missing: {', '.join(missing)}")
+        return cls(**found)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the tensor, without the batch dimension."""
+        return (3, self.height, self.width) if self.layout == "NCHW" else (self.height, self.width, 3)
+
+
+def _floats(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+_READERS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "width": int,
+    "height": int,
+    "resize": str,
+    "resize_to": float,
+    "resample": lambda name: Image.Resampling[name.upper()],
+    "pad_value": int,
+    "scale": float,
+    "mean": _floats,
+    "std": _floats,
+    "channel_order": str,
+    "layout": str,
+    "max_pixels": int,
+}
+
+
+class Geometry(NamedTuple):
+    """Where a picture lies in the tensor, per axis: tensor pixel = picture pixel * scale + pad."""
+
+    scale_x: float
+    scale_y: float
+    pad_x: float
+    pad_y: float
+
+
+def fit(image: Image.Image, recipe: Recipe) -> tuple[npt.NDArray[np.uint8], Geometry]:
+    """Bring an RGB picture to the tensor's size by the recipe's rule.
+
+    Returns:
+        uint8 [height, width, 3] in RGB, and where the picture lies in it.
+
+    """
+    if recipe.resize == "shortest_edge_center_crop":
+        fitted, geometry = _crop(image, recipe)
+    elif recipe.resize == "stretch":
+        fitted = image.resize((recipe.width, recipe.height), recipe.resample)
+        geometry = Geometry(recipe.width / image.width, recipe.height / image.height, 0.0, 0.0)
+    else:
+        fitted, geometry = _letterbox(image, recipe)
+    return np.asarray(fitted), geometry
+
+
+def normalise(pixels: npt.NDArray[np.uint8], recipe: Recipe) -> npt.NDArray[np.float32]:
+    """Turn uint8 [height, width, 3] in RGB into (x * scale - mean) / std.
+
+    Returns:
+        float32 [3, height, width] or [height, width, 3], channels in the recipe's order.
+
+    """
+    std = np.asarray(recipe.std)
+    factor, offset = (recipe.scale / std).astype(np.float32), (-np.asarray(recipe.mean) / std).astype(np.float32)
+    if recipe.channel_order == "BGR":
+        pixels = pixels[:, :, ::-1]
+    if recipe.layout == "NCHW":
+        # Turned while it is bytes: four times less to move than as floats.
+        pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        factor, offset = factor[:, None, None], offset[:, None, None]
+    tensor = pixels * factor
+    tensor += offset
+    return tensor
+
+
+def _letterbox(image: Image.Image, recipe: Recipe) -> tuple[Image.Image, Geometry]:
+    """Shrink or grow the whole picture into the tensor, sides in proportion, the rest in one grey.
+
+    `letterbox` puts it top left and truncates its sides to whole pixels; `letterbox_center` centres it and rounds
+    them, the odd pixel of padding going right or below, as Ultralytics' LetterBox does.
+    """
+    scale = min(recipe.width / image.width, recipe.height / image.height)
+    centred = recipe.resize == "letterbox_center"
+    whole = round if centred else int
+    width, height = max(1, whole(image.width * scale)), max(1, whole(image.height * scale))
+    left, top = ((recipe.width - width) // 2, (recipe.height - height) // 2) if centred else (0, 0)
+    canvas = Image.new("RGB", (recipe.width, recipe.height), (recipe.pad_value,) * 3)
+    canvas.paste(image.resize((width, height), recipe.resample), (left, top))
+    return canvas, Geometry(width / image.width, height / image.height, float(left), float(top))
+
+
+def _crop(image: Image.Image, recipe: Recipe) -> tuple[Image.Image, Geometry]:
+    """Bring the shorter side to `resize_to` and cut out the middle, computing only the pixels of the cut.
+
+    The result is that of `image.resize(whole)` and then `crop`, but the whole is never made: of a picture of
+    1 x 10,000 pixels it would have 650 million. Each direction rounds to 8 bits, so their order counts: it is the one
+    that Pillow 13 takes for the whole (Resample.c: down first where that takes away far more).
+    """
+    scale = recipe.resize_to / min(image.size)
+    x = _span(image.width, round(image.width * scale), recipe.width)
+    y = _span(image.height, round(image.height * scale), recipe.height)
+    # Pillow takes `box` in single precision, so what is far from the cut goes first; its filters look beyond `box`.
+    seen = image.crop((x.first, y.first, x.last, y.last))
+    for vertical in (True, False) if y.shrinks_by > max(0, 2 * x.shrinks_by) else (False, True):
+        size = (seen.width, recipe.height) if vertical else (recipe.width, seen.height)
+        box = (0, y.low, seen.width, y.high) if vertical else (x.low, 0, x.high, seen.height)
+        seen = seen.resize(size, recipe.resample, box=box)
+    return seen, Geometry(x.scale, y.scale, float(-x.offset), float(-y.offset))
+
+
+class _Span(NamedTuple):
+    """The cut along one axis: it is [low, high], counted from `first`; the filters see no more than [first, last]."""
+
+    low: float
+    high: float
+    first: int
+    last: int
+    offset: int
+    scale: float
+    shrinks_by: int
+
+
+def _span(side: int, resized: int, wanted: int) -> _Span:
+    offset = (resized - wanted) // 2
+    # Multiplied first, divided last: exact where the cut is the whole side.
+    low, high = offset * side / resized, min(side, (offset + wanted) * side / resized)
+    reach = _REACH * max(1.0, side / resized)
+    first, last = max(0, math.floor(low - reach)), min(side, math.ceil(high + reach))
+    return _Span(low - first, high - first, first, last, offset, resized / side, side - resized)

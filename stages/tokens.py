@@ -1,0 +1,124 @@
+"""Texts -> the token ids of a text network, by the Rust `tokenizers` library.
+
+    bytes --read_text--> str --shorten--> str of bounded length --Tokens.encode--> ids and mask [n, max_length]
+
+All texts come out at one fixed length, filled up with zeros, because Triton joins only tensors of equal shape into
+one batch; the network cuts a batch to its longest text itself. Nothing here is parallel: the library's threads would
+only fight the network for the cores (see `TOKENIZERS_PARALLELISM` in the backend).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding, Tokenizer
+
+from stages.config import ConfigError
+from stages.serving import RefusalError
+
+# Tokenizing costs time for every character, also for those that truncation throws away: 0.3 s a megabyte, which the
+# neighbours would wait for. So a text is cut before it is tokenized. Prose has 4 to 6 characters a token; only words
+# that the vocabulary cannot spell (one token, however long) go beyond 64 on average, and such a text is told to be
+# truncated.
+CHARACTERS_PER_TOKEN: Final = 64
+
+_SPACE: Final = re.compile(r"\s+")
+
+
+class Encoded(NamedTuple):
+    """One text as a network takes it.
+
+    Attributes:
+        input_ids: INT64 [max_length], zero beyond the text.
+        attention_mask: INT64 [max_length], 1 for tokens, 0 beyond the text.
+        token_count: INT32 [1], how many tokens the network reads, special ones included.
+        truncated: BOOL [1], whether the text was longer than that.
+
+    """
+
+    input_ids: npt.NDArray[np.int64]
+    attention_mask: npt.NDArray[np.int64]
+    token_count: npt.NDArray[np.int32]
+    truncated: npt.NDArray[np.bool_]
+
+
+def read_text(data: bytes) -> str:
+    """Return the text of UTF-8 bytes.
+
+    Raises:
+        RefusalError: `malformed_request` when they are no UTF-8, `text_empty` when nothing but white space is there.
+
+    """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise RefusalError("malformed_request", "The text is not valid UTF-8.") from None
+    if not text or text.isspace():
+        raise RefusalError("text_empty", "The text is empty.")
+    return text
+
+
+def shorten(text: str, limit: int) -> tuple[str, bool]:
+    """Return the text cut to `limit` characters, and whether something was cut off.
+
+    Only a text that is too long is touched. Runs of white space become one blank first, because they
+    carry nothing and would push the words out.
+    """
+    if len(text) <= limit:
+        return text, False
+    squeezed = _SPACE.sub(" ", text.strip())
+    return squeezed[:limit], len(squeezed) > limit
+
+
+class Tokens:
+    """A tokenizer with a fixed length."""
+
+    def __init__(self, path: Path, max_length: int) -> None:
+        """Load a `tokenizer.json`; its own padding and truncation are overruled.
+
+        Raises:
+            ConfigError: the file is no tokenizer, or `max_length` leaves no room beside the special tokens.
+
+        """
+        try:
+            self._tokenizer = Tokenizer.from_str(path.read_text("utf-8"))
+        except Exception as error:  # noqa: BLE001 - the library raises plain Exception, and nothing narrower
+            raise ConfigError(f"'{path.name}' is no tokenizer: {error}") from None
+        self._special = self._tokenizer.num_special_tokens_to_add(False)
+        if max_length <= self._special:
+            raise ConfigError(f"max_length must be more than the {self._special} special tokens.")
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length)
+        self._max_length = max_length
+
+    def encode(self, texts: Sequence[bytes]) -> list[Encoded | RefusalError]:
+        """Return each text as tokens, or why it was refused; all are tokenized in one call.
+
+        A refusal is `malformed_request` (no UTF-8) or `text_empty` (no token but the special ones).
+        """
+        read = [self._read(data) for data in texts]
+        good = [one for one in read if not isinstance(one, RefusalError)]
+        made = iter(self._tokenizer.encode_batch_fast([text for text, _ in good]))
+        return [one if isinstance(one, RefusalError) else self._encoded(next(made), was_cut=one[1]) for one in read]
+
+    def _read(self, data: bytes) -> tuple[str, bool] | RefusalError:
+        try:
+            return shorten(read_text(data), self._max_length * CHARACTERS_PER_TOKEN)
+        except RefusalError as refusal:
+            return refusal
+
+    def _encoded(self, encoding: Encoding, *, was_cut: bool) -> Encoded | RefusalError:
+        ids = encoding.ids
+        if len(ids) <= self._special:
+            return RefusalError("text_empty", "The text holds nothing that can be read.")
+        input_ids = np.zeros(self._max_length, np.int64)
+        input_ids[: len(ids)] = ids
+        mask = np.zeros(self._max_length, np.int64)
+        mask[: len(ids)] = 1
+        truncated = was_cut or bool(encoding.overflowing)
+        return Encoded(input_ids, mask, np.array([len(ids)], np.int32), np.array([truncated]))
