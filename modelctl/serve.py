@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         state=arguments.state,
         host=arguments.host,
         ports=Ports(arguments.http_port, arguments.grpc_port, arguments.metrics_port),
+        load=tuple(model.name for model in wanted),
         variant=plans.VARIANT if choice.plans else None,
         extra=tuple(arguments.extra),
     )

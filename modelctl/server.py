@@ -24,6 +24,7 @@ LOG_BYTES = 20_000_000
 # A machine without a GPU is normal here; Triton calls it errors.
 HARMLESS = ("CUDA", "Cuda", "NVML", "DCGM", "unable to create stream")
 TELLING = re.compile(r"^(?:[EW]\d{4} |error|Error)")
+LOADED = re.compile(r"successfully loaded '(.+)'")
 STAMP = re.compile(r'^[EW]\d{4} \S+ \d+ \S+\] "?|"$')
 
 
@@ -63,6 +64,7 @@ class Launch:
     state: Path
     host: str
     ports: Ports
+    load: tuple[str, ...]
     variant: str | None
     extra: tuple[str, ...]
 
@@ -85,6 +87,7 @@ class Launch:
             f"--metrics-address={self.host}",
             f"--metrics-port={self.ports.metrics}",
             "--grpc-http2-min-recv-ping-interval-without-data=5000",
+            *(f"--load-model={name}" for name in self.load),
             *([f"--model-config-name={self.variant}"] if self.variant else []),
             *self.extra,
         ]
@@ -96,6 +99,8 @@ class Server:
     def __init__(self, launch: Launch) -> None:
         self._record = launch.state / "server.json"
         self._regions: set[str] = set()
+        self.loaded: set[str] = set()
+        """The models that the log has called loaded: Triton answers no question before it has loaded all."""
         command = launch.command(launch.installation.backend_directory(launch.backends, launch.state))
         self._process = subprocess.Popen(  # noqa: S603 - our own command line
             command,
@@ -158,6 +163,8 @@ class Server:
         for raw in self._process.stdout:
             line = raw.decode("utf-8", "replace").rstrip()
             handler.emit(logging.LogRecord("triton", logging.INFO, "", 0, line, None, None))
+            if loaded := LOADED.search(line):
+                self.loaded.add(loaded[1])
             if TELLING.match(line) and not any(word in line for word in HARMLESS):
                 say(f"triton: {STAMP.sub('', line)[:400]}")
         handler.close()

@@ -1,8 +1,8 @@
 """Keeps Triton serving: starts it, loads its models, and repairs what dies.
 
-    start -> load the models -> watch --stub died--> load its model again
-                ^                 |
-                +--- back-off <---+ server died: its group is killed, its shared memory swept
+    start, loading the models -> watch --stub died--> load its model again
+      ^                        |
+      +------ back-off <-------+ server died: its group is killed, its shared memory swept
 
 Triton 24.10 neither restarts a dead Python step nor calls its model unready, so the stubs' processes are watched: a
 model that is READY must have as many living stubs as instances.
@@ -11,11 +11,12 @@ model that is READY must have as many living stubs as instances.
 from __future__ import annotations
 
 import fcntl
+import os
 import re
+import signal
 import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import IO
 
@@ -26,7 +27,7 @@ from modelctl.triton import READY, UNAVAILABLE, State, Triton, TritonError
 
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S, HEALTHY_S = 1.0, 30.0, 5.0
 WATCH_S = 0.5
-START_S = 60
+START_S, UNLOAD_S = 120, 6
 PATHS = re.compile(r"(?:/[^\s:,'\"]+)+/")
 
 
@@ -85,63 +86,52 @@ class Supervisor:
             ) from error
 
     def _serve(self, server: Server, *, first: bool) -> float | None:
-        """Load the models and watch until the server ends; return since when it was healthy."""
+        """Wait for the models and watch until the server ends; return since when it was healthy."""
         triton = Triton(f"127.0.0.1:{self._launch.ports.grpc}")
         try:
             if not self._wait_until_live(server, triton, first=first):
                 return None
-            self._load_all(server, triton, first=first)
+            self._report_failures(triton.states(), first=first)
             healthy_since = time.monotonic()
             while not self._stopping.is_set() and server.is_alive():
                 self._watch(server, triton)
                 self._stopping.wait(WATCH_S)
             return healthy_since
-        except TritonError as error:
-            if first and server.is_alive():
-                raise CommandError(f"Triton does not answer: {error}") from error
-            return None
+        except TritonError:
+            return None  # the server died between two calls: it is started again
         finally:
             triton.close()
 
     def _wait_until_live(self, server: Server, triton: Triton, *, first: bool) -> bool:
-        deadline = time.monotonic() + START_S
-        while not self._stopping.is_set() and server.is_alive() and time.monotonic() < deadline:
-            if triton.is_live():
-                return True
-            self._stopping.wait(0.05)
-        if first and not self._stopping.is_set():
-            raise CommandError(f"Triton did not start: read {self._launch.state / 'triton.log'}.")
-        return False
-
-    def _load_all(self, server: Server, triton: Triton, *, first: bool) -> None:
+        """Wait until Triton answers, which it does when it has tried to load every model, and show how far it is."""
         names = {name for model in self._wanted for name in (model.name, *model.steps)}
-        with ThreadPoolExecutor(4) as pool:
-            loading = [pool.submit(_load, triton, model.name) for model in self._wanted]
-            shown = -1
-            while not all(future.done() for future in loading):
-                shown = self._show_progress(triton, names, shown)
-                if self._stopping.wait(0.2) or not server.is_alive():
-                    server.stop()  # which ends the calls
-                    return
-        states = triton.states()
-        self._show_progress(triton, names, shown)
-        for model in self._wanted:
-            if states[model.name].state != READY:
-                self._report(model, states, first=first)
-
-    def _show_progress(self, triton: Triton, names: set[str], shown: int) -> int:
-        with suppress(TritonError):
-            ready = sum(state.state == READY for state in triton.states().values() if state.name in names)
+        deadline, shown = time.monotonic() + START_S, -1
+        while not self._stopping.is_set() and server.is_alive() and time.monotonic() < deadline:
+            live = triton.is_live()
+            ready = len(server.loaded & names)
             if ready != shown:
                 say(f"Models: {ready} of {len(names)} loaded")
-            return ready
-        return shown
+                shown = ready
+            if live:
+                return True
+            self._stopping.wait(0.1)
+        if first and not self._stopping.is_set():
+            loading = ", ".join(sorted(names - server.loaded)) or "none"
+            log = self._launch.state / "triton.log"
+            raise CommandError(f"Triton did not start in {START_S} s (not loaded: {loading}): read {log}.")
+        return False
+
+    def _report_failures(self, states: dict[str, State], *, first: bool) -> None:
+        for model in self._wanted:
+            if model.name not in states or states[model.name].state != READY:
+                self._report(model, states, first=first)
 
     def _report(self, model: Model, states: dict[str, State], *, first: bool) -> None:
         """Say why a model did not load; a default model's failure ends the start."""
         parts = [states[name] for name in (*model.steps, model.name) if name in states]
-        fault = next((part for part in parts if part.state == UNAVAILABLE and part.reason), states[model.name])
-        absent = [name for name in model.steps if name not in states]
+        own = states.get(model.name, State(model.name, "", ""))
+        fault = next((part for part in parts if part.state == UNAVAILABLE and part.reason), own)
+        absent = [name for name in model.steps if name not in self._repository.models]
         reason = (
             f"its step {absent[0]} is missing" if absent else PATHS.sub("", fault.reason or "Triton gave no reason")
         )
@@ -181,7 +171,12 @@ class Supervisor:
         self._missing.pop(name, None)
         try:
             triton.unload(name)
-            deadline = time.monotonic() + START_S / 10
+            # Living twins of the dead stub would keep the model from being unloaded, and outlive it.
+            for stub in server.stubs():
+                if stub.model == name:
+                    with suppress(ProcessLookupError):
+                        os.kill(stub.pid, signal.SIGKILL)
+            deadline = time.monotonic() + UNLOAD_S
             while triton.states()[name].state not in ("", UNAVAILABLE) and time.monotonic() < deadline:
                 time.sleep(0.05)
             triton.load(name)
@@ -196,9 +191,3 @@ class Supervisor:
 
     def _is_wanted(self, ensemble: Model) -> bool:
         return ensemble in self._wanted
-
-
-def _load(triton: Triton, name: str) -> None:
-    """Load a model; that it failed is read from its state afterwards."""
-    with suppress(TritonError):
-        triton.load(name)

@@ -20,7 +20,7 @@ from stages.config import ConfigError, StepConfig
 STEP = "preprocess"
 
 Item = tuple[bytes, dict[str, Any]]  # the input and its request's parameters
-Result = dict[str, np.ndarray]  # outputs by name, without the batch dimension
+Result = dict[str, np.typing.NDArray[Any]]  # outputs by name, without the batch dimension
 
 
 class TritonPythonModel:

@@ -4,9 +4,9 @@
 
 The model is `<version>/<default_model_filename or model.onnx>`. Read from the config, by the names of NVIDIA's backend:
 the parameters `intra_op_thread_count`, `inter_op_thread_count` (0: ONNX Runtime's choice), `execution_mode` (0
-sequential, 1 parallel), `enable_mem_arena` and `enable_mem_pattern` (true, false), `optimization.graph.level` (-1 basic,
-1 extended, 2 none; all by default), and the instance's kind. This folder must never hold an `__init__.py`: it would hide
-the real package of its name.
+sequential, 1 parallel), `enable_mem_arena` and `enable_mem_pattern` (true, false), `optimization.graph.level` (-1
+basic, 1 extended, 2 none; all by default), and the instance's kind. This folder must never hold an `__init__.py`: it
+would hide the real package of its name.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def options(config: dict[str, Any]) -> Any:
 
 
 def flag(parameters: dict[str, str], name: str) -> bool:
-    """Return a switch among the parameters, on when absent; raises TritonModelException when it is neither on nor off."""
+    """Return a switch among the parameters, on when absent; raises TritonModelException when it is neither."""
     text = parameters.get(name, "true").lower()
     if text not in ("true", "1", "false", "0"):
         raise pb_utils.TritonModelException(f"The parameter '{name}' must be true or false, not '{text}'.")

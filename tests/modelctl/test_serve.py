@@ -1,0 +1,265 @@
+"""`modelctl serve` and `modelctl up` as commands: what they start, say, refuse and leave behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def wait_live(stack: Any, seconds: float = 30) -> None:
+    """Wait until Triton has loaded its models."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < seconds:
+        try:
+            if httpx.get(f"http://127.0.0.1:{stack.http}/v2/health/live").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    pytest.fail((stack.folder / "triton.out").read_text())
+
+
+def state_of(stack: Any, model: str) -> str:
+    """Return a model's state, as Triton tells it."""
+    index = httpx.post(f"http://127.0.0.1:{stack.http}/v2/repository/index").json()
+    return next(str(entry.get("state", "")) for entry in index if entry["name"] == model)
+
+
+def command_line(stack: Any) -> list[str]:
+    """Return the command line of the running tritonserver."""
+    children = psutil.Process(stack.triton.pid).children(recursive=True)
+    return next(child for child in children if child.name() == "tritonserver").cmdline()
+
+
+def output(stack: Any) -> str:
+    """Return what the supervisor printed."""
+    return str((stack.folder / "triton.out").read_text())
+
+
+def test_stopping_leaves_nothing_behind(make_stack: Callable[..., Any]) -> None:
+    """SIGTERM ends the server and every stub within 10 s, and removes their shared memory."""
+    stack = make_stack(("efficientnet_lite0",), test_models=False)
+    stack.start_triton()
+    wait_live(stack)
+    family = psutil.Process(stack.triton.pid).children(recursive=True)
+    commands = [process.cmdline() for process in family]
+    regions = [SHARED_MEMORY / words[2].lstrip("/") for words in commands if "python_backend_stub" in words[0]]
+    assert len(regions) == 3
+    assert all(region.exists() for region in regions)
+    begun = time.monotonic()
+    stack.triton.send_signal(signal.SIGTERM)
+    assert stack.triton.wait(15) == 0
+    assert time.monotonic() - begun < 10
+    assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert not [region for region in regions if region.exists()]
+
+
+def test_a_killed_supervisor_leaves_a_machine_that_the_next_one_cleans(make_stack: Callable[..., Any]) -> None:
+    """After kill -9 of the supervisor, a new one on the same state folder starts and sweeps what was left."""
+    stack = make_stack(("efficientnet_lite0",), test_models=False)
+    stack.start_triton()
+    wait_live(stack)
+    time.sleep(1)  # the supervisor has seen the stubs and their memory
+    family = psutil.Process(stack.triton.pid).children(recursive=True)
+    commands = [process.cmdline() for process in family]
+    regions = [SHARED_MEMORY / words[2].lstrip("/") for words in commands if "python_backend_stub" in words[0]]
+    stack.triton.kill()
+    stack.triton.wait()
+    stack.start_triton()
+    wait_live(stack)
+    assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert not [region for region in regions if region.exists()]
+    stack.stop()
+
+
+def test_a_second_supervisor_is_refused(make_stack: Callable[..., Any]) -> None:
+    """Two supervisors cannot share one state folder, nor one port; each is one sentence and exit code 1."""
+    stack = make_stack((), test_models=False)
+    stack.start_triton()
+    wait_live(stack)
+    options = ["--models", str(stack.models), "--backends", str(stack.folder / "backends")]
+
+    def refused(*more: str) -> str:
+        command = [sys.executable, "-m", "modelctl", "serve", *options, *more]
+        done = subprocess.run(command, cwd=ROOT, env=stack.environment(), capture_output=True, text=True, timeout=30)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        return done.stderr.splitlines()[-1]
+
+    assert "Another modelctl serve uses" in refused("--state", str(stack.state))
+    assert "TRITON_HTTP_PORT" in refused("--state", str(stack.folder / "other"))
+    assert "There is no model nobody" in refused("--state", str(stack.folder / "other"), "--model", "nobody")
+    stack.stop()
+
+
+@pytest.mark.parametrize("default", [True, False])
+def test_a_broken_model_ends_the_start_only_when_it_is_a_default(make_stack: Callable[..., Any], default: bool) -> None:
+    """A default model that does not load ends the start with one sentence; another warns, and the rest is served."""
+    stack = make_stack(("efficientnet_lite0", "simple_net"), test_models=False)
+    (stack.models / "efficientnet_lite0_network" / "1" / "model.onnx").write_bytes(b"broken")
+    if not default:
+        config = stack.models / "efficientnet_lite0" / "config.pbtxt"
+        config.write_text(config.read_text().replace('"default"', '"no_default"'))
+    stack.start_triton()
+    if default:
+        assert stack.triton.wait(60) == 1
+        assert output(stack).splitlines()[-1].startswith("modelctl: Model efficientnet_lite0 did not load")
+    else:
+        wait_live(stack)
+        time.sleep(0.5)
+        assert "Warning: Model efficientnet_lite0 did not load: efficientnet_lite0_network" in output(stack)
+        assert state_of(stack, "simple_net") == "READY"
+    assert "Traceback" not in output(stack)
+    assert str(stack.models) not in output(stack)
+    stack.stop()
+
+
+def test_named_models_only(make_stack: Callable[..., Any]) -> None:
+    """`--model` loads those and the steps they need; more options reach tritonserver; loopback is all it listens on."""
+    stack = make_stack(
+        ("efficientnet_lite0", "simple_net"), serve_options=("--model", "simple_net", "--", "--log-info=1")
+    )
+    stack.start_triton()
+    wait_live(stack)
+    assert state_of(stack, "simple_net") == "READY"
+    assert state_of(stack, "efficientnet_lite0") != "READY"
+    line = command_line(stack)
+    assert "--log-info=1" in line
+    assert {"--exit-on-error=false", "--strict-readiness=false", "--model-control-mode=explicit"} <= set(line)
+    listening = [
+        connection.laddr.ip
+        for process in psutil.Process(stack.triton.pid).children(recursive=True)
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert set(listening) == {"127.0.0.1"}
+    stack.stop()
+
+
+@pytest.fixture
+def gpu(tmp_path: Path) -> Path:
+    """Return a folder with an nvidia-smi that shows a GPU of compute capability 9.0."""
+    script = tmp_path / "nvidia-smi"
+    script.write_text('#!/bin/sh\ncase "$1" in *compute_cap*) echo 9.0 ;; *) echo Pretended GPU ;; esac\n')
+    script.chmod(0o755)
+    return tmp_path
+
+
+def plan(version: Path, **changes: str) -> None:
+    """Write a plan's stand-in, and what it says it was built from."""
+    (version / "model.plan").write_bytes(b"a stand-in")
+    built = {
+        "onnx_sha256": hashlib.sha256((version / "model.onnx").read_bytes()).hexdigest(),
+        "compute_capability": "9.0",
+        "tensorrt_version": "",
+    }
+    (version / "model.plan.json").write_text(json.dumps({**built, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("case", "flag", "reason"),
+    [
+        ("all there", True, "all 2 plans match this machine"),
+        ("one missing", False, "its plan is missing"),
+        ("another machine", False, "another compute capability"),
+        ("another network", False, "another onnx sha256"),
+        ("no GPU", False, "there is no GPU"),
+    ],
+)
+def test_plans_are_served_only_when_all_match(
+    make_stack: Callable[..., Any], gpu: Path, case: str, flag: bool, reason: str
+) -> None:
+    """The running server's command line has `--model-config-name=tensorrt` only when every plan fits the machine."""
+    settings = {} if case == "no GPU" else {"PATH": f"{gpu}:{os.environ['PATH']}"}
+    names = ("efficientnet_lite0", "lite_detector", "simple_net")
+    stack = make_stack(names, settings, test_models=False)
+    for model in names[:2]:
+        plan(stack.models / f"{model}_network" / "1")
+        # Stand-ins cannot be loaded: the models are no defaults here, so that the server goes on without them.
+        config = stack.models / model / "config.pbtxt"
+        config.write_text(config.read_text().replace('"default"', '"no_default"'))
+    version = stack.models / "lite_detector_network" / "1"
+    if case == "one missing":
+        (version / "model.plan").unlink()
+    elif case == "another machine":
+        plan(version, compute_capability="8.6")
+    elif case == "another network":
+        plan(version, onnx_sha256="0")
+    stack.start_triton()
+    wait_live(stack)
+    assert ("--model-config-name=tensorrt" in command_line(stack)) is flag
+    assert f"Networks run as {'TensorRT plans' if flag else 'ONNX'}" in output(stack)
+    assert reason in output(stack)
+    assert state_of(stack, "lite_detector") == ("UNAVAILABLE" if flag else "READY") or flag
+    stack.stop()
+
+
+def test_up_shows_what_it_does_and_stops_cleanly(make_stack: Callable[..., Any]) -> None:
+    """`modelctl up` prints progress, ready and one curl line with its real answer per task; SIGINT ends all within 10 s."""
+    stack = make_stack(test_models=False)
+    command = [sys.executable, "-m", "modelctl", "up", "--models", str(stack.models), "--state", str(stack.state)]
+    out = stack.folder / "up.out"
+    with out.open("wb") as file:
+        up = subprocess.Popen(command, cwd=ROOT, env=stack.environment(), stdout=file, stderr=file)
+    begun = time.monotonic()
+    while f"Gateway ready: {stack.url}" not in out.read_text():
+        assert up.poll() is None, out.read_text()
+        assert time.monotonic() - begun < 20, out.read_text()
+        time.sleep(0.1)
+    time.sleep(0.5)
+    text = out.read_text()
+    assert "Models: 13 of 13 loaded" in text
+    assert "Canaries: 3 of 3 answer as expected" in text
+    for task in ("classify", "detect", "sentiment"):
+        assert f"{stack.url}/v1/{task}" in text
+    assert '"label": "espresso"' in text
+    family = psutil.Process(up.pid).children(recursive=True)
+    begun = time.monotonic()
+    up.send_signal(signal.SIGINT)
+    assert up.wait(15) == 0
+    assert time.monotonic() - begun < 10
+    assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_up_revives_a_killed_gateway(make_stack: Callable[..., Any]) -> None:
+    """A gateway that is killed is started again."""
+    stack = make_stack(("minilm_sentiment",), test_models=False)
+    command = [sys.executable, "-m", "modelctl", "up", "--models", str(stack.models), "--state", str(stack.state)]
+    with (stack.folder / "up.out").open("wb") as out:
+        up = subprocess.Popen(command, cwd=ROOT, env=stack.environment(), stdout=out, stderr=out)
+    try:
+        stack.wait_ready(30)
+        next(p for p in psutil.Process(up.pid).children() if p.cmdline()[-1] == "app").kill()
+        time.sleep(1)
+        assert stack.wait_ready(15) < 15
+    finally:
+        up.send_signal(signal.SIGTERM)
+        assert up.wait(15) == 0
+
+
+def test_a_taken_gateway_port_is_one_sentence(make_stack: Callable[..., Any]) -> None:
+    """It names the port and the variable, and nothing was started."""
+    stack = make_stack((), test_models=False)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", stack.port))
+        command = [sys.executable, "-m", "modelctl", "up", "--state", str(stack.state)]
+        done = subprocess.run(command, cwd=ROOT, env=stack.environment(), capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert f"Port {stack.port} is taken" in done.stderr
+    assert "GATEWAY_PORT" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
