@@ -132,9 +132,7 @@ class Supervisor:
         own = states.get(model.name, State(model.name, "", ""))
         fault = next((part for part in parts if part.state == UNAVAILABLE and part.reason), own)
         absent = [name for name in model.steps if name not in self._repository.models]
-        reason = (
-            f"its step {absent[0]} is missing" if absent else PATHS.sub("", fault.reason or "Triton gave no reason")
-        )
+        reason = f"its step {absent[0]} is missing" if absent else _readable(fault.reason)
         sentence = f"Model {model.name} did not load: {fault.name}: {' '.join(reason.split())[:500]}"
         if model.default and first:
             raise CommandError(f"{sentence} Mend it, or start without it by --model NAME...")
@@ -191,3 +189,8 @@ class Supervisor:
 
     def _is_wanted(self, ensemble: Model) -> bool:
         return ensemble in self._wanted
+
+
+def _readable(reason: str) -> str:
+    """Return Triton's reason without a traceback and without the folders of paths."""
+    return PATHS.sub("", reason.partition("\n\nAt:")[0]) or "Triton gave no reason"

@@ -32,7 +32,7 @@ def test_a_wrong_python_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Too new or too old ends with one sentence that says which are right."""
     for version in ((3, 10, 0), (3, 13, 0)):
         monkeypatch.setattr(sys, "version_info", type("V", (tuple,), {"major": 3, "minor": version[1]})(version))
-        with pytest.raises(CommandError, match="Python 3.11 or 3.12 is needed"):
+        with pytest.raises(CommandError, match=r"Python 3\.11 or 3\.12 is needed"):
             installation.check_python()
 
 

@@ -124,8 +124,10 @@ def test_a_broken_model_ends_the_start_only_when_it_is_a_default(make_stack: Cal
         time.sleep(0.5)
         assert "Warning: Model efficientnet_lite0 did not load: efficientnet_lite0_network" in output(stack)
         assert state_of(stack, "simple_net") == "READY"
-    assert "Traceback" not in output(stack)
-    assert str(stack.models) not in output(stack)
+    sentence = next(line for line in output(stack).splitlines() if "Model efficientnet_lite0 did not load" in line)
+    assert "Protobuf parsing failed" in sentence
+    assert str(stack.models) not in sentence
+    assert ".py" not in sentence
     stack.stop()
 
 
@@ -142,7 +144,7 @@ def test_named_models_only(make_stack: Callable[..., Any]) -> None:
     assert "--log-info=1" in line
     assert {"--exit-on-error=false", "--strict-readiness=false", "--model-control-mode=explicit"} <= set(line)
     listening = [
-        connection.laddr.ip
+        connection.laddr.ip.removeprefix("::ffff:")
         for process in psutil.Process(stack.triton.pid).children(recursive=True)
         for connection in process.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
@@ -210,7 +212,7 @@ def test_plans_are_served_only_when_all_match(
 
 
 def test_up_shows_what_it_does_and_stops_cleanly(make_stack: Callable[..., Any]) -> None:
-    """`modelctl up` prints progress, ready and one curl line with its real answer per task; SIGINT ends all within 10 s."""
+    """It prints progress, ready, and a curl line with its real answer per task; SIGINT ends all within 10 s."""
     stack = make_stack(test_models=False)
     command = [sys.executable, "-m", "modelctl", "up", "--models", str(stack.models), "--state", str(stack.state)]
     out = stack.folder / "up.out"

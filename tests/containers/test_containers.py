@@ -1,0 +1,136 @@
+"""The images and the Compose file, as far as they can be tested without a Docker engine."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def compose(*arguments: str) -> str:
+    """Run Docker Compose on the project's file."""
+    plugin = subprocess.run(["docker", "compose", "version"], capture_output=True).returncode if shutil.which("docker") else 1  # fmt: skip
+    command = ["docker", "compose"] if plugin == 0 else ["docker-compose"]
+    environment = {**os.environ, "COMPOSE_PROJECT_NAME": "gateway"}
+    done = subprocess.run([*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    """Return the services, as Docker Compose reads them."""
+    found: dict[str, Any] = yaml.safe_load(compose("--profile", "cpu", "--profile", "plans", "config"))["services"]
+    return found
+
+
+def test_compose_reads_its_file(services: dict[str, Any]) -> None:
+    """The real tool accepts it, and finds the four services."""
+    assert sorted(services) == ["gateway", "plans", "triton", "triton-cpu"]
+    assert "profiles" not in services["triton"]
+    assert services["triton-cpu"]["profiles"] == ["cpu"]
+
+
+def test_only_plans_may_write_models(services: dict[str, Any]) -> None:
+    """Serving mounts the repository read-only, and nothing keeps capabilities it does not need."""
+    for name in ("triton", "triton-cpu", "plans"):
+        mount = next(str(volume) for volume in services[name]["volumes"] if "/models" in str(volume))
+        read_only = mount.endswith(":ro") or "'read_only': True" in mount
+        assert read_only is (name != "plans")
+    for service in services.values():
+        assert service["cap_drop"] == ["ALL"]
+        assert service["restart"] in ("unless-stopped", "no")
+    assert str(services["triton"]["shm_size"]) in ("1gb", "1073741824")
+    assert services["triton"]["deploy"]["resources"]["reservations"]["devices"]
+    assert "deploy" not in services["triton-cpu"]
+
+
+@pytest.mark.parametrize("name", ["Dockerfile.triton", "Dockerfile.app"])
+def test_dockerfiles_are_clean(name: str) -> None:
+    """The linter finds nothing; every image runs as somebody else than root and has a health check."""
+    done = subprocess.run([Path(sys.prefix) / "bin" / "hadolint", name], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    text = (ROOT / name).read_text()
+    assert re.findall(r"^USER (.+)$", text, re.MULTILINE)[-1] == "10001"
+    assert "HEALTHCHECK" in text
+
+
+@pytest.mark.parametrize("name", ["Dockerfile.triton", "Dockerfile.app"])
+def test_everything_copied_exists_and_is_not_ignored(name: str) -> None:
+    """Each COPY from the build context names something that .dockerignore lets through."""
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copies = re.findall(r"^COPY (?!--from)(.+)$", (ROOT / name).read_text(), re.MULTILINE)
+    assert copies
+    for source in (source for line in copies for source in line.split()[:-1]):
+        assert (ROOT / source).exists(), source
+        assert source.split("/")[0] in allowed
+
+
+def test_the_image_of_triton_has_every_backend_but_the_stand_in() -> None:
+    """A backend that is added is added to the image too; the stand-in would hide NVIDIA's ONNX Runtime backend."""
+    copied = set(re.findall(r"^COPY backends/(\w+) ", (ROOT / "Dockerfile.triton").read_text(), re.MULTILINE))
+    backends = {path.parent.name for path in (ROOT / "backends").glob("*/model.py")}
+    assert copied == backends - {"onnxruntime"}
+
+
+def environment(folder: Path, *installs: list[str]) -> Path:
+    """Make a clean virtual environment, run the installations in it, and return its Python."""
+    venv.create(folder, with_pip=True)
+    for install in installs:
+        done = subprocess.run([folder / "bin" / "pip", *install], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    return folder / "bin" / "python"
+
+
+def absent(python: Path, *modules: str) -> None:
+    """Assert that none of these modules is installed."""
+    code = f"from importlib.util import find_spec; print([m for m in {modules!r} if find_spec(m)])"
+    assert subprocess.run([python, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.timeout(200)
+def test_the_gateways_packages_suffice_and_hold_no_triton(tmp_path: Path) -> None:
+    """What Dockerfile.app installs makes the gateway importable, without Triton, ONNX Runtime or torch."""
+    install = ["install", "--quiet", "--require-hashes", "-r", "requirements/gateway.txt"]
+    python = environment(tmp_path / "venv", install)
+    code = "from app.main import create_app; from app.settings import Settings; print(len(create_app(Settings()).openapi()['paths']))"
+    done = subprocess.run([python, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert int(done.stdout) >= 11, done.stderr
+    absent(python, "onnxruntime", "pytriton", "torch", "tokenizers", "stages", "modelctl")
+
+
+@pytest.mark.timeout(200)
+def test_tritons_packages_suffice(tmp_path: Path) -> None:
+    """What Dockerfile.triton installs, the project's own wheel included, runs modelctl and the steps."""
+    wheels = tmp_path / "wheels"
+    build = environment(tmp_path / "build", ["install", "--quiet", "--require-hashes", "-r", "requirements/build.txt"])
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("modelctl", "stages"):
+        shutil.copytree(ROOT / name, source / name)
+    pip = [build.parent / "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, "."]
+    done = subprocess.run(pip, cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    python = environment(
+        tmp_path / "venv",
+        ["install", "--quiet", "--require-hashes", "-r", "requirements/triton.txt"],
+        ["install", "--quiet", "--no-deps", *map(str, wheels.glob("*.whl"))],
+    )
+    code = "import stages.imaging, stages.decoders, stages.tokens, stages.boxes, stages.scores, stages.workers"
+    done = subprocess.run([python, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run([python.parent / "modelctl", "serve", "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert "--models" in done.stdout
+    absent(python, "onnxruntime", "pytriton", "torch", "fastapi", "app")
