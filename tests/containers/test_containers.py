@@ -19,8 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 def compose(*arguments: str) -> str:
     """Run Docker Compose on the project's file."""
-    plugin = subprocess.run(["docker", "compose", "version"], capture_output=True).returncode if shutil.which("docker") else 1  # fmt: skip
-    command = ["docker", "compose"] if plugin == 0 else ["docker-compose"]
+    docker = shutil.which("docker")
+    has_plugin = docker and subprocess.run([docker, "compose", "version"], capture_output=True).returncode == 0
+    command = ["docker", "compose"] if has_plugin else ["docker-compose"]
     environment = {**os.environ, "COMPOSE_PROJECT_NAME": "gateway"}
     done = subprocess.run([*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -103,7 +104,7 @@ def test_the_gateways_packages_suffice_and_hold_no_triton(tmp_path: Path) -> Non
     """What Dockerfile.app installs makes the gateway importable, without Triton, ONNX Runtime or torch."""
     install = ["install", "--quiet", "--require-hashes", "-r", "requirements/gateway.txt"]
     python = environment(tmp_path / "venv", install)
-    code = "from app.main import create_app; from app.settings import Settings; print(len(create_app(Settings()).openapi()['paths']))"
+    code = "from app import main, settings; print(len(main.create_app(settings.Settings()).openapi()['paths']))"
     done = subprocess.run([python, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert int(done.stdout) >= 11, done.stderr
     absent(python, "onnxruntime", "pytriton", "torch", "tokenizers", "stages", "modelctl")
