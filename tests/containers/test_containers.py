@@ -96,7 +96,7 @@ def environment(folder: Path, *installs: list[str]) -> Path:
 def absent(python: Path, *modules: str) -> None:
     """Assert that none of these modules is installed."""
     code = f"from importlib.util import find_spec; print([m for m in {modules!r} if find_spec(m)])"
-    assert subprocess.run([python, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    assert subprocess.run([python, "-I", "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
 @pytest.mark.timeout(200)

@@ -1,0 +1,25 @@
+"""The smallest tensor model is what its export makes, and computes what plain numpy does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from training.simple_net.export import build, weights
+
+SHIPPED = Path(__file__).parents[2] / "models/simple_net/1/model.onnx"
+
+
+def test_the_shipped_file_is_what_the_export_makes() -> None:
+    assert build().SerializeToString() == SHIPPED.read_bytes()
+
+
+def test_the_shipped_network_equals_plain_numpy() -> None:
+    given = weights()
+    numbers = np.array([[1, 2], [-3, 0.5], [0, 0]], np.float32)
+    hidden = np.maximum(numbers @ given["hidden.weight"] + given["hidden.bias"], 0)
+    expected = hidden @ given["output.weight"] + given["output.bias"]
+    session = onnxruntime.InferenceSession(SHIPPED, providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(["OUTPUT"], {"INPUT": numbers})[0], expected, rtol=1e-5)
