@@ -22,7 +22,7 @@ from modelctl.installation import Installation
 STOP_S = 6
 LOG_BYTES = 20_000_000
 # A machine without a GPU is normal here; Triton calls it errors.
-HARMLESS = ("CUDA", "Cuda", "NVML", "DCGM", "unable to create stream")
+HARMLESS = ("CUDA", "Cuda", "NVML", "DCGM", "unable to create stream", "pinned")
 TELLING = re.compile(r"^(?:[EW]\d{4} |error|Error)")
 LOADED = re.compile(r"successfully loaded '(.+)'")
 STAMP = re.compile(r'^[EW]\d{4} \S+ \d+ \S+\] "?|"$')

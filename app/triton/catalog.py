@@ -126,8 +126,10 @@ class Catalog:
             try:
                 await self.refresh()
             except GatewayError as error:
-                if self.reachable or not self._reads:
+                if self.reachable:
                     logger.warning("triton cannot be read", reason=error.detail)
+                elif not self._reads:
+                    logger.info("waiting for triton", reason=error.detail)
                 self.reachable = False
             self._reads += 1
             # Until Triton is there, look more often: it may be starting beside us.
