@@ -22,6 +22,7 @@ from app.tasks.base import Options, Task
 from app.telemetry import timing
 from app.telemetry.timing import Context
 from app.triton.catalog import ServedModel
+from app.triton.client import Answer
 
 # So many items of one batch are with Triton at once: enough to fill its batches, few enough to leave room for others.
 ITEMS_AT_ONCE = 16
@@ -112,9 +113,10 @@ async def _single(parts: Parts, task: Task, request: Request, options: Options) 
         with context.span("read"):
             read = parts.media.image if task.input == "image" else parts.media.text
             item = await read(request, body)
-        fields = await _infer(parts, model, options, item, context)
+        with context.span("triton"):
+            answer = await _infer(parts, model, options, item, context)
     with context.span("encode"):
-        return _json({**_head(model, fields), "request_id": context.request_id, **fields["result"]})
+        return _json(_fields(model, answer, context))
 
 
 async def _batch(parts: Parts, task: Task, request: Request, options: Options) -> Response:
@@ -123,15 +125,18 @@ async def _batch(parts: Parts, task: Task, request: Request, options: Options) -
         with context.span("read"):
             read = parts.media.images if task.input == "image" else parts.media.texts
             items = await read(request, body)
-        results = await _infer_all(parts, model, options, items, context)
-    _raise_if_all_failed_alike(results)
+        with context.span("triton"):
+            answers = await _infer_all(parts, model, options, items, context)
     with context.span("encode"):
-        rows = [_row(parts, index, result, model, context) for index, result in enumerate(results)]
+        results = [_result(model, answer, context) for answer in answers]
+        _raise_if_all_failed_alike(results)
+        rows = [_row(parts, index, result, context) for index, result in enumerate(results)]
         return _json({"results": rows, "failed": sum("error" in row for row in rows)})
 
 
 def _begin(parts: Parts, task: Task, request: Request, options: Options) -> tuple[Context, ServedModel]:
     context = timing.of(request)
+    context.spans = dict.fromkeys(("read", "wait", "triton", "encode"), 0.0)
     context.set_deadline(request.headers.get("x-request-timeout-ms"), parts.settings)
     _check_accept(request.headers.get("accept", "*/*"))
     model = parts.catalog.find(task, options.model, options.version)
@@ -152,28 +157,25 @@ def _check_accept(accept: str) -> None:
     raise errors.NotAcceptableError("This route answers application/json.")
 
 
-async def _infer(parts: Parts, model: ServedModel, options: Options, item: bytes, context: Context) -> dict[str, Any]:
-    task = model.task
-    with context.span("triton"):
-        answer = await parts.client.infer(
-            model.name,
-            options.version,
-            (task.input, item),
-            task.outputs,
-            options.parameters(),
-            context.request_id,
-            context.left_s(),
-        )
-    with context.span("encode"):
-        return {"version": answer.version, "result": task.decode(answer.tensors)}
+async def _infer(parts: Parts, model: ServedModel, options: Options, item: bytes, context: Context) -> Answer:
+    return await parts.client.infer(
+        model.name,
+        options.version,
+        (model.task.input, item),
+        model.task.outputs,
+        options.parameters(),
+        context.request_id,
+        context.left_s(),
+        context.traceparent,
+    )
 
 
 async def _infer_all(
     parts: Parts, model: ServedModel, options: Options, items: list[Item], context: Context
-) -> list[dict[str, Any] | errors.GatewayError]:
+) -> list[Answer | errors.GatewayError]:
     room = asyncio.Semaphore(ITEMS_AT_ONCE)
 
-    async def one(item: Item) -> dict[str, Any] | errors.GatewayError:
+    async def one(item: Item) -> Answer | errors.GatewayError:
         if isinstance(item, errors.GatewayError):
             return item
         async with room:
@@ -183,6 +185,26 @@ async def _infer_all(
                 return error
 
     return await asyncio.gather(*(one(item) for item in items))
+
+
+def _fields(model: ServedModel, answer: Answer, context: Context) -> dict[str, Any]:
+    """Return the answer to one item; tensors that do not make sense are the model's fault."""
+    try:
+        result = model.task.decode(answer.tensors)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise errors.BackendError("The model's answer cannot be read.", model=model.name) from error
+    return {"model": model.name, "version": answer.version, "request_id": context.request_id, **result}
+
+
+def _result(
+    model: ServedModel, answer: Answer | errors.GatewayError, context: Context
+) -> dict[str, Any] | errors.GatewayError:
+    if isinstance(answer, errors.GatewayError):
+        return answer
+    try:
+        return _fields(model, answer, context)
+    except errors.GatewayError as error:
+        return error
 
 
 def _raise_if_all_failed_alike(results: list[dict[str, Any] | errors.GatewayError]) -> None:
@@ -196,18 +218,12 @@ def _raise_if_all_failed_alike(results: list[dict[str, Any] | errors.GatewayErro
         raise error
 
 
-def _row(
-    parts: Parts, index: int, result: dict[str, Any] | errors.GatewayError, model: ServedModel, context: Context
-) -> dict[str, Any]:
+def _row(parts: Parts, index: int, result: dict[str, Any] | errors.GatewayError, context: Context) -> dict[str, Any]:
     if isinstance(result, errors.GatewayError):
         parts.metrics.count_item(result.code)
         return {"index": index, "error": problems.problem(result, context.request_id).model_dump(exclude_none=True)}
     parts.metrics.count_item("")
-    return {"index": index, **_head(model, result), "request_id": context.request_id, **result["result"]}
-
-
-def _head(model: ServedModel, fields: dict[str, Any]) -> dict[str, str]:
-    return {"model": model.name, "version": fields["version"]}
+    return {"index": index, **result}
 
 
 def _json(content: dict[str, Any]) -> Response:

@@ -85,6 +85,8 @@ def texts(array: npt.NDArray[Any]) -> list[str]:
 
 def scores(array: npt.NDArray[Any]) -> list[float]:
     """Return the FP32 probabilities of shape [1, k], to six decimals: more than that is noise of float32."""
+    if not np.isfinite(array).all():
+        raise ValueError("a score is not finite")
     rounded: list[float] = np.round(array[0].astype(np.float64), 6).tolist()
     return rounded
 

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import problems
 from app.errors import InternalError
 from app.telemetry.metrics import Metrics
-from app.telemetry.timing import Context, request_id
+from app.telemetry.timing import TRACEPARENT, Context, request_id
 
 LINGER_S = 2.0
 QUIET_ROUTES = ("/livez", "/readyz", "/healthz", "/health", "/metrics")
@@ -38,10 +38,15 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = Context(request_id(Headers(scope=scope).get("x-request-id")))
+        headers = Headers(scope=scope)
+        context = Context(request_id(headers.get("x-request-id")))
         scope.setdefault("state", {})["context"] = context
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=context.request_id)
+        trace = TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+        if trace is not None:
+            context.traceparent = trace[0]
+            structlog.contextvars.bind_contextvars(trace_id=trace[1])
         exchange = _Exchange(scope, receive, send, context)
         with self._metrics.running.track_inprogress():
             await self._serve(scope, exchange, context)

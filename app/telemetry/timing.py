@@ -6,6 +6,7 @@ The context lives in the ASGI scope's state, so that routes, problems, logs and 
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from app.settings import Settings
 
 VISIBLE_ASCII = range(0x21, 0x7F)
 LONGEST_REQUEST_ID = 128
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass
@@ -29,6 +31,8 @@ class Context:
     started: float = field(default_factory=time.perf_counter)
     spans: dict[str, float] = field(default_factory=dict)
     deadline: float = 0.0
+    traceparent: str = ""
+    """The caller's trace context (W3C), handed on to Triton; empty when it has none."""
     model: str = ""
     code: str = ""
     """The problem's code, when the request failed."""

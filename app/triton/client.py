@@ -78,6 +78,7 @@ class TritonClient:
         parameters: Mapping[str, Parameter],
         request_id: str,
         timeout_s: float,
+        traceparent: str = "",
     ) -> Answer:
         """Send one item, the named STRING tensor of shape [1, 1], and return the named outputs.
 
@@ -89,13 +90,14 @@ class TritonClient:
             raise DeadlineExceededError("The request's deadline passed before the model was called.", model=model)
         request = inference_request(model, version, item, outputs, parameters, request_id)
         # A cancelled call can crash servers before 25.06: the handler may go, the call runs to its deadline.
-        call = asyncio.ensure_future(self._call(model, request, max(timeout_s, SHORTEST_DEADLINE_S)))
+        call = asyncio.ensure_future(self._call(model, request, max(timeout_s, SHORTEST_DEADLINE_S), traceparent))
         response = await asyncio.shield(call)
         return Answer(response.model_version, read_outputs(response))
 
-    async def _call(self, model: str, request: Any, timeout_s: float) -> Any:
+    async def _call(self, model: str, request: Any, timeout_s: float, traceparent: str) -> Any:
+        metadata = (("traceparent", traceparent),) if traceparent else None
         try:
-            return await self._stub.ModelInfer(request, timeout=timeout_s)
+            return await self._stub.ModelInfer(request, timeout=timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             details = error.details() or ""
             if is_dead_step(details):
