@@ -10,7 +10,6 @@ Triton's own count (`inference_count / execution_count` of `minilm_sentiment_net
 from __future__ import annotations
 
 import argparse
-import random
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ import tritonclient.grpc as triton
 
 MODEL, NETWORK = "minilm_sentiment", "minilm_sentiment_network"
 # Each is one token of the tokenizer.
-WORDS = "the market rose while costs fell and people liked new cheap quiet phones in cold rooms".split()
+WORDS = ("the", "market", "rose", "while", "costs", "fell", "and", "people", "liked", "new", "cheap", "quiet", "phones")
 
 
 def counts(client: triton.InferenceServerClient) -> tuple[int, int]:
@@ -29,11 +28,11 @@ def counts(client: triton.InferenceServerClient) -> tuple[int, int]:
     return statistics.inference_count, statistics.execution_count
 
 
-def caller(url: str, seed: int, texts: int, length: Callable[[random.Random], int]) -> list[float]:
+def caller(url: str, seed: int, texts: int, length: Callable[[np.random.Generator], int]) -> list[float]:
     """Send that many texts one after the other; return each call's milliseconds."""
-    chance, client, times = random.Random(seed), triton.InferenceServerClient(url), []
+    chance, client, times = np.random.default_rng(seed), triton.InferenceServerClient(url), []
     for _ in range(texts):
-        text = " ".join(chance.choices(WORDS, k=length(chance) - 2))  # besides [CLS] and [SEP]
+        text = " ".join(chance.choice(WORDS, length(chance) - 2))  # besides [CLS] and [SEP]
         tensor = triton.InferInput("text", [1, 1], "BYTES")
         tensor.set_data_from_numpy(np.array([[text.encode()]], object))
         start = time.perf_counter()
@@ -42,7 +41,7 @@ def caller(url: str, seed: int, texts: int, length: Callable[[random.Random], in
     return times
 
 
-def load(url: str, callers: int, texts: int, length: Callable[[random.Random], int]) -> str:
+def load(url: str, callers: int, texts: int, length: Callable[[np.random.Generator], int]) -> str:
     """Return one line about `callers` sending `texts` in all."""
     client = triton.InferenceServerClient(url)
     before, start = counts(client), time.perf_counter()
@@ -62,7 +61,7 @@ def main() -> None:
     url = parser.parse_args().url
     load(url, 16, 64, lambda _: 20)
     for _ in range(2):
-        print("16 callers, 3 to 128 tokens:", load(url, 16, 640, lambda chance: chance.randint(3, 128)))
+        print("16 callers, 3 to 128 tokens:", load(url, 16, 640, lambda chance: int(chance.integers(3, 129))))
         print("16 callers, 64 tokens:      ", load(url, 16, 640, lambda _: 64))
     print("1 caller, 16 tokens:        ", load(url, 1, 60, lambda _: 16))
 

@@ -1,0 +1,1 @@
+"""The object detector: how it was distilled, and how it is exported."""

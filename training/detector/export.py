@@ -1,0 +1,212 @@
+"""Export the trained detector to ONNX (float16-stored weights), measure it beside its teacher.
+
+    python -m training.detector.export --weights training/detector/weights.pth --photos IMAGES --labels LABELS
+        --out OUT [--teacher yolox_nano.onnx] [--int8 CALIBRATION]
+
+Input images: FP32 [N, 3, 416, 416], RGB, 0..1, ImageNet mean and deviation, fitted top left on grey 114.
+Output: FP32 [N, 3549, 85] = cx, cy, w, h (input pixels), objectness, 80 class probabilities.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+
+from training.detector.evaluation import detections, mean_ap
+from training.detector.network import MEAN, STD, Detector, Exported, grid
+from training.detector.pictures import files, letterbox, read_labels
+from training.onnx_store import half_weights
+
+M, S = (np.array(v, np.float32)[:, None, None] for v in (MEAN, STD))
+
+
+def export(weights, path):
+    net = Detector()
+    net.load_state_dict(
+        {k: v.float() if v.is_floating_point() else v for k, v in torch.load(weights, map_location="cpu").items()}
+    )
+    torch.onnx.export(
+        Exported(net),
+        (torch.randn(2, 3, 416, 416),),
+        str(path),
+        input_names=["images"],
+        output_names=["output"],
+        dynamic_axes={"images": {0: "N"}, "output": {0: "N"}},
+        opset_version=17,
+        dynamo=False,
+    )
+
+
+def session(path, threads=1):
+    o = ort.SessionOptions()
+    o.intra_op_num_threads, o.inter_op_num_threads = threads, 1
+    return ort.InferenceSession(str(path), o, providers=["CPUExecutionProvider"])
+
+
+def student(path, threads=2):
+    """Runner: pictures 0..255 RGB -> decoded output."""
+    s = session(path, threads)
+    return lambda x: s.run(None, {"images": ((x / 255 - M) / S).astype(np.float32)})[0]
+
+
+def teacher(path):
+    """The same for a YOLOX file: BGR, 0..255, batch 1, boxes not decoded."""
+    s = session(path, 2)
+    xy, stride = (t.numpy() for t in grid())
+
+    def run(x):
+        out = np.concatenate([s.run(None, {s.get_inputs()[0].name: p[None, ::-1].astype(np.float32)})[0] for p in x])
+        out[..., :2] = (out[..., :2] + xy) * stride
+        out[..., 2:4] = np.exp(out[..., 2:4]) * stride
+        return out
+
+    return run
+
+
+def measure(run, photos, labels):
+    """(mAP50-95, mAP50) of a runner, by our own evaluator and, if there, by pycocotools."""
+    found, truth, anns, dets = [], [], [], []
+    for n, p in enumerate(photos):
+        pic, scale, size = letterbox(p)
+        f = detections(run(pic.transpose(2, 0, 1)[None].astype(np.float32))[0], scale, size)
+        label, wh = read_labels(labels, p), np.array([*size, *size])
+        t = np.concatenate(
+            [
+                label[:, :1],
+                np.concatenate([label[:, 1:3] - label[:, 3:] / 2, label[:, 1:3] + label[:, 3:] / 2], 1) * wh,
+            ],
+            1,
+        )
+        found.append(f)
+        truth.append(t)
+
+        def box(b):
+            return [float(b[0]), float(b[1]), float(b[2] - b[0]), float(b[3] - b[1])]
+
+        anns += [
+            {
+                "image_id": n,
+                "category_id": int(r[0]),
+                "bbox": box(r[1:]),
+                "area": float((r[3] - r[1]) * (r[4] - r[2])),
+                "iscrowd": 0,
+            }
+            for r in t
+        ]
+        dets += [{"image_id": n, "category_id": int(r[0]), "score": float(r[1]), "bbox": box(r[2:])} for r in f]
+    own, coco = mean_ap(found, truth), None
+    try:
+        import contextlib
+        import io
+
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            g = COCO()
+            g.dataset = {
+                "info": {},
+                "images": [{"id": n} for n in range(len(photos))],
+                "categories": [{"id": c} for c in range(80)],
+                "annotations": [a | {"id": k + 1} for k, a in enumerate(anns)],
+            }
+            g.createIndex()
+            e = COCOeval(g, g.loadRes(dets), "bbox")
+            e.evaluate(), e.accumulate(), e.summarize()
+        coco = e.stats[:6].round(4).tolist()  # AP, AP50, AP75, small, medium, large
+    except ImportError:
+        pass
+    return own, coco
+
+
+def quantise(src, dst, photos):
+    """Static int8 (QDQ) of the convolutions but the last ones, which stay float."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self):
+            self.it = iter(photos)
+
+        def get_next(self):
+            p = next(self.it, None)
+            return (
+                None
+                if p is None
+                else {"images": ((letterbox(p)[0].transpose(2, 0, 1)[None] / 255 - M) / S).astype(np.float32)}
+            )
+
+    ready = str(dst) + ".pre"
+    quant_pre_process(str(src), ready, skip_symbolic_shape=True)
+    convs = [
+        n.name
+        for n in onnx.load(ready).graph.node
+        if n.op_type == "Conv" and not any(k in n.name for k in ("/cls.", "/reg."))
+    ]
+    quantize_static(
+        ready,
+        str(dst),
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        nodes_to_quantize=convs,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        reduce_range=True,
+    )
+    Path(ready).unlink()
+
+
+def latency(path, batch, seconds=4.0):
+    """Median milliseconds of one call, one thread."""
+    s = session(path)
+    i = s.get_inputs()[0]
+    x = {i.name: np.random.default_rng(0).standard_normal((batch, 3, 416, 416), np.float32)}
+    s.run(None, x)
+    t, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < end or len(t) < 5:
+        a = time.perf_counter()
+        s.run(None, x)
+        t.append(time.perf_counter() - a)
+    return float(np.median(t)) * 1e3
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for name in ("weights", "photos", "labels", "out"):
+        ap.add_argument("--" + name, type=Path, required=True)
+    ap.add_argument("--work", type=Path, help="folder for files that are not delivered (default: --out)")
+    ap.add_argument("--teacher", type=Path)
+    ap.add_argument("--int8", type=Path, help="photos to calibrate int8 with; not the held-out ones")
+    args = ap.parse_args()
+    work = args.work or args.out
+    args.out.mkdir(parents=True, exist_ok=True)
+    fp32, stored = work / "model_fp32.onnx", args.out / "model.onnx"
+    export(args.weights, fp32)
+    model = half_weights(onnx.load(str(fp32)))
+    for dim, n in zip(model.graph.output[0].type.tensor_type.shape.dim[1:], (3549, 85), strict=False):
+        dim.dim_value = n  # the exporter leaves these unnamed
+    onnx.save(model, str(stored))
+    photos = files(args.photos)
+    rows = [("fp32", fp32, student), ("fp16-stored", stored, student)]
+    if args.int8:
+        quantise(fp32, work / "model_int8.onnx", files(args.int8)[:200])
+        rows.append(("int8", work / "model_int8.onnx", student))
+    if args.teacher:
+        rows.append(("teacher", args.teacher, teacher))
+    for name, path, make in rows:
+        own, coco = measure(make(path), photos, args.labels)
+        ms = [f"batch {b} {latency(path, b):.1f} ms" for b in ((1,) if name == "teacher" else (1, 4))]
+        print(
+            f"{name:12s} {path.stat().st_size / 1e6:6.2f} MB  own mAP50-95 {own[0]:.4f} mAP50 {own[1]:.4f}  "
+            f"pycocotools {coco}  {', '.join(ms)}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Writes the smallest tensor model, which shows that tensors pass through Triton and nothing else.
+
+    python -m training.simple_net.export models/simple_net/1/model.onnx
+
+    `INPUT` FP32 [N, 2] -> Linear 2 to 4 -> ReLU -> Linear 4 to 2 -> `OUTPUT` FP32 [N, 2]
+
+The weights come from a fixed seed and mean nothing. The same bytes come out every time; opset 17 and IR version 8 are
+read by every ONNX Runtime since 1.12.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+SEED, INPUTS, HIDDEN, OUTPUTS = 0, 2, 4, 2
+
+
+def weights() -> dict[str, npt.NDArray[np.float32]]:
+    """Return the two layers' weights [in, out] and biases [out], rounded to 3 decimals."""
+    random = np.random.default_rng(SEED)
+    shapes = {
+        "hidden.weight": (INPUTS, HIDDEN),
+        "hidden.bias": (HIDDEN,),
+        "output.weight": (HIDDEN, OUTPUTS),
+        "output.bias": (OUTPUTS,),
+    }
+    return {name: random.uniform(-1, 1, shape).round(3).astype(np.float32) for name, shape in shapes.items()}
+
+
+def build() -> onnx.ModelProto:
+    """Return the network as a checked ONNX model."""
+    nodes = [
+        helper.make_node("Gemm", ["INPUT", "hidden.weight", "hidden.bias"], ["hidden"], "hidden"),
+        helper.make_node("Relu", ["hidden"], ["active"], "active"),
+        helper.make_node("Gemm", ["active", "output.weight", "output.bias"], ["OUTPUT"], "output"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "simple_net",
+        [helper.make_tensor_value_info("INPUT", TensorProto.FLOAT, ["N", INPUTS])],
+        [helper.make_tensor_value_info("OUTPUT", TensorProto.FLOAT, ["N", OUTPUTS])],
+        [numpy_helper.from_array(value, name) for name, value in weights().items()],
+    )
+    model = helper.make_model(
+        graph, producer_name="training.simple_net", opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def main() -> None:
+    """Write the model to the path given."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("path", type=Path)
+    onnx.save(build(), parser.parse_args().path)
+
+
+if __name__ == "__main__":
+    main()
