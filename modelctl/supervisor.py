@@ -60,7 +60,8 @@ class Supervisor:
         clear_leftovers(self._launch.state)
         backoff, first = FIRST_BACKOFF_S, True
         while not self._stopping.is_set():
-            self._launch.ports.check(self._launch.host)
+            if first:
+                self._launch.ports.check(self._launch.host)
             begun = time.monotonic()
             self._whole.clear()
             server = Server(self._launch)

@@ -25,6 +25,8 @@ from modelctl.errors import CommandError
 from modelctl.server import check_port, say
 
 READY_S = 120
+# What the gateway's readyz says when there is nothing that it could ask.
+NO_DEFAULT = "Triton serves no default model."
 GATEWAY_STOP_S, TRITON_STOP_S = 3, 6.5
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 30.0
 
@@ -138,6 +140,9 @@ class Stack:
             status, answer = self._ask("GET", "/readyz")
             if status == http.client.OK:
                 say(f"Canaries: {len(answer['models'])} of {len(answer['models'])} answer as expected")
+                return True
+            if answer.get("reason") == NO_DEFAULT:  # asked for by --model
+                say(f"Canaries: {NO_DEFAULT}")
                 return True
             line = self._waiting_for(answer)
             if line and line != shown:

@@ -254,6 +254,24 @@ def test_up_revives_a_killed_gateway(make_stack: Callable[..., Any]) -> None:
         assert up.wait(15) == 0
 
 
+def test_up_serves_models_that_are_no_defaults(make_stack: Callable[..., Any]) -> None:
+    """`--model simple_net` has no task to show, and is ready all the same."""
+    stack = make_stack(test_models=False)
+    options = ["--models", str(stack.models), "--state", str(stack.state), "--model", "simple_net"]
+    out = stack.folder / "up.out"
+    with out.open("wb") as file:
+        command = [sys.executable, "-m", "modelctl", "up", *options]
+        up = subprocess.Popen(command, cwd=ROOT, env=stack.environment(), stdout=file, stderr=file)
+    begun = time.monotonic()
+    while "Gateway ready" not in out.read_text() and time.monotonic() - begun < 20:
+        time.sleep(0.1)
+    up.send_signal(signal.SIGTERM)
+    assert up.wait(15) == 0
+    assert "Models: 1 of 1 loaded" in out.read_text()
+    assert "Gateway ready" in out.read_text()
+    assert "/v1/classify" not in out.read_text()
+
+
 def test_a_taken_gateway_port_is_one_sentence(make_stack: Callable[..., Any]) -> None:
     """It names the port and the variable, and nothing was started."""
     stack = make_stack((), test_models=False)
