@@ -131,7 +131,7 @@ class Catalog:
                 elif not self._reads:
                     logger.info("waiting for triton", reason=error.detail)
                 self.reachable = False
-            except Exception:  # noqa: BLE001 - one configuration that surprises us must not end the reading
+            except Exception:
                 logger.exception("the catalogue could not be read")
             self._reads += 1
             # Until Triton is there, look more often: it may be starting beside us.
