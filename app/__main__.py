@@ -28,6 +28,8 @@ def main() -> int:
         log_config=None,
         access_log=False,
         server_header=False,
+        # httptools loses the body of a request that offers to upgrade to HTTP/2, as some clients do by default.
+        http="h11",
         ws="none",
         timeout_graceful_shutdown=settings.drain_timeout_s,
     )

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from app import failures
+from app.admission import Admission
 from app.api import health, models, pages, tasks
 from app.body import Budget
 from app.fetch import Fetch
@@ -40,6 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         client=client,
         catalog=catalog,
         canaries=Canaries(client, catalog),
+        admission=Admission(settings.max_items_per_model),
         media=Media(settings, fetch),
         budget=budget,
         metrics=Metrics(budget),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from app.admission import Admission
 from app.body import Budget
 from app.media import Media
 from app.settings import Settings
@@ -21,6 +22,7 @@ class Parts:
     client: TritonClient
     catalog: Catalog
     canaries: Canaries
+    admission: Admission
     media: Media
     budget: Budget
     metrics: Metrics

@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     max_batch_items: int = Field(default=64, ge=1)
     max_batch_bytes: int = Field(default=64 * MEGABYTE, ge=1)
     max_bytes_in_flight: int = Field(default=256 * MEGABYTE, ge=1, description="All bodies held at once, in a process.")
+    max_items_per_model: int = Field(default=128, ge=1, description="Items of one model under way at once.")
     image_url_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Hosts, separated by commas, from which `image_url` may be fetched; none: it is off."
     )

@@ -23,8 +23,8 @@ def main() -> int:
         command = commands.add_parser(name, help=text, description=module.__doc__)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
-    arguments = parser.parse_args()
     try:
+        arguments = parser.parse_args()
         code: int = arguments.run(arguments)
     except CommandError as error:
         print(f"modelctl: {error}", file=sys.stderr)

@@ -13,7 +13,7 @@ from typing import Literal
 
 from modelctl import installation, plans, processes
 from modelctl.errors import CommandError
-from modelctl.server import check_port
+from modelctl.server import check_port, port
 
 PACKAGES = {
     "numpy": "the steps",
@@ -85,12 +85,12 @@ def _shared_memory() -> Finding:
 
 
 def _port(variable: str, default: int) -> Finding:
-    port = int(os.environ.get(variable, default))
+    number = port(os.environ.get(variable, str(default)))
     try:
-        check_port("127.0.0.1", port, variable)
+        check_port("127.0.0.1", number, variable)
     except CommandError as error:
         return Finding("port", "warning", str(error))
-    return Finding("port", "ok", f"{port} is free ({variable})")
+    return Finding("port", "ok", f"{number} is free ({variable})")
 
 
 def _package(name: str, use: str) -> Finding:

@@ -51,6 +51,15 @@ def stubs(group: int) -> list[Stub]:
     return found
 
 
+def mapped_regions(pid: int) -> set[str]:
+    """Return the shared memory regions that a process maps."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except OSError:
+        return set()
+    return {line.rpartition("/")[2] for line in lines if f"{SHARED_MEMORY}/triton_" in line and "deleted" not in line}
+
+
 def start_time(pid: int) -> str:
     """Return when a process began, in clock ticks since boot; empty when there is none. With the pid it names it."""
     return next(iter(_fields(pid)[19:20]), "")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from modelctl import installation, plans
 from modelctl.repository import Repository
-from modelctl.server import Launch, Ports, say
+from modelctl.server import Launch, Ports, port, say
 from modelctl.supervisor import Supervisor
 
 
@@ -20,10 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", type=Path, default=Path(".triton"), help="folder for logs and what is put together")
     parser.add_argument("--model", nargs="+", default=[], metavar="NAME", help="load these models only")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    for name, port in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
+    for name, default in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
         variable = f"TRITON_{name.upper()}_PORT"
-        text = f"default: {variable}, else {port}"
-        parser.add_argument(f"--{name}-port", type=int, default=int(os.environ.get(variable, port)), help=text)
+        text = f"default: {variable}, else {default}"
+        parser.add_argument(f"--{name}-port", type=port, default=os.environ.get(variable, str(default)), help=text)
     parser.add_argument("extra", nargs="*", help="after --: more options for tritonserver")
 
 

@@ -38,8 +38,23 @@ class Ports:
 
     def check(self, host: str) -> None:
         """Raise CommandError when one is taken: gRPC's own socket would share it with another server unnoticed."""
-        for name, port in (("HTTP", self.http), ("GRPC", self.grpc), ("METRICS", self.metrics)):
-            check_port(host, port, f"TRITON_{name}_PORT")
+        ports = {"TRITON_HTTP_PORT": self.http, "TRITON_GRPC_PORT": self.grpc, "TRITON_METRICS_PORT": self.metrics}
+        if len(set(ports.values())) < len(ports):
+            raise CommandError(f"{', '.join(ports)} must be three different ports.")
+        for variable, number in ports.items():
+            check_port(host, number, variable)
+
+
+def port(text: str) -> int:
+    """Read a port.
+
+    Raises:
+        CommandError: when it is none.
+
+    """
+    if not text.isdecimal() or not 0 < int(text) < 65_536:
+        raise CommandError(f"'{text}' is no port: give a number from 1 to 65535.")
+    return int(text)
 
 
 def check_port(host: str, port: int, variable: str) -> None:
@@ -123,7 +138,8 @@ class Server:
     def stubs(self) -> list[processes.Stub]:
         """Return the living stubs, and remember their shared memory."""
         found = processes.stubs(self.group)
-        regions = {stub.region for stub in found}
+        # Those of stubs to come are mapped by the server only.
+        regions = {stub.region for stub in found} | processes.mapped_regions(self.group)
         if not regions <= self._regions:
             self._regions |= regions
             self._write_record()

@@ -108,6 +108,7 @@ class Supervisor:
         names = {name for model in self._wanted for name in (model.name, *model.steps)}
         deadline, shown = time.monotonic() + START_S, -1
         while not self._stopping.is_set() and server.is_alive() and time.monotonic() < deadline:
+            server.stubs()
             live = triton.is_live()
             ready = len(server.loaded & names)
             if ready != shown:

@@ -22,7 +22,7 @@ from typing import Any
 
 from modelctl import processes, serve
 from modelctl.errors import CommandError
-from modelctl.server import check_port, say
+from modelctl.server import check_port, port, say
 
 READY_S = 120
 # What the gateway's readyz says when there is nothing that it could ask.
@@ -61,9 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
-    port = int(os.environ.get("GATEWAY_PORT", "8080"))
-    check_port("127.0.0.1", port, "GATEWAY_PORT")
-    stack = Stack(port, arguments.grpc_port)
+    number = port(os.environ.get("GATEWAY_PORT", "8080"))
+    if number in (arguments.http_port, arguments.grpc_port, arguments.metrics_port):
+        raise CommandError(f"GATEWAY_PORT is {number}, as one of Triton's ports is: give it another.")
+    check_port("127.0.0.1", number, "GATEWAY_PORT")
+    stack = Stack(number, arguments.grpc_port)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stack.stopping.set())
     try:

@@ -158,16 +158,17 @@ def _check_accept(accept: str) -> None:
 
 
 async def _infer(parts: Parts, model: ServedModel, options: Options, item: bytes, context: Context) -> Answer:
-    return await parts.client.infer(
-        model.name,
-        options.version,
-        (model.task.input, item),
-        model.task.outputs,
-        options.parameters(),
-        context.request_id,
-        context.left_s(),
-        context.traceparent,
-    )
+    with parts.admission.enter(model.name):
+        return await parts.client.infer(
+            model.name,
+            options.version,
+            (model.task.input, item),
+            model.task.outputs,
+            options.parameters(),
+            context.request_id,
+            context.left_s(),
+            context.traceparent,
+        )
 
 
 async def _infer_all(

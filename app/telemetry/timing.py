@@ -55,9 +55,9 @@ class Context:
         """
         asked = settings.default_timeout_ms
         if header is not None:
-            if not (header.isascii() and header.isdecimal() and len(header) <= 12 and int(header) > 0):
+            if not (header.isascii() and header.isdecimal() and header.strip("0")):
                 raise InvalidParameterError("X-Request-Timeout-Ms must be a positive whole number.")
-            asked = int(header)
+            asked = int(header) if len(header) <= 12 else settings.max_timeout_ms
         self.deadline = self.started + min(asked, settings.max_timeout_ms) / 1000
 
     def left_s(self) -> float:

@@ -91,7 +91,13 @@ class TritonClient:
         request = inference_request(model, version, item, outputs, parameters, request_id)
         # A cancelled call can crash servers before 25.06: the handler may go, the call runs to its deadline.
         call = asyncio.ensure_future(self._call(model, request, max(timeout_s, SHORTEST_DEADLINE_S), traceparent))
-        response = await asyncio.shield(call)
+        call.add_done_callback(lambda done: done.cancelled() or done.exception())  # looked at, though nobody may wait
+        try:
+            response = await asyncio.wait_for(asyncio.shield(call), timeout_s)
+        except TimeoutError as error:
+            raise DeadlineExceededError(
+                "The model did not answer within the request's deadline.", model=model
+            ) from error
         return Answer(response.model_version, read_outputs(response))
 
     async def _call(self, model: str, request: Any, timeout_s: float, traceparent: str) -> Any:

@@ -22,7 +22,7 @@ def test_the_budget_is_never_exceeded() -> None:
     assert budget.held == 10
 
 
-@pytest.mark.parametrize("value", ["a", "====", "data:image/png,abc", "data:image/png;base64", 5, None, "aGk=\n", "é"])
+@pytest.mark.parametrize("value", ["a", "====", "data:image/png,abc", "data:image/png;base64", 5, None, "é"])
 def test_what_is_not_base64_is_malformed(value: object) -> None:
     """Only clean base64, or a data: URL of it, is taken."""
     with pytest.raises(MalformedRequestError):

@@ -326,3 +326,41 @@ def test_options_reach_every_step_by_the_names_of_the_query() -> None:
 
     options = DetectionOptions(score_threshold=0.5, classes=["person", "3"])
     assert options.parameters() == {"score_threshold": 0.5, "classes": '["person", "3"]'}
+
+
+def test_batches_do_not_stall(http: httpx.Client) -> None:
+    """No batch waits for half a second while Triton's instances are idle: 40 small ones take less than 40 stalls."""
+    begun = time.monotonic()
+    for _ in range(40):
+        assert http.post("/v1/sentiment/batch", json={"texts": ["good day", "bad"] * 4}).status_code == 200
+    assert time.monotonic() - begun < 8
+
+
+def test_a_half_surrogate_is_one_items_problem(http: httpx.Client) -> None:
+    """A string that is no Unicode spoils its own item only."""
+    body = b'{"texts": ["good", "\\ud800", "bad"]}'
+    answer = http.post("/v1/sentiment/batch", content=body, headers={"Content-Type": "application/json"}).json()
+    assert [row.get("error", {}).get("code") for row in answer["results"]] == [None, "malformed_request", None]
+
+
+def test_an_offer_to_upgrade_does_not_lose_the_body(http: httpx.Client) -> None:
+    """Clients that offer HTTP/2 by an Upgrade header are answered by HTTP/1.1."""
+    offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__"}
+    assert http.post("/v1/sentiment", json={"text": "Great."}, headers=offer).json()["label"] == "positive"
+
+
+def test_too_many_items_under_way_are_refused(make_stack: Callable[..., Any], stack: Any) -> None:
+    """Past the bound per model a request is refused at once, and served again when there is room."""
+    settings = {"GATEWAY_MAX_ITEMS_PER_MODEL": "2", "GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}"}
+    small = make_stack((), settings)
+    small.start_gateway()
+    small.wait_ready()
+
+    def ask(_: int) -> int:
+        with small.client() as http:
+            return say(http, "sleep 0.5").status_code
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sorted(pool.map(ask, range(6))) == [200, 200, 429, 429, 429, 429]
+    assert ask(0) == 200
+    small.stop()
