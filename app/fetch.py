@@ -50,7 +50,7 @@ class Fetch:
             raise InvalidParameterError("image_url is off: this gateway allows no host to fetch images from.")
         try:
             parsed = httpx.URL(url) if isinstance(url, str) else None
-        except httpx.InvalidURL:
+        except (httpx.InvalidURL, ValueError):
             parsed = None
         if parsed is None or parsed.scheme not in ("http", "https"):
             raise MalformedRequestError("image_url must be an http or https URL.")

@@ -116,6 +116,8 @@ class Media:
             if error.message.startswith("Too many files"):
                 raise BatchTooLargeError(f"There may be {count} parts '{name}' at most.") from error
             raise MalformedRequestError(f"The form cannot be read: {error.message}") from error
+        except UnicodeError as error:
+            raise MalformedRequestError("The form's text cannot be read in the encoding that it names.") from error
         except KeyError as error:  # a multipart content type without a boundary
             raise MalformedRequestError("The form's content type names no boundary.") from error
         unknown = next((key for key, _ in form.multi_items() if key != name), None)

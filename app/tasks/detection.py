@@ -49,6 +49,8 @@ class Detections(Result):
 
 def decode(tensors: Tensors) -> dict[str, Any]:
     """Read `box` of shape [1, k, 4], `label`, `class_id` and `score` of shape [1, k], and `image_size`."""
+    if not np.isfinite(tensors["box"]).all():
+        raise ValueError("a box is not finite")
     boxes = np.round(tensors["box"][0].astype(np.float64), 2).tolist()
     rows = zip(texts(tensors["label"]), tensors["class_id"][0].tolist(), scores(tensors["score"]), boxes, strict=True)
     predictions = [

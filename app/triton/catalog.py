@@ -150,18 +150,15 @@ class Catalog:
             if self._others.get(name) == versions and self._reads % OTHERS_EVERY:
                 others[name] = versions
                 continue
-            model = await self._read_model(name, versions)
+            try:
+                model = served_model(await self._client.model_config(name), versions)
+            except ModelNotReadyError:
+                continue  # unloaded between the index and this call; it is looked at again next time
             if model is None:
                 others[name] = versions
             else:
                 found[name] = model
         self._replace(found, others)
-
-    async def _read_model(self, name: str, versions: tuple[str, ...]) -> ServedModel | None:
-        try:
-            return served_model(await self._client.model_config(name), versions)
-        except ModelNotReadyError:  # unloaded between the index and this call
-            return None
 
     def _replace(self, found: dict[str, ServedModel], others: dict[str, tuple[str, ...]]) -> None:
         now = asyncio.get_running_loop().time()

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from app.errors import DeadlineExceededError
+from app.errors import BackendError, DeadlineExceededError
 from app.tasks.base import Parameter, Tensors
 from app.triton.status import gateway_error, is_dead_step
 
@@ -32,6 +32,8 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_retries", 0),
+    # Triton is ours to reach, whatever proxy the environment names for the world outside.
+    ("grpc.enable_http_proxy", 0),
 )
 
 DATA_TYPES: Mapping[str, type[np.generic]] = {
@@ -98,7 +100,10 @@ class TritonClient:
             raise DeadlineExceededError(
                 "The model did not answer within the request's deadline.", model=model
             ) from error
-        return Answer(response.model_version, read_outputs(response))
+        try:
+            return Answer(response.model_version, read_outputs(response))
+        except (KeyError, ValueError, struct.error) as error:
+            raise BackendError("The model's answer cannot be read.", model=model) from error
 
     async def _call(self, model: str, request: Any, timeout_s: float, traceparent: str) -> Any:
         metadata = (("traceparent", traceparent),) if traceparent else None
