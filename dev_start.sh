@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Sets everything up, then starts Triton (embedded, CPU) and the gateway in the foreground. Options go to `modelctl up`.
 #   ./dev_start.sh [--model NAME...]
-#   ./dev_start.sh --setup-only local|dev     only install what requirements/<which>.txt locks
+#   ./dev_start.sh --setup-only local|export|dev     only install what requirements/<which>.txt locks
+#     export: with transformers and PyTorch, for `modelctl add` from checkpoints; dev: all of it, and what tests need
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -41,7 +42,7 @@ make_environment() {
 install_packages() {
   local which=$1 lock="requirements/$1.txt" wanted
   wanted=$(cat "$lock" pyproject.toml | sha256sum | cut -d ' ' -f 1)
-  # What dev.txt installs holds all of local.txt.
+  # What dev.txt and export.txt install holds all of local.txt.
   if grep -qsx -e "$which $wanted" .venv/.installed; then
     return
   fi
@@ -55,14 +56,22 @@ install_packages() {
     fail "the packages of $lock could not be installed: the lines above say why."
   .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable . ||
     fail "the project itself could not be installed: the lines above say why."
-  echo "$which $wanted" >.venv/.installed
-  if [ "$which" = dev ]; then
+  if [ "$which" != local ]; then
+    install_torch
     echo "local $(cat requirements/local.txt pyproject.toml | sha256sum | cut -d ' ' -f 1)" >>.venv/.installed
   fi
+  echo "$which $wanted" >>.venv/.installed
+}
+
+# By pip, which takes a CPU build where an index offers one; uv would take several GB of CUDA libraries.
+install_torch() {
+  echo "Packages: PyTorch"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/torch.txt ||
+    fail "PyTorch could not be installed: install $(cat requirements/torch.txt) into .venv by hand, see pytorch.org."
 }
 
 set_up() {
-  [ -f "requirements/$1.txt" ] || fail "there is no requirements/$1.txt: give local or dev."
+  [ -f "requirements/$1.txt" ] || fail "there is no requirements/$1.txt: give local, export or dev."
   make_environment
   install_packages "$1"
 }

@@ -2,7 +2,7 @@
 
     picture --fit--> uint8 [height, width, 3] + Geometry --normalise--> float32 tensor
 
-`fit` is one of four resize rules, `normalise` is (x * scale - mean) / std. Both follow a `Recipe`, which is read once
+`fit` is one of five resize rules, `normalise` is (x * scale - mean) / std. Both follow a `Recipe`, which is read once
 from the parameters in a step's config.
 """
 
@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-RULES: Final = ("shortest_edge_center_crop", "letterbox", "letterbox_center", "stretch")
+RULES: Final = ("shortest_edge_center_crop", "letterbox", "letterbox_center", "stretch", "shortest_edge")
+DATA_TYPES: Final[Mapping[str, npt.DTypeLike]] = {"FP32": np.float32, "FP16": np.float16, "UINT8": np.uint8}
 
 # A picture longer than this, in units of its shorter side, is cut to its middle before it is resized and cropped.
 _LONGEST: Final = 8
@@ -28,10 +29,10 @@ class Recipe:
     """How one network wants its pictures.
 
     Attributes:
-        width: of the tensor, in pixels.
-        height: of the tensor, in pixels.
+        width: of the tensor, in pixels; 0 with `shortest_edge`, where the picture's proportions decide.
+        height: of the tensor, in pixels; 0 with `shortest_edge`.
         resize: one of `RULES`.
-        resize_to: pixels of the shorter side before the crop; used by `shortest_edge_center_crop` only.
+        resize_to: pixels of the shorter side: before the crop of `shortest_edge_center_crop`, or in the end.
         resample: Pillow's filter.
         pad_value: 0 to 255, the grey around a letterboxed picture.
         scale: factor on the 8-bit values.
@@ -40,6 +41,9 @@ class Recipe:
         channel_order: RGB or BGR.
         layout: NCHW or NHWC.
         max_pixels: the most pixels of a picture that is taken.
+        longest_edge: the most pixels of the longer side; `shortest_edge` only.
+        multiple_of: sides are cut down to a multiple of it; `shortest_edge` only.
+        rounding: of a longer side that is not whole: nearest, or down as in torchvision and transformers.
 
     """
 
@@ -55,13 +59,21 @@ class Recipe:
     channel_order: str = "RGB"
     layout: str = "NCHW"
     max_pixels: int = 50_000_000
+    longest_edge: int = 0
+    multiple_of: int = 1
+    rounding: str = "nearest"
 
     def __post_init__(self) -> None:
         rules = {
-            "width and height must be 1 or more": self.width >= 1 and self.height >= 1,
+            "width and height must be 1 or more, or absent with shortest_edge": (self.width == self.height == 0)
+            if self.is_free
+            else (self.width >= 1 and self.height >= 1),
             f"resize must be one of {', '.join(RULES)}": self.resize in RULES,
             "resize_to must be no less than width and height": self.resize != "shortest_edge_center_crop"
             or max(self.width, self.height) <= self.resize_to < math.inf,
+            "shortest_edge needs 1 <= resize_to <= longest_edge and multiple_of >= 1": not self.is_free
+            or (1 <= self.resize_to <= self.longest_edge and self.multiple_of >= 1),
+            "rounding must be nearest or down": self.rounding in ("nearest", "down"),
             "pad_value must be 0 to 255": 0 <= self.pad_value <= 255,
             "mean and std must have 3 values": len(self.mean) == len(self.std) == 3,
             "scale, mean and std must be finite numbers": all(map(math.isfinite, (self.scale, *self.mean, *self.std))),
@@ -90,15 +102,25 @@ class Recipe:
                 found[name] = read(parameters[name])
             except (ValueError, KeyError) as error:
                 raise ValueError(f"parameter {name}: cannot read {parameters[name]!r}") from error
-        missing = [name for name in ("width", "height", "resize") if name not in found]
-        if missing:
-            raise ValueError(f"parameters missing: {', '.join(missing)}")
-        return cls(**found)
+        if "resize" not in found:
+            raise ValueError("parameter missing: resize")
+        return cls(**{"width": 0, "height": 0, **found})
+
+    @property
+    def is_free(self) -> bool:
+        """Whether every picture has a size of its own."""
+        return self.resize == "shortest_edge"
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the 8-bit values are left as they are."""
+        return self.scale == 1 and not any(self.mean) and set(self.std) == {1.0}
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of the tensor, without the batch dimension."""
-        return (3, self.height, self.width) if self.layout == "NCHW" else (self.height, self.width, 3)
+        """Of the tensor, without the batch dimension; -1 where the picture decides."""
+        height, width = (-1, -1) if self.is_free else (self.height, self.width)
+        return (3, height, width) if self.layout == "NCHW" else (height, width, 3)
 
 
 def _floats(text: str) -> tuple[float, ...]:
@@ -110,6 +132,9 @@ _READERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "height": int,
     "resize": str,
     "resize_to": float,
+    "longest_edge": int,
+    "multiple_of": int,
+    "rounding": str,
     "resample": lambda name: Image.Resampling[name.upper()],
     "pad_value": int,
     "scale": float,
@@ -139,12 +164,24 @@ def fit(image: Image.Image, recipe: Recipe) -> tuple[npt.NDArray[np.uint8], Geom
     """
     if recipe.resize == "shortest_edge_center_crop":
         fitted, geometry = _crop(image, recipe)
+    elif recipe.is_free:
+        fitted = image.resize(_free_size(image.size, recipe), recipe.resample)
+        geometry = Geometry(fitted.width / image.width, fitted.height / image.height, 0.0, 0.0)
     elif recipe.resize == "stretch":
         fitted = image.resize((recipe.width, recipe.height), recipe.resample)
         geometry = Geometry(recipe.width / image.width, recipe.height / image.height, 0.0, 0.0)
     else:
         fitted, geometry = _letterbox(image, recipe)
     return np.asarray(fitted), geometry
+
+
+def arrange(pixels: npt.NDArray[np.uint8], recipe: Recipe) -> npt.NDArray[np.uint8]:
+    """Turn uint8 [height, width, 3] in RGB into the recipe's order of channels and layout, values untouched."""
+    if recipe.channel_order == "BGR":
+        pixels = pixels[:, :, ::-1]
+    if recipe.layout == "NCHW":
+        pixels = pixels.transpose(2, 0, 1)
+    return np.ascontiguousarray(pixels)
 
 
 def normalise(pixels: npt.NDArray[np.uint8], recipe: Recipe) -> npt.NDArray[np.float32]:
@@ -154,13 +191,10 @@ def normalise(pixels: npt.NDArray[np.uint8], recipe: Recipe) -> npt.NDArray[np.f
         float32 [3, height, width] or [height, width, 3], channels in the recipe's order.
 
     """
+    pixels = arrange(pixels, recipe)  # while it is bytes: four times less to move than as floats
     std = np.asarray(recipe.std)
     factor, offset = (recipe.scale / std).astype(np.float32), (-np.asarray(recipe.mean) / std).astype(np.float32)
-    if recipe.channel_order == "BGR":
-        pixels = pixels[:, :, ::-1]
     if recipe.layout == "NCHW":
-        # Turned while it is bytes: four times less to move than as floats.
-        pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1))
         factor, offset = factor[:, None, None], offset[:, None, None]
     tensor = pixels * factor
     tensor += offset
@@ -191,12 +225,34 @@ def _crop(image: Image.Image, recipe: Recipe) -> tuple[Image.Image, Geometry]:
     as wide is cut to its middle first; of 1 x 10,000 pixels the whole would have 650 million.
     """
     middle, left, top = _middle(image)
-    scale = recipe.resize_to / min(middle.size)
-    width, height = round(middle.width * scale), round(middle.height * scale)
+    width, height = _sides(middle.size, recipe.resize_to, recipe.rounding)
     x, y = (width - recipe.width) // 2, (height - recipe.height) // 2
     fitted = middle.resize((width, height), recipe.resample).crop((x, y, x + recipe.width, y + recipe.height))
     scale_x, scale_y = width / middle.width, height / middle.height
     return fitted, Geometry(scale_x, scale_y, -x - left * scale_x, -y - top * scale_y)
+
+
+def _sides(size: tuple[int, int], shorter: float, rounding: str) -> tuple[int, int]:
+    """Return width and height when the shorter side becomes `shorter`, in proportion."""
+    short, long = min(size), max(size)
+    whole = int if rounding == "down" else round
+    sides = whole(shorter), whole(shorter * long / short)
+    return sides if size[0] <= size[1] else sides[::-1]
+
+
+def _free_size(size: tuple[int, int], recipe: Recipe) -> tuple[int, int]:
+    """Return width and height with the shorter side at `resize_to`, unless the longer one would pass its limit.
+
+    Source: `get_size_with_aspect_ratio` of transformers, whose order of operations decides the last pixel.
+    """
+    short, long = min(size), max(size)
+    shorter = wanted = recipe.resize_to
+    if long / short * shorter > recipe.longest_edge:
+        wanted = recipe.longest_edge * short / long
+        shorter = round(wanted)
+    sides = [max(1, round(shorter)), int(wanted * long / short)]
+    sides = [max(recipe.multiple_of, side - side % recipe.multiple_of) for side in sides]
+    return (sides[0], sides[1]) if size[0] <= size[1] else (sides[1], sides[0])
 
 
 def _middle(image: Image.Image) -> tuple[Image.Image, int, int]:

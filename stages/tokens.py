@@ -1,8 +1,8 @@
 """Texts -> the token ids of a text network, by the Rust `tokenizers` library.
 
-    bytes --read_text--> str --shorten--> str of bounded length --Tokens.encode--> ids and mask [n, max_length]
+    bytes --read_text--> str --shorten--> str of bounded length --Tokens.encode--> ids and masks [n, max_length]
 
-All texts come out at one fixed length, filled up with zeros, because Triton joins only tensors of equal shape into
+All texts come out at one fixed length, filled up, because Triton joins only tensors of equal shape into
 one batch; the network cuts a batch to its longest text itself. Nothing here is parallel: the library's threads would
 only fight the network for the cores (see `TOKENIZERS_PARALLELISM` in the backend).
 """
@@ -34,8 +34,9 @@ class Encoded(NamedTuple):
     """One text as a network takes it.
 
     Attributes:
-        input_ids: INT64 [max_length], zero beyond the text.
+        input_ids: INT64 [max_length], `pad_id` beyond the text.
         attention_mask: INT64 [max_length], 1 for tokens, 0 beyond the text.
+        token_type_ids: INT64 [max_length], 0 for a single text.
         token_count: INT32 [1], how many tokens the network reads, special ones included.
         truncated: BOOL [1], whether the text was longer than that.
 
@@ -43,6 +44,7 @@ class Encoded(NamedTuple):
 
     input_ids: npt.NDArray[np.int64]
     attention_mask: npt.NDArray[np.int64]
+    token_type_ids: npt.NDArray[np.int64]
     token_count: npt.NDArray[np.int32]
     truncated: npt.NDArray[np.bool_]
 
@@ -78,7 +80,7 @@ def shorten(text: str, limit: int) -> tuple[str, bool]:
 class Tokens:
     """A tokenizer with a fixed length."""
 
-    def __init__(self, path: Path, max_length: int) -> None:
+    def __init__(self, path: Path, max_length: int, pad_id: int = 0) -> None:
         """Load a `tokenizer.json`; its own padding and truncation are overruled.
 
         Raises:
@@ -95,6 +97,7 @@ class Tokens:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length)
         self._max_length = max_length
+        self._pad_id = pad_id
 
     def encode(self, texts: Sequence[bytes]) -> list[Encoded | RefusalError]:
         """Return each text as tokens, or why it was refused; all are tokenized in one call.
@@ -116,9 +119,10 @@ class Tokens:
         ids = encoding.ids
         if len(ids) <= self._special:
             return RefusalError("text_empty", "The text holds nothing that can be read.")
-        input_ids = np.zeros(self._max_length, np.int64)
+        input_ids = np.full(self._max_length, self._pad_id, np.int64)
         input_ids[: len(ids)] = ids
-        mask = np.zeros(self._max_length, np.int64)
+        mask, types = np.zeros((2, self._max_length), np.int64)
         mask[: len(ids)] = 1
+        types[: len(ids)] = encoding.type_ids
         truncated = was_cut or bool(encoding.overflowing)
-        return Encoded(input_ids, mask, np.array([len(ids)], np.int32), np.array([truncated]))
+        return Encoded(input_ids, mask, types, np.array([len(ids)], np.int32), np.array([truncated]))

@@ -1,8 +1,10 @@
 """Encoded images or raw pixels -> the tensor of a vision network; `stages.decoding` and `stages.imaging` do the work.
 
-Parameters of the config: see `stages.imaging.Recipe`. Input: `image` STRING [n, 1]. Outputs: the first FP32 output of
-the config is the tensor; `image_size` INT32 [n, 2] (width, height, upright) and `geometry` FP32 [n, 4] (scale_x,
-scale_y, pad_x, pad_y) where the config lists them. Each request is decoded on a thread of its own and answered when
+Parameters of the config: see `stages.imaging.Recipe`. Input: `image` STRING [n, 1]. Outputs: `image_size` INT32 [n, 2]
+(width, height, upright) and `geometry` FP32 [n, 4] (scale_x, scale_y, pad_x, pad_y) where the config lists them; the
+third is the tensor, FP32 or FP16, or UINT8 for networks that normalise by themselves.
+
+Each request is decoded on a thread of its own and answered when
 it is done (`stages.workers`).
 """
 
@@ -31,9 +33,16 @@ class TritonPythonModel:
         config = StepConfig.of(args)
         self._recipe = imaging.Recipe.from_parameters(config.parameters)
         self._listed = frozenset(config.outputs)
-        self._tensor, tensor = next(item for item in config.outputs.items() if item[1].data_type == "FP32")
+        self._tensor, tensor = next(
+            item for item in config.outputs.items() if item[0] not in ("image_size", "geometry")
+        )
         if tensor.dims != self._recipe.shape:
             raise ConfigError(f"The parameters make tensors of {self._recipe.shape}, the output has {tensor.dims}.")
+        if tensor.data_type not in imaging.DATA_TYPES:
+            raise ConfigError(f"A picture's tensor is one of {', '.join(imaging.DATA_TYPES)}, not {tensor.data_type}.")
+        self._type = imaging.DATA_TYPES[tensor.data_type]
+        if self._type is np.uint8 and not self._recipe.is_identity:
+            raise ConfigError("A UINT8 tensor holds the picture's own values: scale must be 1, mean 0 and std 1.")
         self._gates = workers.Gates()
         self._workers = workers.Workers()
         decoding.prepare_pillow(self._recipe.max_pixels)
@@ -65,7 +74,8 @@ class TritonPythonModel:
         with self._gates.enter(opened.width * opened.height):
             image = decoding.upright_rgb(opened)
             pixels, geometry = imaging.fit(image, self._recipe)
-            tensor = imaging.normalise(pixels, self._recipe)
+            make = imaging.arrange if self._type is np.uint8 else imaging.normalise
+            tensor = make(pixels, self._recipe).astype(self._type, copy=False)
         made = {
             self._tensor: tensor,
             "image_size": np.array(image.size, np.int32),

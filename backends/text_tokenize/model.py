@@ -1,8 +1,9 @@
 """Texts -> the token ids of a text network; `stages.tokens` does the work.
 
-Input: `text` STRING [n, 1], UTF-8. Outputs: `input_ids` and `attention_mask` INT64 [n, max_length], zero beyond the
-text; `token_count` INT32 [n, 1] and `truncated` BOOL [n, 1]. Parameters of the config: `tokenizer`, a `tokenizer.json`
-relative to the model repository; `max_length`, the most tokens that the network reads.
+Input: `text` STRING [n, 1], UTF-8. Outputs, those that the config lists: `input_ids`, `attention_mask` and
+`token_type_ids`, INT64 or INT32 [n, max_length], filled up beyond the text; `token_count` INT32 [n, 1] and `truncated`
+BOOL [n, 1]. Parameters of the config: `tokenizer`, a `tokenizer.json` relative to the model repository; `max_length`,
+the most tokens that the network reads; `pad_id`, the id beyond the text (0).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from stages.config import StepConfig
+from stages.config import ConfigError, StepConfig
 from stages.serving import RefusalError, serve
 from stages.tokens import Encoded, Tokens
 
@@ -28,21 +29,34 @@ class TritonPythonModel:
         # A text takes 0.2 ms: the library's own threads would cost more than they save, and take the network's cores.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         config = StepConfig.of(args)
-        self._tokens = Tokens(config.path("tokenizer"), config.integer("max_length", 1, 1_000_000))
+        self._types = {name: _type(name, tensor.data_type) for name, tensor in config.outputs.items()}
+        self._tokens = Tokens(
+            config.path("tokenizer"),
+            config.integer("max_length", 1, 1_000_000),
+            config.integer("pad_id", 0, 2**31 - 1, 0),
+        )
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a batch of requests, their texts tokenized in one call."""
-        return serve(requests, read=_read, compute=self._tokens.encode, answer=_answer, refuse=_refuse)
+        return serve(requests, read=_read, compute=self._tokens.encode, answer=self._answer, refuse=_refuse)
+
+    def _answer(self, request: Any, texts: list[Encoded]) -> Any:
+        return pb_utils.InferenceResponse(
+            [
+                pb_utils.Tensor(name, np.stack([getattr(text, name) for text in texts]).astype(data_type, copy=False))
+                for name, data_type in self._types.items()
+            ]
+        )
+
+
+def _type(name: str, data_type: str) -> Any:
+    if name not in Encoded._fields:
+        raise ConfigError(f"A tokenizer step makes {', '.join(Encoded._fields)}, not '{name}'.")
+    return pb_utils.triton_string_to_numpy(f"TYPE_{data_type}")
 
 
 def _read(request: Any) -> list[bytes]:
     return list(pb_utils.get_input_tensor_by_name(request, "text").as_numpy().reshape(-1))
-
-
-def _answer(request: Any, texts: list[Encoded]) -> Any:
-    return pb_utils.InferenceResponse(
-        [pb_utils.Tensor(name, np.stack([getattr(text, name) for text in texts])) for name in Encoded._fields]
-    )
 
 
 def _refuse(refusal: RefusalError) -> Any:

@@ -65,7 +65,7 @@ def test_steps_batch_without_a_queue_policy(name: str) -> None:
     assert not config.dynamic_batching.HasField("default_queue_policy")
 
 
-@pytest.mark.parametrize("name", [name for name in FOLDERS if (MODELS / name / "configs").exists()])
+@pytest.mark.parametrize("name", [name for name in FOLDERS if (MODELS / name / "configs" / "tensorrt.pbtxt").exists()])
 def test_plans_take_the_place_of_networks(name: str) -> None:
     """A TensorRT variant has the tensors and at least the batch size of the ONNX configuration."""
     onnx = read(name)

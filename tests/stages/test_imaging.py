@@ -95,6 +95,12 @@ def test_stretch_ignores_proportions():
     assert geometry == (2, 0.5, 0, 0)
 
 
+def recipe(rule, side, resize_to):
+    """Return a recipe of any rule; that without a fixed size keeps within half as much again."""
+    side = 0 if rule == "shortest_edge" else side
+    return imaging.Recipe(side, side, rule, resize_to=resize_to, pad_value=0, longest_edge=resize_to * 3 // 2)
+
+
 @pytest.mark.parametrize("rule", imaging.RULES)
 @pytest.mark.parametrize("size", [(600, 400), (333, 500), (1200, 1100)])
 def test_geometry_leads_from_the_picture_to_the_tensor_and_back(rule, size):
@@ -103,9 +109,9 @@ def test_geometry_leads_from_the_picture_to_the_tensor_and_back(rule, size):
     image = np.zeros((size[1], size[0], 3), np.uint8)
     x, y = (mark - side / 2).astype(int)
     image[y : y + side, x : x + side] = 255
-    got, geometry = imaging.fit(Image.fromarray(image), imaging.Recipe(416, 416, rule, resize_to=440, pad_value=0))
+    got, geometry = imaging.fit(Image.fromarray(image), recipe(rule, 416, 440))
     weights = got[..., 0] / got[..., 0].sum()
-    rows, columns = np.mgrid[0:416, 0:416] + 0.5
+    rows, columns = np.mgrid[: got.shape[0], : got.shape[1]] + 0.5
     found = np.array([(columns * weights).sum(), (rows * weights).sum()])
     back = (found - geometry[2:]) / geometry[:2]
     assert np.abs(back - (x + side / 2, y + side / 2)).max() < 0.5
@@ -121,8 +127,8 @@ def test_extreme_pictures_fit_without_a_large_picture_in_between(rule, size, mon
         return resize(self, size, *args, **kwargs)
 
     monkeypatch.setattr(Image.Image, "resize", watched)
-    got, geometry = imaging.fit(Image.new("RGB", size, "red"), imaging.Recipe(224, 224, rule, resize_to=256))
-    assert got.shape == (224, 224, 3)
+    got, geometry = imaging.fit(Image.new("RGB", size, "red"), recipe(rule, 224, 256))
+    assert got.shape == (224, 224, 3) or (rule == "shortest_edge" and max(got.shape) <= 384)
     assert (got == (255, 0, 0)).all(axis=2).any()
     assert min(geometry[:2]) > 0
     assert 0 < max(made) <= 8 * 256 * 256
@@ -203,5 +209,47 @@ def test_a_wrong_parameter_is_named(change, named):
 
 
 def test_a_missing_parameter_is_named():
-    with pytest.raises(ValueError, match="missing: height, resize"):
+    with pytest.raises(ValueError, match="missing: resize"):
         imaging.Recipe.from_parameters({"width": "10"})
+    with pytest.raises(ValueError, match="width and height"):
+        imaging.Recipe.from_parameters({"width": "10", "resize": "stretch"})
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((640, 480), (1066, 800)),  # of transformers' get_size_with_aspect_ratio, shortest 800, longest 1333
+        ((480, 640), (800, 1066)),
+        ((500, 500), (800, 800)),
+        ((2000, 500), (1333, 333)),
+        ((810, 1080), (800, 1066)),
+        ((1, 10_000), (1, 1333)),
+    ],
+)
+def test_the_shortest_edge_leads_unless_the_longest_would_pass_its_limit(size, expected):
+    rule = imaging.Recipe(0, 0, "shortest_edge", resize_to=800, longest_edge=1333)
+    got, geometry = imaging.fit(Image.new("RGB", size), rule)
+    assert got.shape[1::-1] == expected
+    assert geometry == (expected[0] / size[0], expected[1] / size[1], 0, 0)
+
+
+def test_sides_are_cut_to_a_multiple():
+    rule = imaging.Recipe(0, 0, "shortest_edge", resize_to=500, longest_edge=700, multiple_of=16)
+    assert imaging.fit(Image.new("RGB", (600, 400)), rule)[0].shape == (464, 688, 3)
+
+
+@pytest.mark.parametrize(("rounding", "width"), [("nearest", 172), ("down", 171)])
+def test_rounding_decides_the_last_pixel(rounding, width):
+    image = noise(343, 256)  # becomes 171.5 x 128
+    rule = imaging.Recipe(100, 100, "shortest_edge_center_crop", resize_to=128, rounding=rounding)
+    left = (width - 100) // 2
+    whole = image.resize((width, 128), Image.Resampling.BILINEAR)
+    assert (imaging.fit(image, rule)[0] == np.asarray(whole.crop((left, 14, left + 100, 114)))).all()
+
+
+@pytest.mark.parametrize(("order", "first"), [("RGB", 1), ("BGR", 3)])
+def test_arranging_leaves_values_alone(order, first):
+    pixels = np.tile(np.array([1, 2, 3], np.uint8), (4, 5, 1))
+    for layout, shape in (("NCHW", (3, 4, 5)), ("NHWC", (4, 5, 3))):
+        got = imaging.arrange(pixels, imaging.Recipe(5, 4, "stretch", channel_order=order, layout=layout))
+        assert (got.shape, got.dtype, got.flat[0]) == (shape, np.uint8, first)

@@ -73,9 +73,9 @@ def test_ids_are_those_of_the_library(tokens: Tokens, raw: Tokenizer) -> None:
 
 
 def test_types_are_those_of_the_tensors(tokens: Tokens) -> None:
-    """INT64, INT64, INT32, BOOL."""
+    """INT64 three times, INT32, BOOL."""
     one = good(tokens.encode([b"good"])[0])
-    assert [array.dtype for array in one] == [np.int64, np.int64, np.int32, np.bool_]
+    assert [array.dtype for array in one] == [np.int64, np.int64, np.int64, np.int32, np.bool_]
 
 
 @pytest.mark.parametrize(("words", "truncated"), [(LENGTH - 3, False), (LENGTH - 2, False), (LENGTH - 1, True)])

@@ -9,8 +9,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from modelctl.trim import trim_to_longest
 from training.sentiment import graph
-from training.trim import trim_to_longest
 
 SHIPPED = Path(__file__).parents[2] / "models/minilm_sentiment_network/1/model.onnx"
 LENGTHS = [3, 128, 16, 40, 5, 77, 9, 25]
