@@ -14,10 +14,10 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from stages.config import StepConfig
-from stages.serving import RefusalError, serve
+from stages.serving import refuser, serve
 from stages.tokens import Encoded, Tokens
 
-STEP = "preprocess"
+REFUSE = refuser(pb_utils, "preprocess")
 
 
 class TritonPythonModel:
@@ -32,7 +32,7 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a batch of requests, their texts tokenized in one call."""
-        return serve(requests, read=_read, compute=self._tokens.encode, answer=_answer, refuse=_refuse)
+        return serve(requests, read=_read, compute=self._tokens.encode, answer=_answer, refuse=REFUSE)
 
 
 def _read(request: Any) -> list[bytes]:
@@ -42,10 +42,4 @@ def _read(request: Any) -> list[bytes]:
 def _answer(request: Any, texts: list[Encoded]) -> Any:
     return pb_utils.InferenceResponse(
         [pb_utils.Tensor(name, np.stack([getattr(text, name) for text in texts])) for name in Encoded._fields]
-    )
-
-
-def _refuse(refusal: RefusalError) -> Any:
-    return pb_utils.InferenceResponse(
-        error=pb_utils.TritonError(refusal.message(STEP), pb_utils.TritonError.INVALID_ARG)
     )
