@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from app.api.tasks import batch_example, batch_model
+from app.api.described import batch_example, batch_model
 from app.errors import BY_CODE, ERRORS, GatewayError
 from app.main import create_app
 from app.problems import Problem, problem
