@@ -65,7 +65,9 @@ class Settings(BaseSettings):
 
 def unknown_variables() -> dict[str, str | None]:
     """Return each GATEWAY_ variable of the environment or `.env` that no setting reads, and the one it is most like."""
-    known = [f"{PREFIX}{name}".upper() for name in Settings.model_fields]
+    known = [
+        (name if field.validation_alias else f"{PREFIX}{name}").upper() for name, field in Settings.model_fields.items()
+    ]
     given = {**EnvSettingsSource(Settings).env_vars, **DotEnvSettingsSource(Settings).env_vars}
     names = sorted(name.upper() for name in given if name.upper().startswith(PREFIX))
     return {name: next(iter(get_close_matches(name, known, 1)), None) for name in names if name not in known}
