@@ -12,7 +12,7 @@ from app.main import create_app
 from app.settings import Settings, unknown_variables
 from app.telemetry import logging
 
-logger = structlog.get_logger(__name__)
+logger = structlog.get_logger("app")
 
 
 def main() -> int:
