@@ -137,8 +137,9 @@ class Stack:
         while not self.stopping.wait(0.1):
             for process in (self._triton, self._gateway):
                 if process is not None and process.poll() is not None:
-                    raise_if_gateway(process is self._gateway)
-                    return False
+                    if process is self._gateway:
+                        raise CommandError("The gateway ended while starting: its last lines above say why.")
+                    return False  # Triton's supervisor has said its own sentence
             status, answer = self._ask("GET", "/readyz")
             if status == http.client.OK:
                 say(f"Canaries: {len(answer['models'])} of {len(answer['models'])} answer as expected")
@@ -191,9 +192,3 @@ class Stack:
         answer.pop("request_id", None)
         text = json.dumps(answer)
         return text if len(text) <= 300 else f"{text[:300]}..."
-
-
-def raise_if_gateway(ended: bool) -> None:
-    """Raise CommandError when it was the gateway that ended; Triton's supervisor has said its own sentence."""
-    if ended:
-        raise CommandError("The gateway ended while starting: its last lines above say why.")

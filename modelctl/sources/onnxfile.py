@@ -248,7 +248,7 @@ def _tensors(
     for port in (*inputs, *outputs):
         if len(port.shape) < 2:
             raise CommandError(
-                f"'{port.name}' of shape {list(port.shape)} has no batch before its sizes: such a network cannot be served here."
+                f"'{port.name}' of shape {list(port.shape)} has no batch before its sizes, which serving here needs."
             )
     graphs.free_batch(model)
     path = order.work / "model.onnx"
