@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from modelctl.errors import CommandError
 
 Arrays = dict[str, npt.NDArray[Any]]
-DATA_TYPES = {
+DATA_TYPES: dict[int, str] = {
     TensorProto.FLOAT: "FP32",
     TensorProto.FLOAT16: "FP16",
     TensorProto.UINT8: "UINT8",

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from modelctl import spec as specs
 from modelctl.errors import CommandError
+from modelctl.reference.answers import Found, iou
 from modelctl.server import port
-from modelctl.spec import FILE, ImagePreprocess, ObjectDetection, TensorModel
+from modelctl.spec import FILE, EnsembleSpec, ImagePreprocess, ObjectDetection, TensorModel
 from modelctl.triton import TritonError
-
-if TYPE_CHECKING:
-    from modelctl.reference.answers import Found
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 SAMPLES = Path(__file__).parent / "samples"
@@ -31,6 +31,7 @@ class Difference:
     score: float
     pixels: float
     missing: int
+    overlap: float = 1.0
 
     def is_within(self, score: float, pixels: float) -> bool:
         """Tell whether it is the same answer up to rounding."""
@@ -66,11 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError(f"{spec.name} serves tensors, not a task: there is nothing to verify it against.")
     reference = Reference.of(spec, arguments.models)
     items = inputs(isinstance(spec.preprocess, ImagePreprocess), arguments.images, arguments.texts)
-    threshold = spec.postprocess.score_threshold if isinstance(spec, ObjectDetection) else 0.0
     with Served(f"127.0.0.1:{arguments.grpc_port}") as served:
         try:
             differences = [
-                compare(name, served.answer(spec, item), reference.answer(item), threshold)
+                compare(name, served.answer(spec, item), reference.answer(item), threshold_of(spec))
                 for name, item in items.items()
             ]
         except TritonError as error:
@@ -100,13 +100,52 @@ def inputs(pictures: bool, folder: Path | None, texts: Path | None) -> dict[str,
     return found
 
 
+def threshold_of(spec: EnsembleSpec) -> float:
+    """Return the score that decides what is in an answer; 0 where everything is."""
+    return spec.postprocess.score_threshold if isinstance(spec, ObjectDetection) else 0.0
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How two ways of answering agree on a few items.
+
+    `overlap` is the least intersection over union of two boxes that stand for one object; 1 where there are no boxes.
+    """
+
+    items: int
+    best: int
+    score: float
+    pixels: float
+    missing: int
+    overlap: float
+
+    def sentence(self) -> str:
+        """Return it in words."""
+        text = f"{self.best} of {self.items} first labels agree, scores differ by {self.score:.2g} at most"
+        boxes = f", boxes overlap by {self.overlap:.3f} at least and {self.missing} have no counterpart"
+        return text + (boxes if self.pixels or self.missing or self.overlap < 1 else "")
+
+
+def agreement(pairs: Mapping[str, tuple[list[Found], list[Found]]], spec: EnsembleSpec) -> Agreement:
+    """Return how pairs of answers, (one way, the other way) by item, agree."""
+    found = [compare(name, one, other, threshold_of(spec)) for name, (one, other) in pairs.items()]
+    return Agreement(
+        items=len(found),
+        best=sum(one.best for one in found),
+        score=max(one.score for one in found),
+        pixels=max(one.pixels for one in found),
+        missing=sum(one.missing for one in found),
+        overlap=min(one.overlap for one in found),
+    )
+
+
 def compare(item: str, served: list[Found], expected: list[Found], threshold: float) -> Difference:
     """Match each expected label or box with the closest served one of its class.
 
     What scores within a thousandth of the threshold may be there or not.
     """
     left = list(served)
-    score, pixels, missing = 0.0, 0.0, 0
+    score, pixels, missing, overlap = 0.0, 0.0, 0, 1.0
     for one in expected:
         same = [other for other in left if other.label == one.label and other.class_id in (one.class_id, -1)]
         if not same:
@@ -115,9 +154,10 @@ def compare(item: str, served: list[Found], expected: list[Found], threshold: fl
         closest = min(same, key=lambda other: (_apart(one, other), abs(one.score - other.score)))
         left.remove(closest)
         score, pixels = max(score, abs(one.score - closest.score)), max(pixels, _apart(one, closest))
+        overlap = min(overlap, iou(np.array(one.box), np.array(closest.box))) if one.box else overlap
     missing += sum(one.score - threshold > SCORE for one in left)
     best = not expected or not served or served[0].label == expected[0].label or _is_tie(expected)
-    return Difference(item, best, score, pixels, missing)
+    return Difference(item, best, score, pixels, missing, overlap)
 
 
 def _is_tie(found: list[Found]) -> bool:

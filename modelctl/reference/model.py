@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +90,18 @@ def onnx_run(path: Path, spec: EnsembleSpec, threads: int = 2) -> Run:
     names = {role: tensor.name for role, tensor in spec.network.inputs.items()}
     outputs = {role: tensor.name for role, tensor in spec.network.outputs.items()}
 
+    sizes = {entry.name: entry.shape for entry in session.get_inputs()}
+
     def run(inputs: Arrays) -> Arrays:
-        made = session.run(list(outputs.values()), {names[role]: array for role, array in inputs.items()})
+        given = {names[role]: _padded(array, sizes[names[role]]) for role, array in inputs.items()}
+        made = session.run(list(outputs.values()), given)
         return dict(zip(outputs, made, strict=True))
 
     return run
+
+
+def _padded(array: npt.NDArray[Any], shape: Sequence[object]) -> npt.NDArray[Any]:
+    """Return tokens [1, L] filled up to the length that a network insists on; anything else as it is."""
+    if array.ndim != 2 or not isinstance(shape[1], int):
+        return array
+    return np.pad(array, ((0, 0), (0, shape[1] - array.shape[1])))

@@ -11,6 +11,8 @@ from modelctl.errors import CommandError
 from modelctl.reference.model import Arrays
 from modelctl.spec import ModelSpec
 
+HUB = "hf:"
+
 
 @dataclass
 class Draft:

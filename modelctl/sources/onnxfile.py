@@ -39,11 +39,11 @@ def draft(order: Order) -> Draft:
     path = Path(order.source)
     if not path.is_file():
         raise CommandError(f"There is no file {path}.")
-    return from_file(order, path, _ultralytics(graphs.load(path)))
+    return from_file(order, path, ultralytics(graphs.load(path)))
 
 
 def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
-    """Return the draft of an ONNX file; `known` is what is known of it beside the graph (see `_ultralytics`)."""
+    """Return the draft of an ONNX file; `known` is what is known of it beside the graph (see `ultralytics`)."""
     model = graphs.load(path)
     inputs, outputs = graphs.ports(model)
     task = order.options.task or known.get("task") or _task(inputs, outputs)
@@ -327,7 +327,7 @@ def _spec(order: Order, **parts: Any) -> ModelSpec:
     return ADAPTER.validate_python({"name": order.name, "source": source, **parts})
 
 
-def _ultralytics(model: onnx.ModelProto) -> dict[str, Any]:
+def ultralytics(model: onnx.ModelProto) -> dict[str, Any]:
     """Return what Ultralytics' exporter writes beside a graph: classes, task, whether NMS is inside."""
     said = {entry.key: entry.value for entry in model.metadata_props}
     if "names" not in said or "Ultralytics" not in said.get("author", ""):
