@@ -17,12 +17,12 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def compose(*arguments: str) -> str:
+def compose(*arguments: str, **settings: str) -> str:
     """Run Docker Compose on the project's file."""
     docker = shutil.which("docker")
     has_plugin = docker and subprocess.run([docker, "compose", "version"], capture_output=True).returncode == 0
     command = ["docker", "compose"] if has_plugin else ["docker-compose"]
-    environment = {**os.environ, "COMPOSE_PROJECT_NAME": "gateway"}
+    environment = {**os.environ, "COMPOSE_PROJECT_NAME": "gateway", **settings}
     done = subprocess.run([*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -54,6 +54,14 @@ def test_only_plans_may_write_models(services: dict[str, Any]) -> None:
     assert str(services["triton"]["shm_size"]) in ("1gb", "1073741824")
     assert services["triton"]["deploy"]["resources"]["reservations"]["devices"]
     assert "deploy" not in services["triton-cpu"]
+
+
+def test_plans_are_written_by_the_owner_of_the_models() -> None:
+    """Building plans runs as the user that is told, and as the first user of most machines when none is."""
+    for settings, user in (({}, "1000:1000"), ({"PLANS_USER": "1234:5678"}, "1234:5678")):
+        found = yaml.safe_load(compose("--profile", "plans", "config", **settings))["services"]
+        assert str(found["plans"]["user"]) == user
+        assert "user" not in found["triton"]
 
 
 @pytest.mark.parametrize("name", ["Dockerfile.triton", "Dockerfile.app"])
