@@ -31,10 +31,10 @@ class TritonError(Exception):
 class Triton:
     """Calls one Triton. When `stopping` is set, a call that takes longer is given up: a load may take minutes."""
 
-    def __init__(self, target: str, stopping: threading.Event) -> None:
+    def __init__(self, target: str, stopping: threading.Event | None = None) -> None:
         options = [("grpc.max_reconnect_backoff_ms", 500), ("grpc.enable_http_proxy", 0)]
         self._channel = grpc.insecure_channel(target, options=options)
-        self._stopping = stopping
+        self._stopping = stopping or threading.Event()
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def close(self) -> None:

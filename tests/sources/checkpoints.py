@@ -83,7 +83,9 @@ def text(config: Any, make: Callable[[int], tuple[Tokenizer, dict[str, str]]], l
     return write
 
 
-def picture(auto: Any, config: Callable[[], Any], processor: Callable[[], Any], std: float = 0.3) -> Callable[[Path], None]:
+def picture(
+    auto: Any, config: Callable[[], Any], processor: Callable[[], Any], std: float = 0.3
+) -> Callable[[Path], None]:
     """Return what writes a model for pictures with its processor."""
 
     def write(folder: Path) -> None:
@@ -95,9 +97,16 @@ def picture(auto: Any, config: Callable[[], Any], processor: Callable[[], Any], 
 
 SMALL_TEXT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 BERT = transformers.BertConfig(vocab_size=200, max_position_embeddings=64, **SMALL_TEXT, **named(3))
-ROBERTA = transformers.RobertaConfig(vocab_size=320, max_position_embeddings=42, pad_token_id=1, **SMALL_TEXT, **named())
+ROBERTA = transformers.RobertaConfig(
+    vocab_size=320, max_position_embeddings=42, pad_token_id=1, **SMALL_TEXT, **named()
+)
 XLM_R = transformers.XLMRobertaConfig(
-    vocab_size=200, max_position_embeddings=66, pad_token_id=1, problem_type="multi_label_classification", **SMALL_TEXT, **named()
+    vocab_size=200,
+    max_position_embeddings=66,
+    pad_token_id=1,
+    problem_type="multi_label_classification",
+    **SMALL_TEXT,
+    **named(),
 )
 DISTIL = transformers.DistilBertConfig(
     vocab_size=200, max_position_embeddings=64, dim=32, n_layers=2, n_heads=2, hidden_dim=64, **named(2)
@@ -126,7 +135,9 @@ DETR_SIZES = {
 
 
 def resnet() -> Any:
-    return transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", **named())
+    return transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", **named()
+    )
 
 
 def vit() -> Any:
@@ -169,7 +180,9 @@ def d_fine() -> Any:
         depths=[1, 1, 1, 1],
         out_features=["stage2", "stage3", "stage4"],
     )
-    return transformers.DFineConfig(backbone_config=backbone, **{**rt_detr_sizes(), "encoder_in_channels": [32, 64, 64]})
+    return transformers.DFineConfig(
+        backbone_config=backbone, **{**rt_detr_sizes(), "encoder_in_channels": [32, 64, 64]}
+    )
 
 
 def rf_detr() -> Any:
