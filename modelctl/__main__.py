@@ -7,10 +7,12 @@ import sys
 
 from modelctl import doctor, serve, up
 from modelctl.errors import CommandError
+from modelctl.lint import command as lint
 
 COMMANDS = {
     "serve": (serve, "start Triton on the model repository, and keep it serving"),
     "up": (up, "start Triton and the gateway together, in the foreground"),
+    "lint": (lint, "check a model repository, and say what to mend"),
     "doctor": (doctor, "check this machine, and say what to mend"),
 }
 
