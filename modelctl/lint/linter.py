@@ -41,6 +41,6 @@ def _check(view: Repository, model: Model) -> Iterator[Finding]:
 def _unreadable(model: Model) -> Finding:
     config = model.config
     # What schedules a model excludes the rest, so an ensemble with dynamic_batching cannot be parsed at all.
-    is_foreign = "oneof scheduling_choice" in config.error and "ensemble_scheduling" in config.error
+    is_foreign = 'oneof "scheduling_choice"' in config.error and "ensemble_scheduling" in config.error
     rule = FOREIGN if is_foreign else UNREADABLE
     return Finding(rule, model.name, config.path, "", config.line, f"Triton cannot read it: {config.error}.")

@@ -44,7 +44,7 @@ def explain(rule: Rule) -> str:
             "",
             f"Why     {rule.why}",
             f"Fix     {rule.fix}",
-            f"Server  {rule.evidence}: Triton {EVIDENCE[rule.evidence]}.",
+            f"Server  {rule.evidence}: {EVIDENCE[rule.evidence]}.",
             f"Source  {rule.source}",
         ]
     )
@@ -64,7 +64,7 @@ def page() -> str:
             cells = (rule.code, rule.severity, rule.title, rule.evidence, f"{rule.why} **{rule.fix}** ({rule.source})")
             rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
         rows.append("")
-    meanings = [f"| {evidence} | Triton {meaning} |" for evidence, meaning in EVIDENCE.items()]
+    meanings = [f"| {evidence} | {meaning} |" for evidence, meaning in EVIDENCE.items()]
     return "\n".join([HEAD, "| Triton 24.10 | |", "|---|---|", *meanings, "", *rows]).rstrip() + "\n"
 
 
@@ -78,8 +78,8 @@ HEAD = """# `modelctl lint`
 
 <!-- Written by `modelctl lint --page`; a test holds it to the rules. -->
 
-Reads a Triton model repository, this project's or any other, and finds what Triton refuses, hangs on or serves wrongly, without
-starting a server. Variants (`<model>/configs/<name>.pbtxt`) are read as `--model-config-name=<name>` would use them.
+Reads a Triton model repository, this project's or any other, and finds what Triton refuses, hangs on or serves wrongly,
+without starting a server. Variants (`<model>/configs/<name>.pbtxt`) are read as `--model-config-name=<name>` uses them.
 
 ```sh
 modelctl lint                          # the folder models; or: modelctl lint PATH, a repository or one model in it
@@ -87,12 +87,13 @@ modelctl lint --format github          # annotations in a workflow; also: text, 
 modelctl lint --explain TG044          # one rule: why, what to do, what the server does, the source
 ```
 
-Exit code: 0 when nothing is wrong, 1 when there are errors (with `--strict` also warnings), 2 when it was called wrongly.
+Exit code: 0 when nothing is wrong, 1 when there are errors (with `--strict` also warnings), 2 when called wrongly.
 
-Each rule has a broken repository in `tests/lint`, and a test that shows what the real server does with it. `documented` are those that
-need a backend or a machine which the tests lack; their source is named.
+Each rule has a broken repository in `tests/lint`, and a test that shows what the real server does with it. Those called
+`documented` need a backend or a machine which the tests lack; their source is named.
 
-To accept a finding, say so in the model's `config.pbtxt` with a reason; Triton ignores the parameter. Several entries are parted by ";".
+To accept a finding, say so in the model's `config.pbtxt`, with a reason; several entries are parted by ";". Triton
+ignores the parameter.
 
 ```
 parameters { key: "lint_ignore" value { string_value: "TG053: only the smoke test calls it" } }

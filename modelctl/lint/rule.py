@@ -10,11 +10,11 @@ Severity = Literal["error", "warning"]
 Evidence = Literal["refuses", "hangs", "serves wrongly", "wastes", "documented"]
 
 EVIDENCE: dict[Evidence, str] = {
-    "refuses": "refuses to load the model",
-    "hangs": "loads the model, and hangs or dies under load",
-    "serves wrongly": "loads the model, and answers wrongly or not at all",
-    "wastes": "loads the model, and is slow or without bounds",
-    "documented": "not tried: the embedded server lacks what it takes; see the source",
+    "refuses": "Triton refuses to load the model",
+    "hangs": "Triton loads the model, and hangs or dies under load",
+    "serves wrongly": "Triton loads the model, and answers wrongly or not at all",
+    "wastes": "Triton loads the model, and is slow or without bounds",
+    "documented": "Not tried: the embedded server lacks what it takes; see the source",
 }
 """What the real server does, by the words of `Rule.evidence`."""
 

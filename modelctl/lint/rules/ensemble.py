@@ -163,9 +163,28 @@ UNUSED = Rule(
     fix="Remove the output from the step's config, or map it.",
     source=MEASURED,
 )
+UNBATCHED = Rule(
+    code="TG046",
+    title="A step takes no batches",
+    severity="error",
+    evidence="serves wrongly",
+    why="A step whose max_batch_size is 0 gets a batch as one tensor. Triton accepts the link when dims are equal "
+    "without the batch, and then every batch of more than one item fails.",
+    fix="Write max_batch_size into the step; or -1 as its first size, when it takes the batch as part of its dims.",
+    source=MEASURED,
+)
+OVERWRITTEN = Rule(
+    code="TG047",
+    title="A step writes an input of the ensemble",
+    severity="error",
+    evidence="hangs",
+    why="Triton loads it, never answers the first request, and from then on answers no other model either.",
+    fix="Give what the step writes another name.",
+    source=MEASURED,
+)
 RULES = (
     *(FORM, FOREIGN, NO_STEP, CIRCLE, STEP_VERSION, BATCH, NO_TENSOR, UNMAPPED, UNWRITTEN, UNREAD, TWO_WRITERS),
-    *(DATA_TYPE, DIMS, WAITING, FAN_OUT, UNUSED),
+    *(DATA_TYPE, DIMS, WAITING, FAN_OUT, UNUSED, UNBATCHED, OVERWRITTEN),
 )
 STEP = "ensemble_scheduling.step"
 
@@ -180,10 +199,11 @@ def check(model: Model) -> Iterator[Finding]:
         yield from _step(model, step, f"{STEP}[{index}]")
     if _reaches(model, model.name, set()):
         yield model.finding(CIRCLE, f"'{model.name}' is a step of itself, directly or through its steps.", STEP)
-    graph = Graph(model)
-    yield from _flow(model, graph)
-    yield from _links(model, graph)
-    yield from _fan_out(model, graph)
+    if model.steps:
+        graph = Graph(model)
+        yield from _flow(model, graph)
+        yield from _links(model, graph)
+        yield from _fan_out(model, graph)
 
 
 def _form(model: Model) -> Iterator[Finding]:
@@ -213,7 +233,7 @@ def _step(model: Model, step: Any, field: str) -> Iterator[Finding]:
         sentence = f"'{other.name}' is asked for in version {step.model_version}, which does not exist."
         yield model.finding(STEP_VERSION, sentence, f"{field}.model_version")
     largest = model.message.max_batch_size
-    if largest > other.message.max_batch_size >= 0:
+    if largest > other.message.max_batch_size > 0:  # a step without batches is accepted: see `_links`
         where = f"{other.config.path.parent.name}/{other.config.path.name} of " if other.is_variant else ""
         sentence = f"max_batch_size is {largest} here and {other.message.max_batch_size} in {where}'{other.name}'."
         yield model.finding(BATCH, sentence, field)
@@ -237,7 +257,8 @@ def _flow(model: Model, graph: Graph) -> Iterator[Finding]:
             yield model.finding(UNREAD, f"Nobody reads '{name}', which {writers[0].who} gives.", writers[0].field)
         elif len(writers) > 1:
             sentence = f"Both {writers[0].who} and {writers[1].who} give '{name}'."
-            yield model.finding(TWO_WRITERS, sentence, writers[1].field)
+            rule = OVERWRITTEN if writers[0].step is None else TWO_WRITERS
+            yield model.finding(rule, sentence, writers[1].field)
     if graph.waiting:
         names = " and ".join(sorted(f"'{model.steps[index].model_name}'" for index in graph.waiting))
         yield model.finding(WAITING, f"{names} can never begin.", f"{STEP}[{min(graph.waiting)}]")
@@ -253,27 +274,28 @@ def _links(model: Model, graph: Graph) -> Iterator[Finding]:
             if types[0] != types[1]:
                 sentence = f"'{name}' is {types[0]} from {first.who} and {types[1]} in {use.who}."
                 yield model.finding(DATA_TYPE, sentence, use.field)
-            if not _fit(first, use):
-                sentence = (
-                    f"'{name}' is {list(first.entry.dims)} from {first.who} and {list(use.entry.dims)} in {use.who}."
-                )
-                yield model.finding(DIMS, sentence, use.field)
+            bare, full = _fits(first, use)
+            dims = " and ".join(f"{list(one.entry.dims)} in {one.who}" for one in (first, use))
+            if not bare and not full:
+                yield model.finding(DIMS, f"'{name}' is {dims}.", use.field)
+            elif not full and model.message.max_batch_size > 1:
+                yield model.finding(UNBATCHED, f"'{name}' is {dims}, and only one of them takes batches.", use.field)
 
 
 def _type(entry: Any) -> str:
     return str(entry.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[entry.data_type].name)
 
 
-def _fit(first: Use, second: Use) -> bool:
-    """Compare dims as Triton does: without the batch, or else with it.
+def _fits(first: Use, second: Use) -> list[bool]:
+    """Compare dims as Triton does, which accepts a link when they fit without the batch, or else with it.
 
     https://github.com/triton-inference-server/core/blob/main/src/ensemble_utils.cc, ValidateTensorConsistency
     """
     bare = [list(use.entry.dims) for use in (first, second)]
     full = [[-1, *dims] if use.batches else dims for use, dims in zip((first, second), bare, strict=True)]
-    return any(
+    return [
         len(a) == len(b) and all(x == y or -1 in (x, y) for x, y in zip(a, b, strict=True)) for a, b in (bare, full)
-    )
+    ]
 
 
 def _fan_out(model: Model, graph: Graph) -> Iterator[Finding]:

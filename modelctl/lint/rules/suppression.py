@@ -12,8 +12,11 @@ from collections.abc import Collection, Iterator, Sequence
 
 from modelctl.lint.repository import Model
 from modelctl.lint.rule import Finding, Rule
+from modelctl.lint.rules import machine
 
 PARAMETER = "lint_ignore"
+MACHINE = {rule.code for rule in machine.RULES}  # found on one machine, and not on the next
+SPLIT = re.compile(r";\s*(?=TG\d{3})")  # a reason may hold a semicolon
 ENTRY = re.compile(r"(?P<code>TG\d{3}): *(?P<reason>\S.*)", re.DOTALL)
 
 IGNORED_WRONGLY = Rule(
@@ -30,7 +33,7 @@ RULES = (IGNORED_WRONGLY,)
 
 def sift(model: Model, findings: Sequence[Finding], known: Collection[str]) -> Iterator[Finding]:
     """Give a model's findings less the ignored ones, and what is wrong with its `lint_ignore`."""
-    entries = [entry.strip() for entry in model.parameter(PARAMETER).split(";") if entry.strip()]
+    entries = [entry.strip(" ;\n") for entry in SPLIT.split(model.parameter(PARAMETER)) if entry.strip()]
     matches = {entry: ENTRY.fullmatch(entry) for entry in entries}
     ignored = {match["code"] for match in matches.values() if match is not None}
     yield from (finding for finding in findings if finding.rule.code not in ignored)
@@ -38,5 +41,5 @@ def sift(model: Model, findings: Sequence[Finding], known: Collection[str]) -> I
     for entry, match in matches.items():
         if match is None or match["code"] not in known:
             yield model.finding(IGNORED_WRONGLY, f"'{entry[:60]}' is no known code with a reason.", field)
-        elif match["code"] not in found:
+        elif match["code"] not in found | MACHINE:
             yield model.finding(IGNORED_WRONGLY, f"{match['code']} is not found, so nothing is to ignore.", field)
