@@ -66,6 +66,8 @@ class Graph:
         found: dict[int, set[int]] = {index: set() for index in range(len(self._model.steps))}
         for uses in self.tensors.values():
             writers = {use.step for use in uses if use.writes and use.step is not None}
+            if any(use.writes and use.step is None for use in uses):
+                continue  # the ensemble's own input is there from the start
             for use in uses:
                 if not use.writes and use.step is not None:
                     found[use.step] |= writers

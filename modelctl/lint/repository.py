@@ -101,7 +101,7 @@ class Model:
 
 @dataclass(frozen=True, eq=False)
 class Repository:
-    """All models of a folder under one choice of configs. `strays` are what Triton would try as models in vain."""
+    """All models of a folder under one choice of configs. `strays` are folders that Triton would try as models in vain."""
 
     folder: Path
     variant: str = ""
@@ -114,7 +114,7 @@ def read(folder: Path) -> list[Repository]:
     found = sorted(folder.iterdir())
     bases = {path: _config(path / "config.pbtxt") for path in found if (path / "config.pbtxt").is_file()}
     variants = {path: {file.stem: _config(file) for file in sorted(path.glob("configs/*.pbtxt"))} for path in bases}
-    strays = [path for path in found if path not in bases and not _is_completed(path)]
+    strays = [path for path in found if path.is_dir() and path not in bases and not _is_completed(path)]
     names = sorted({name for configs in variants.values() for name in configs})
     return [_repository(folder, name, bases, variants, strays) for name in ("", *names)]
 
@@ -146,4 +146,4 @@ def _config(path: Path) -> Config:
 
 def _is_completed(path: Path) -> bool:
     """Tell whether a folder without a config holds a model that Triton writes one for."""
-    return path.is_dir() and any((version / name).exists() for version in path.glob("[0-9]*") for name in COMPLETED)
+    return any((version / name).exists() for version in path.glob("[0-9]*") for name in COMPLETED)

@@ -176,7 +176,7 @@ class Proof:
         """Stop the server; a second time does nothing."""
         self.client.close()
         self.server.stop()
-        self.server._process.stdout.close()  # type: ignore[union-attr]  # its supervisor ends with it, and need not
+        self.server._process.stdout.close()  # the supervisor, which ends with its server, need not
 
     def log(self) -> str:
         """Return all that the server has said."""

@@ -114,9 +114,19 @@ CPU_WITH_GPUS = Rule(
     fix="Remove `gpus`, or change `kind`.",
     source=f"{CONFIGURATION}#instance-groups",
 )
+WARMUP_BATCH = Rule(
+    code="TG021",
+    title="A warm-up's batch is too large",
+    severity="error",
+    evidence="refuses",
+    why="It is more than max_batch_size. Triton refuses the model at best; about every other time the whole server "
+    "dies of a segmentation fault.",
+    fix="Lower batch_size; it is 1 where max_batch_size is 0.",
+    source=MEASURED,
+)
 RULES = (
     *(NO_BACKEND, TENSOR, TWICE, NEGATIVE_BATCH, RESHAPE, CACHE, EMPTY_WARMUP, NO_WARMUP, WARMUP),
-    CPU_WITH_GPUS,
+    *(CPU_WITH_GPUS, WARMUP_BATCH),
 )
 
 
@@ -175,7 +185,7 @@ def _warmup(model: Model, sample: Any, field: str) -> Iterator[Finding]:
     inputs = {entry.name: entry for entry in model.message.input}
     if sample.batch_size > max(model.message.max_batch_size, 1):
         sentence = f"The sample has {sample.batch_size} items, max_batch_size is {model.message.max_batch_size}."
-        yield model.finding(WARMUP, sentence, f"{field}.batch_size")
+        yield model.finding(WARMUP_BATCH, sentence, f"{field}.batch_size")
     for name in sorted(set(sample.inputs) ^ {name for name, entry in inputs.items() if not entry.optional}):
         said = "is no input of the model" if name in sample.inputs else "is missing in the sample"
         if name not in inputs or name not in sample.inputs:

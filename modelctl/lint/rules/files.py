@@ -45,13 +45,13 @@ NO_VERSION = Rule(
 )
 STRAY = Rule(
     code="TG004",
-    title="Something beside the models is no model",
+    title="A folder beside the models is no model",
     severity="error",
     evidence="refuses",
-    why="Unless it is started with --model-control-mode=explicit, Triton tries everything in the repository as a "
-    "model, plain files and hidden folders too, and exits when one fails.",
+    why="Unless it is started with --model-control-mode=explicit, Triton tries every folder in the repository as a "
+    "model, hidden ones too, and exits when one fails.",
     fix="Move it out of the repository.",
-    source=f"{MEASURED}: README.md and .git in the repository keep the server from starting",
+    source=f"{MEASURED}: a folder of notes, or .git, keeps the server from starting",
 )
 NO_MODEL_FILE = Rule(
     code="TG005",

@@ -45,7 +45,7 @@ def check(model: Model) -> Iterator[Finding]:
     for index, group in enumerate(groups):
         wants = "KIND_GPU" if group.kind == KIND_GPU else f"gpus {list(group.gpus)}"
         if (group.kind == KIND_GPU or (group.kind == 0 and group.gpus)) and not this_machine().compute_capability:
-            sentence = f"It asks for {wants}, and {platform.node()} has no GPU that nvidia-smi shows."
+            sentence = f"It asks for {wants}, and {platform.node()} has no GPU, as far as nvidia-smi tells."
             yield model.finding(NO_GPU, sentence, f"instance_group[{index}]")
     if model.backend == "tensorrt":
         for version in model.versions:
