@@ -101,7 +101,7 @@ class Model:
 
 @dataclass(frozen=True, eq=False)
 class Repository:
-    """All models of a folder under one choice of configs. `strays` are folders that Triton would try as models in vain."""
+    """All models of a folder under one choice of configs. `strays` are folders that Triton tries as models in vain."""
 
     folder: Path
     variant: str = ""

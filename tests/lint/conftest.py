@@ -154,7 +154,7 @@ class Proof:
         self.models = folder / "models"
         self._state = folder / "state"
         self.models.mkdir(parents=True, exist_ok=True)
-        self._state.mkdir()
+        self._state.mkdir(parents=True)
         ports = Ports(*_free_ports())
         found = installation.find()
         launch = Launch(found, self.models, backends, self._state, "127.0.0.1", ports, (), variant, extra)
@@ -173,10 +173,11 @@ class Proof:
         return False
 
     def stop(self) -> None:
-        """Stop the server; a second time does nothing."""
+        """End the server, which may hang, and what it leaves behind."""
         self.client.close()
-        self.server.stop()
-        self.server._process.stdout.close()  # the supervisor, which ends with its server, need not
+        self.server.stubs()  # remembers their shared memory
+        self.server.clear()
+        self.server._process.stdout.close()  # its supervisor ends with it, and need not
 
     def log(self) -> str:
         """Return all that the server has said."""
@@ -257,16 +258,21 @@ def _free_ports() -> list[int]:
 
 
 @pytest.fixture(scope="session")
-def make_proof(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Proof]]:
-    """Return a function that starts a server with the project's backends and `echo`; all are stopped at the end."""
-    backends = tmp_path_factory.mktemp("proofs") / "backends"
-    backends.mkdir()
+def backends(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's backends, and `echo`."""
+    folder = tmp_path_factory.mktemp("backends")
     for source in (*(ROOT / "backends").iterdir(), *(ROOT / "tests" / "lint" / "backends").iterdir()):
-        (backends / source.name).symlink_to(source)
+        (folder / source.name).symlink_to(source)
+    return folder
+
+
+@pytest.fixture
+def make_proof(tmp_path: Path, backends: Path) -> Iterator[Callable[..., Proof]]:
+    """Return a function that starts a server for one test alone, which may break it."""
     started: list[Proof] = []
 
     def make(case: Case | None = None, variant: str | None = None, extra: tuple[str, ...] = ()) -> Proof:
-        folder = tmp_path_factory.mktemp("proof")
+        folder = tmp_path / f"proof{len(started)}"
         if case is not None:
             case.write(folder / "models")
         started.append(Proof(folder, backends, variant, extra))
@@ -278,11 +284,12 @@ def make_proof(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
 
 
 @pytest.fixture(scope="session")
-def shared(make_proof: Callable[..., Proof]) -> Proof:
-    """The server that most proofs share; `loaded` clears it after each."""
-    proof = make_proof(extra=("--cache-config=local,size=1048576",))
+def shared(tmp_path_factory: pytest.TempPathFactory, backends: Path) -> Iterator[Proof]:
+    """The server that most proofs share; each unloads what it has loaded."""
+    proof = Proof(tmp_path_factory.mktemp("shared"), backends, extra=("--cache-config=local,size=1048576",))
     assert proof.wait(), proof.log()
-    return proof
+    yield proof
+    proof.stop()
 
 
 @pytest.fixture(scope="session")
@@ -322,9 +329,7 @@ def refusal(shared: Proof, make_proof: Callable[..., Proof]) -> Iterator[Callabl
             return shared.load(case.refuses[0])
         proof = make_proof(case, variant=case.variant)
         assert proof.wait(), proof.log()
-        said = proof.load(case.refuses[0])
-        proof.stop()
-        return said
+        return proof.load(case.refuses[0])
 
     yield load
     for case in used:

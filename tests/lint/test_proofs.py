@@ -102,14 +102,12 @@ def test_tg017_nothing_is_warmed_up(name: str, prove: Prove) -> None:
 
 
 def test_tg044_requests_are_never_answered(case_of: Read, make_proof: Make) -> None:
-    """20 callers fill the queue: most get no answer, and a model that has nothing to do with it answers no more."""
+    """20 callers fill the queue, and most get no answer."""
     proof = make_proof(case_of("TG044"))
     assert proof.wait()
     assert proof.load("model") == ""
     answers = [said for said, _ in proof.many("model", 20, seconds=3)]
     assert sum("Deadline Exceeded" in said for said in answers) >= 5
-    with pytest.raises(InferenceServerException, match="Deadline Exceeded"):
-        proof.infer("first", seconds=3)
 
 
 def test_tg044_the_server_dies(case_of: Read, make_proof: Make) -> None:
@@ -140,15 +138,14 @@ def test_tg046_only_single_items_pass(prove: Prove) -> None:
         proof.infer("model", array=np.ones((3, 2), np.float32))
 
 
-def test_tg047_the_whole_server_hangs(case_of: Read, make_proof: Make) -> None:
-    """The first request is never answered, and the step by itself answers no more; or the server dies at once."""
+def test_tg047_requests_are_never_answered(case_of: Read, make_proof: Make) -> None:
+    """Neither the first request nor the second is answered: the server hangs, or dies."""
     proof = make_proof(case_of("TG047"))
     assert proof.wait()
     assert proof.load("model") == ""
-    proof.infer("step")
-    for model in ("model", "step"):
-        with pytest.raises(InferenceServerException, match="Deadline Exceeded|UNAVAILABLE"):
-            proof.infer(model, seconds=3)
+    for _ in range(2):
+        with pytest.raises(InferenceServerException, match=r"Deadline Exceeded|UNAVAILABLE"):
+            proof.infer("model", seconds=3)
 
 
 def test_tg051_nothing_is_batched(prove: Prove) -> None:

@@ -147,8 +147,8 @@ FAN_OUT = Rule(
     title="Steps run at once, and one has a bounded queue",
     severity="error",
     evidence="hangs",
-    why="When the queue is full, requests are never answered and other models hang with them; where such steps read "
-    "the ensemble's own inputs, the server dies of a segmentation fault. Fixed in 26.02.",
+    why="When the queue is full, requests are never answered, and other models may hang with them; where such steps "
+    "read the ensemble's own inputs, the server dies of a segmentation fault. Fixed in 26.02.",
     fix="Put the steps in a row, by letting one read a tensor of the other; or remove max_queue_size from steps "
     "that run at once. Always set a client deadline.",
     source=f"{MEASURED}; https://github.com/triton-inference-server/core/pull/470",
@@ -178,7 +178,7 @@ OVERWRITTEN = Rule(
     title="A step writes an input of the ensemble",
     severity="error",
     evidence="hangs",
-    why="Triton loads it, never answers the first request, and from then on answers no other model either.",
+    why="Triton loads it and never answers a request; mostly it stops answering for other models too, or dies.",
     fix="Give what the step writes another name.",
     source=MEASURED,
 )
