@@ -220,7 +220,12 @@ class Proof:
     def many(
         self, model: str, count: int, seconds: float = 10, apart: float = 0.02, **options: Any
     ) -> list[tuple[str, float]]:
-        """Send requests, each `apart` seconds after the one before; return what each answered (empty when well) and after how many seconds."""
+        """Send requests, each `apart` seconds after the one before.
+
+        Returns:
+            For each what was said against it, empty when it was answered, and after how many seconds.
+
+        """
 
         def send(index: int) -> tuple[str, float]:
             time.sleep(apart * index)
