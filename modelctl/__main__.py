@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 
-from modelctl import doctor, render, serve, up
+from modelctl import doctor, plan, render, serve, up
 from modelctl.errors import CommandError
 
 COMMANDS = {
     "serve": (serve, "start Triton on the model repository, and keep it serving"),
     "up": (up, "start Triton and the gateway together, in the foreground"),
     "render": (render, "write the configurations of models from their model.yaml"),
+    "plan": (plan, "build TensorRT plans, where TensorRT and a GPU are"),
     "doctor": (doctor, "check this machine, and say what to mend"),
 }
 
