@@ -27,7 +27,7 @@ HALF = re.compile(r"half|(?<!b)fp?16|(?<![a-z])h(?:884|1688|16816)", re.IGNORECA
 SINGLE = re.compile(r"float|fp?32", re.IGNORECASE)
 # These move data or change its type, and so tell nothing of the types that the network computes in.
 MOVERS = {"Reformat", "NoOp", "Shuffle", "Constant", "Cast"}
-PERFORMANCE = re.compile(r"(Throughput|Latency|GPU Compute Time): (.+)$")
+PERFORMANCE = re.compile(r"(?:^|\] )(Throughput|Latency|GPU Compute Time): (.+)$")
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,7 @@ def faults(told: Facts, config: Any, precision: str) -> list[str]:
 
 def performance(output: str) -> dict[str, str]:
     """Return trtexec's figures, by what it calls them: Throughput, Latency, GPU Compute Time."""
-    lines = (line.rstrip() for line in output.splitlines() if "Total" not in line)
-    return {found[1]: found[2] for line in lines if (found := PERFORMANCE.search(line))}
+    return {found[1]: found[2] for line in output.splitlines() if (found := PERFORMANCE.search(line.rstrip()))}
 
 
 def _tensor_faults(mode: str, told: Tensor | None, entry: Any, batch: int) -> list[str]:

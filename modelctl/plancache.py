@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,8 @@ def put(source: Path, plan: Path, parts: Parts, told: Facts) -> None:
         os.replace(new, plan)
         _write(_record(plan), {**asdict(parts), **told.json()})
     except OSError as error:
-        new.unlink(missing_ok=True)
+        with suppress(OSError):
+            new.unlink()
         raise CommandError(f"{plan} cannot be written: {error.strerror} (user {os.getuid()}).") from error
 
 

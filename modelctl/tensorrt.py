@@ -167,7 +167,7 @@ def check(trtexec: str, version: str, files: Files, shapes: Profile) -> list[str
 
 
 def time(trtexec: str, version: str, plan: Path, files: Files, shapes: Profile) -> list[str]:
-    """Return the line that times a plan by itself, at the shapes it is tuned for, without copies to the GPU and back."""
+    """Return the line that times a plan by itself, at the shapes it is tuned for, without copies to and from it."""
     flags = ("--noDataTransfers", "--useSpinWait", "--useCudaGraph")
     options = [("--loadEngine", str(plan)), *_inputs(files, shapes, "opt"), *((flag, None) for flag in flags)]
     return [trtexec, *_options(version, options)]
