@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 
+import structlog
 import uvicorn
 from pydantic import ValidationError
 
 from app.main import create_app
-from app.settings import Settings
+from app.settings import Settings, unknown_variables
 from app.telemetry import logging
+
+logger = structlog.get_logger("app")
 
 
 def main() -> int:
@@ -21,6 +24,8 @@ def main() -> int:
         print(f"GATEWAY_{str(first['loc'][0]).upper()}: {first['msg']}.", file=sys.stderr)
         return 2
     logging.configure(settings)
+    for name, known in unknown_variables().items():
+        logger.warning("no setting reads this variable", variable=name, closest=known)
     uvicorn.run(
         create_app(settings),
         host=settings.host,

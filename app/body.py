@@ -71,6 +71,16 @@ class Body:
             raise MalformedRequestError("Content-Length must be a number.")
         self._check(int(announced))
 
+    def hold(self, count: int) -> None:
+        """Count `count` bytes more as held until the request is answered, its own or what was fetched for it.
+
+        Raises:
+            OverloadedError: when all requests together would hold more than the process may.
+
+        """
+        self._budget.take(count)
+        self._held += count
+
     def _check(self, size: int) -> None:
         if size > self._limit:
             raise BodyTooLargeError(f"The body may have {self._limit} bytes at most.")
@@ -93,8 +103,7 @@ class Body:
                 if chunk is None:
                     return
                 self._check(self._held + len(chunk))
-                self._budget.take(len(chunk))
-                self._held += len(chunk)
+                self.hold(len(chunk))
                 yield chunk
         except TimeoutError as error:
             raise RequestBodyTimeoutError("The request's body did not arrive in time.") from error

@@ -10,6 +10,14 @@ from starlette.exceptions import HTTPException
 from app import errors, problems
 from app.telemetry import timing
 
+# Where pydantic's own words would not be clear after an option's name.
+SENTENCES = {
+    "extra_forbidden": "is no option of this route",
+    "string_too_short": "must not be empty",
+    "string_too_long": "is too long",
+    "too_long": "is given too often",
+}
+
 logger = structlog.get_logger(__name__)
 
 
@@ -37,16 +45,16 @@ async def _gateway_error(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"][1:])
-    what = "is no option of this route" if first["type"] == "extra_forbidden" else first["msg"]
-    return _answer(request, errors.InvalidParameterError(f"{name}: {what}."))
+    name = first["loc"][1]
+    what = SENTENCES.get(first["type"], first["msg"].removeprefix("Input "))
+    return _answer(request, errors.InvalidParameterError(f"{name} {what}."))
 
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
     if error.status_code == errors.MethodNotAllowedError.status:
         kind: type[errors.GatewayError] = errors.MethodNotAllowedError
-        sentence = f"{request.method} is not allowed here."
+        sentence = "This path does not take this method."
     elif error.status_code == errors.NotFoundError.status:
         kind, sentence = errors.NotFoundError, "There is nothing at this path; see /docs."
     else:

@@ -6,10 +6,19 @@ import asyncio
 
 import httpx
 
-from app.errors import BodyTooLargeError, ImageUndecodableError, InvalidParameterError, MalformedRequestError
+from app.body import Body
+from app.errors import (
+    BodyTooLargeError,
+    DeadlineExceededError,
+    ImageUndecodableError,
+    InvalidParameterError,
+    MalformedRequestError,
+)
 from app.settings import Settings
 
 TIMEOUT_S = 5.0
+# Compressed content could inflate to a thousand times what was counted.
+PLAIN = {"Accept-Encoding": "identity"}
 
 
 class Fetch:
@@ -25,24 +34,26 @@ class Fetch:
         if self._client is not None:
             await self._client.aclose()
 
-    async def image(self, url: object) -> bytes:
-        """Return the bytes behind `url`.
+    async def image(self, url: object, body: Body, left_s: float) -> bytes:
+        """Return the bytes behind `url`; they count as held by the request with this `body`.
 
         Raises:
+            DeadlineExceededError: when they are not there within `left_s`, the request's own time.
             InvalidParameterError: when fetching is off or the host is not allowed.
             ImageUndecodableError: when nothing can be fetched there.
             BodyTooLargeError: when it is larger than an image may be.
+            OverloadedError: when the process holds as many bytes as it may.
 
         """
         self._check(url)
         if self._client is None:
-            self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
+            self._client = httpx.AsyncClient(timeout=TIMEOUT_S, headers=PLAIN, trust_env=False)
         try:
-            async with asyncio.timeout(TIMEOUT_S), self._client.stream("GET", str(url)) as response:
-                if response.status_code != httpx.codes.OK:
-                    raise ImageUndecodableError(f"The image's host answered {response.status_code}.")
-                return await self._read(response)
+            async with asyncio.timeout(min(TIMEOUT_S, left_s)), self._client.stream("GET", str(url)) as response:
+                return await self._read(response, body)
         except (httpx.HTTPError, TimeoutError) as error:
+            if isinstance(error, TimeoutError) and left_s < TIMEOUT_S:
+                raise DeadlineExceededError("The image did not arrive within the request's deadline.") from error
             raise ImageUndecodableError("The image could not be fetched.") from error
 
     def _check(self, url: object) -> None:
@@ -57,11 +68,16 @@ class Fetch:
         if parsed.host.lower() not in self._hosts:
             raise InvalidParameterError("Images may not be fetched from this host.")
 
-    async def _read(self, response: httpx.Response) -> bytes:
+    async def _read(self, response: httpx.Response, body: Body) -> bytes:
+        if response.status_code != httpx.codes.OK:
+            raise ImageUndecodableError(f"The image's host answered {response.status_code}.")
+        if response.headers.get("content-encoding", "identity").lower() != "identity":
+            raise ImageUndecodableError("The image's host sent it with a content encoding.")
         chunks, size = [], 0
-        async for chunk in response.aiter_bytes():
+        async for chunk in response.aiter_raw():
             size += len(chunk)
             if size > self._most:
                 raise BodyTooLargeError(f"An image may have {self._most} bytes at most.")
+            body.hold(len(chunk))
             chunks.append(chunk)
         return b"".join(chunks)

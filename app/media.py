@@ -29,6 +29,7 @@ from app.errors import (
 )
 from app.fetch import Fetch
 from app.settings import Settings
+from app.telemetry import timing
 
 Item = bytes | GatewayError
 JSON, MULTIPART, RAW = "application/json", "multipart/form-data", "application/octet-stream"
@@ -42,6 +43,11 @@ class _InMemoryParser(MultiPartParser):
     """Starlette's parser; parts stay in memory, since the bytes of a body are capped before."""
 
     spool_max_size = 1 << 40
+    complete = False
+
+    def on_end(self) -> None:
+        """Note that the last boundary has come; a form without it was cut on its way."""
+        self.complete = True
 
 
 class Media:
@@ -64,7 +70,10 @@ class Media:
         if kind == JSON:
             body.limit(_encoded_size(limit) + ENVELOPE_BYTES)
             fields = await self._json(body, ("image", "image_url"))
-            return await self._json_image(fields)
+            if "image_url" in fields:
+                left_s = timing.of(request).left_s()
+                return self._usable(await self._fetch.image(fields["image_url"], body, left_s))
+            return await self._text_image(fields["image"])
         if kind == RAW or kind.startswith("image/"):
             body.limit(limit)
             return self._usable(await body.bytes())
@@ -120,6 +129,8 @@ class Media:
             raise MalformedRequestError("The form's text cannot be read in the encoding that it names.") from error
         except KeyError as error:  # a multipart content type without a boundary
             raise MalformedRequestError("The form's content type names no boundary.") from error
+        if not parser.complete:
+            raise MalformedRequestError("The form is cut short: its last boundary is missing.")
         unknown = next((key for key, _ in form.multi_items() if key != name), None)
         if unknown is not None:
             raise MalformedRequestError(f"The form may hold parts named '{name}' only.")
@@ -144,11 +155,6 @@ class Media:
             raise MalformedRequestError(f"'{name}' must be a list.")
         self._check_count(values)
         return values
-
-    async def _json_image(self, fields: dict[str, Any]) -> bytes:
-        if "image_url" in fields:
-            return self._usable(await self._fetch.image(fields["image_url"]))
-        return await self._text_image(fields["image"])
 
     async def _text_image(self, value: object) -> bytes:
         return self._usable(decode_base64(value))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, NoDecode, SettingsConfigDict
 
 MEGABYTE = 1_000_000
+
+
+PREFIX = "GATEWAY_"
 
 
 class Settings(BaseSettings):
     """The gateway's settings. Sizes are bytes, times are seconds unless the name says otherwise."""
 
     model_config = SettingsConfigDict(
-        env_prefix="GATEWAY_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True
+        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, populate_by_name=True
     )
 
     host: str = "127.0.0.1"
@@ -32,7 +36,11 @@ class Settings(BaseSettings):
     max_batch_items: int = Field(default=64, ge=1)
     max_batch_bytes: int = Field(default=64 * MEGABYTE, ge=1)
     max_bytes_in_flight: int = Field(default=256 * MEGABYTE, ge=1, description="All bodies held at once, in a process.")
-    max_items_per_model: int = Field(default=128, ge=1, description="Items of one model under way at once.")
+    max_items_per_model: int = Field(
+        default=128,
+        ge=2,
+        description="Items of one model under way at once; one for batches and one for others at least.",
+    )
     image_url_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Hosts, separated by commas, from which `image_url` may be fetched; none: it is off."
     )
@@ -53,3 +61,13 @@ class Settings(BaseSettings):
     def triton_target(self) -> str:
         """The address that the gRPC channel connects to."""
         return self.triton_urls or f"127.0.0.1:{self.triton_grpc_port}"
+
+
+def unknown_variables() -> dict[str, str | None]:
+    """Return each GATEWAY_ variable of the environment or `.env` that no setting reads, and the one it is most like."""
+    known = [
+        (name if field.validation_alias else f"{PREFIX}{name}").upper() for name, field in Settings.model_fields.items()
+    ]
+    given = {**EnvSettingsSource(Settings).env_vars, **DotEnvSettingsSource(Settings).env_vars}
+    names = sorted(name.upper() for name in given if name.upper().startswith(PREFIX))
+    return {name: next(iter(get_close_matches(name, known, 1)), None) for name in names if name not in known}

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from modelctl import doctor, plan, render, serve, up
+from modelctl import add, doctor, plan, render, serve, up, verify
 from modelctl.errors import CommandError
 
 COMMANDS = {
     "serve": (serve, "start Triton on the model repository, and keep it serving"),
     "up": (up, "start Triton and the gateway together, in the foreground"),
+    "add": (add, "add a model from anywhere, checked and served"),
     "render": (render, "write the configurations of models from their model.yaml"),
+    "verify": (verify, "hold a served model's answers against an independent reference"),
     "plan": (plan, "build TensorRT plans, where TensorRT and a GPU are"),
     "doctor": (doctor, "check this machine, and say what to mend"),
 }

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -30,13 +31,14 @@ from modelctl.spec import (
     ImagePreprocess,
     ModelSpec,
     TensorModel,
+    TextClassification,
     TextPreprocess,
 )
 
 HEADER = f"# Written by `modelctl render` from {FILE}: change that and render again.\n"
 LABELS, TOKENIZER = "labels.txt", "tokenizer.json"
 # The first call of a step loads what it needs: warm-up makes it before anyone waits.
-WARMUP_FILE = "canary"
+CANARY_DATA, ONES_DATA = "canary", "ones"
 KINDS = {"auto": "KIND_AUTO", "cpu": "KIND_CPU", "gpu": "KIND_GPU"}
 
 Tensors = Mapping[str, tuple[str, list[int]]]  # name -> data type, dims without the batch
@@ -165,7 +167,7 @@ def preprocess(model: EnsembleSpec) -> Any:
         (name,) = flow.given
         warmup = config.model_warmup.add(name="canary", batch_size=1)
         warmup.inputs[name].CopyFrom(
-            pb.ModelWarmup.Input(data_type=pb.TYPE_STRING, dims=[1], input_data_file=WARMUP_FILE)
+            pb.ModelWarmup.Input(data_type=pb.TYPE_STRING, dims=[1], input_data_file=CANARY_DATA)
         )
     return config
 
@@ -185,10 +187,7 @@ def network(model: ModelSpec) -> Any:
         },
     )
     if not any(size < 0 for tensor in config.input for size in tensor.dims):
-        warmup = config.model_warmup.add(name="zeros", batch_size=1)
-        for tensor in config.input:
-            given = pb.ModelWarmup.Input(data_type=tensor.data_type, dims=tensor.dims, zero_data=True)
-            warmup.inputs[tensor.name].CopyFrom(given)
+        _warm_network(config, text=model.task == "text-classification")
     return config
 
 
@@ -208,11 +207,28 @@ def postprocess(model: EnsembleSpec) -> Any:
 
 
 def warmup_data(model: ModelSpec, folder: Path) -> dict[str, bytes]:
-    """Return the preprocess step's warm-up input as Triton reads it: one BYTES element, its length before it."""
-    if isinstance(model, TensorModel) or model.canary is None:
-        return {}
-    data = _canary_bytes(model, folder)
-    return {f"{model.name}_preprocess/warmup/{WARMUP_FILE}": struct.pack("<I", len(data)) + data}
+    """Return what warm-up sends, by path in the repository, each as Triton reads it (raw, or a length before bytes)."""
+    made = {}
+    if not isinstance(model, TensorModel) and model.canary is not None:
+        data = _canary_bytes(model, folder)
+        made[f"{model.name}_preprocess/warmup/{CANARY_DATA}"] = struct.pack("<I", len(data)) + data
+    for tensor in network(model).input:
+        if isinstance(model, TextClassification):
+            ones = np.ones(model.preprocess.max_length, np.int32 if tensor.data_type == pb.TYPE_INT32 else np.int64)
+            made[f"{model.network_name}/warmup/{ONES_DATA}"] = ones.tobytes()
+    return made
+
+
+def _warm_network(config: Any, *, text: bool) -> None:
+    """Let Triton run the network once: on zeros, or on tokens, since a text without any would make no sense."""
+    warmup = config.model_warmup.add(name=ONES_DATA if text else "zeros", batch_size=1)
+    for tensor in config.input:
+        given = pb.ModelWarmup.Input(data_type=tensor.data_type, dims=tensor.dims)
+        if text:
+            given.input_data_file = ONES_DATA
+        else:
+            given.zero_data = True
+        warmup.inputs[tensor.name].CopyFrom(given)
 
 
 def _model(model: ModelSpec, name: str, backend: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from modelctl import installation, plans, processes
 from modelctl.errors import CommandError
-from modelctl.server import check_port, port
+from modelctl.server import PORTS, check_port, port, port_text
 
 PACKAGES = {
     "numpy": "the steps",
@@ -24,7 +24,6 @@ PACKAGES = {
     "fastapi": "the gateway",
 }
 LEAST_SHARED_MEMORY = 256 << 20
-PORTS = {"GATEWAY_PORT": 8080, "TRITON_HTTP_PORT": 8000, "TRITON_GRPC_PORT": 8001, "TRITON_METRICS_PORT": 8002}
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def examine() -> list[Finding]:
         _raises("python", installation.check_python, "3.11 or 3.12"),
         _raises("libpython", lambda: str(installation.libpython()), "found"),
         _shared_memory(),
-        *(_port(variable, default) for variable, default in PORTS.items()),
+        *(_port(variable) for variable in PORTS),
         *(_package(name, use) for name, use in PACKAGES.items()),
         _raises("triton", lambda: str(installation.find().binary), "found"),
         *_gpu(),
@@ -84,8 +83,11 @@ def _shared_memory() -> Finding:
     return Finding("shared memory", "ok", f"{free >> 20} MiB free")
 
 
-def _port(variable: str, default: int) -> Finding:
-    number = port(os.environ.get(variable, str(default)))
+def _port(variable: str) -> Finding:
+    try:
+        number = port(port_text(variable), variable)
+    except CommandError as error:
+        return Finding("port", "fail", str(error))
     try:
         check_port("127.0.0.1", number, variable)
     except CommandError as error:

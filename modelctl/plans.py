@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes.util
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -45,7 +46,7 @@ def this_machine() -> Machine:
 
 def choose(repository: Path, models: Iterable[str], machine: Machine) -> Choice:
     """Return whether the plans of these models can be served on this machine."""
-    networks = [name for name in models if (repository / name / "configs" / f"{VARIANT}.pbtxt").exists()]
+    networks = [name for name in models if os.path.exists(repository / name / "configs" / f"{VARIANT}.pbtxt")]
     if not networks:
         return Choice(False, "no model has a TensorRT configuration")
     if not machine.compute_capability:
@@ -59,17 +60,19 @@ def choose(repository: Path, models: Iterable[str], machine: Machine) -> Choice:
 
 def _fault(version: Path, machine: Machine) -> str:
     """Return why one plan cannot be served; empty when it can."""
-    if not (version / "model.plan").exists():
+    if not os.path.exists(version / "model.plan"):
         return "its plan is missing, build it by modelctl plan"
     try:
-        built = json.loads((version / "model.plan.json").read_text())
-    except (OSError, ValueError):
+        built = dict(json.loads((version / "model.plan.json").read_text()))
+    except (OSError, ValueError, TypeError):
         return "its plan does not say what it was built from"
-    if not isinstance(built, dict):
-        return "its plan does not say what it was built from"
-    onnx = hashlib.sha256((version / "model.onnx").read_bytes()).hexdigest()
+    try:
+        with (version / "model.onnx").open("rb") as file:
+            onnx = hashlib.file_digest(file, "sha256")
+    except OSError as error:
+        return f"its model.onnx cannot be read ({error.strerror})"
     expected = {
-        "onnx_sha256": onnx,
+        "onnx_sha256": onnx.hexdigest(),
         "compute_capability": machine.compute_capability,
         "tensorrt_version": machine.tensorrt_version,
     }

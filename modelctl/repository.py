@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,10 @@ class Repository:
         if not folder.is_dir():
             raise CommandError(f"There is no model repository at {folder}: give its folder by --models.")
         self.folder = folder
-        self.models = {path.name: _model(path) for path in sorted(folder.iterdir()) if is_model(path)}
+        try:
+            self.models = {path.name: _model(path) for path in sorted(folder.iterdir()) if is_model(path)}
+        except OSError as error:
+            raise CommandError(f"The model repository {folder} cannot be read: {error.strerror}.") from error
 
     def wanted(self, names: list[str]) -> list[Model]:
         """Return the models to load: those named, or all. The steps of ensembles come with them.
@@ -45,21 +49,18 @@ class Repository:
         steps = {step for model in chosen for step in model.steps}
         return [model for model in chosen if model.name not in steps]
 
-    def ensembles_of(self, step: str) -> list[Model]:
-        """Return the ensembles that a model is a step of."""
-        return [model for model in self.models.values() if step in model.steps]
-
 
 def is_model(folder: Path) -> bool:
     """Tell whether a folder of the repository is a model."""
-    return (folder / "config.pbtxt").exists()
+    # Path.is_file raises for a folder that may not be read; Triton 24.10 crashes when this is a folder.
+    return os.path.isfile(folder / "config.pbtxt")
 
 
 def read_config(path: Path) -> Any:
-    """Return the ModelConfig of a `config.pbtxt`; an empty one when it cannot be parsed."""
+    """Return the ModelConfig of a `config.pbtxt`; an empty one when it cannot be read."""
     try:
         return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-    except (text_format.ParseError, UnicodeDecodeError):
+    except (OSError, text_format.ParseError, UnicodeDecodeError):
         return model_config_pb2.ModelConfig()
 
 

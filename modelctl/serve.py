@@ -1,15 +1,13 @@
-"""`modelctl serve`: chooses ONNX or plans, then supervises Triton until SIGTERM or SIGINT."""
+"""`modelctl serve`: supervises Triton until it is told to stop."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import signal
+from functools import partial
 from pathlib import Path
 
-from modelctl import installation, plans
-from modelctl.repository import Repository
-from modelctl.server import Launch, Ports, port, say
+from modelctl import installation
+from modelctl.server import PORTS, Launch, Ports, on_stop, port, port_text
 from modelctl.supervisor import Supervisor
 
 
@@ -20,34 +18,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", type=Path, default=Path(".triton"), help="folder for logs and what is put together")
     parser.add_argument("--model", nargs="+", default=[], metavar="NAME", help="load these models only")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    for name, default in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
+    for name in ("http", "grpc", "metrics"):
         variable = f"TRITON_{name.upper()}_PORT"
-        text = f"default: {variable}, else {default}"
-        parser.add_argument(f"--{name}-port", type=port, default=os.environ.get(variable, str(default)), help=text)
+        text = f"default: {variable}, else {PORTS[variable]}"
+        kind = partial(port, variable=variable)
+        parser.add_argument(f"--{name}-port", type=kind, default=port_text(variable), help=text)
     parser.add_argument("extra", nargs="*", help="after --: more options for tritonserver")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
-    found = installation.find()
-    repository = Repository(arguments.models)
-    wanted = repository.wanted(arguments.model)
-    names = [name for model in wanted for name in (model.name, *model.steps)]
-    choice = plans.choose(arguments.models, names, plans.this_machine())
-    say(f"Networks run as {'TensorRT plans' if choice.plans else 'ONNX'}: {choice.reason}.")
     launch = Launch(
-        installation=found,
+        installation=installation.find(),
         models=arguments.models,
         backends=arguments.backends,
         state=arguments.state,
         host=arguments.host,
         ports=Ports(arguments.http_port, arguments.grpc_port, arguments.metrics_port),
-        load=tuple(model.name for model in wanted),
-        variant=plans.VARIANT if choice.plans else None,
         extra=tuple(arguments.extra),
     )
-    supervisor = Supervisor(launch, repository, wanted)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: supervisor.stop())
+    supervisor = Supervisor(launch, arguments.model)
+    on_stop(supervisor.stop)
     supervisor.run()
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import logging.handlers
@@ -12,14 +13,18 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from modelctl import processes
 from modelctl.errors import CommandError
 from modelctl.installation import Installation
 
-STOP_S = 6
+STOP_S = 5
+PORTS = {"GATEWAY_PORT": 8080, "TRITON_HTTP_PORT": 8000, "TRITON_GRPC_PORT": 8001, "TRITON_METRICS_PORT": 8002}
 LOG_BYTES = 20_000_000
 # A machine without a GPU is normal here; Triton calls it errors.
 HARMLESS = ("CUDA", "Cuda", "NVML", "DCGM", "unable to create stream", "pinned")
@@ -45,7 +50,12 @@ class Ports:
             check_port(host, number, variable)
 
 
-def port(text: str) -> int:
+def port_text(variable: str) -> str:
+    """Return what the environment says of a port, else its default."""
+    return os.environ.get(variable) or str(PORTS[variable])
+
+
+def port(text: str, variable: str) -> int:
     """Read a port.
 
     Raises:
@@ -53,7 +63,7 @@ def port(text: str) -> int:
 
     """
     if not text.isdecimal() or not 0 < int(text) < 65_536:
-        raise CommandError(f"'{text}' is no port: give a number from 1 to 65535.")
+        raise CommandError(f"'{text}' is no port for {variable}: give a number from 1 to 65535.")
     return int(text)
 
 
@@ -71,7 +81,7 @@ def check_port(host: str, port: int, variable: str) -> None:
 
 @dataclass(frozen=True)
 class Launch:
-    """Everything that decides how Triton is started."""
+    """Everything that decides how Triton is started; `load` and `variant` are decided anew at each start."""
 
     installation: Installation
     models: Path
@@ -79,9 +89,9 @@ class Launch:
     state: Path
     host: str
     ports: Ports
-    load: tuple[str, ...]
-    variant: str | None
     extra: tuple[str, ...]
+    load: tuple[str, ...] = ()
+    variant: str | None = None
 
     def command(self, backend_directory: Path) -> list[str]:
         """Return the command line."""
@@ -170,7 +180,10 @@ class Server:
 
     def _write_record(self) -> None:
         record = {"group": self.group, "start": processes.start_time(self.group), "regions": sorted(self._regions)}
-        self._record.write_text(json.dumps(record))
+        # Renamed into place, since whoever writes may be killed meanwhile.
+        new = self._record.with_suffix(".new")
+        new.write_text(json.dumps(record))
+        new.replace(self._record)
 
     def _copy_log(self, path: Path) -> None:
         """Copy the server's output to the log file, and what an operator must see to the console."""
@@ -186,22 +199,52 @@ class Server:
         handler.close()
 
 
-def clear_leftovers(state: Path) -> None:
+def take_state(state: Path) -> IO[str]:
+    """Make a state folder one's own for as long as the returned file is open, and clear what its last owner left.
+
+    Raises:
+        CommandError: when another supervisor has it, or when it cannot be written.
+
+    """
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        lock = (state / "serve.lock").open("w")
+    except OSError as error:
+        raise CommandError(f"{state} cannot be written ({error.strerror}): give another folder by --state.") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise CommandError(
+            f"Another modelctl serve uses {state}: stop it, or give another folder by --state."
+        ) from error
+    _clear_leftovers(state)
+    return lock
+
+
+def _clear_leftovers(state: Path) -> None:
     """Kill and sweep what a supervisor that was itself killed has left behind."""
     try:
         record = json.loads((state / "server.json").read_text())
     except (OSError, ValueError):
         return
     group = int(record["group"])
-    # Stubs outlive their server; a group whose leader has another start time is somebody else's.
-    if processes.start_time(group) in ("", record["start"]):
-        for stub in processes.stubs(group):
-            if stub.region in record["regions"]:
-                processes.kill_group(group)
+    # The group is ours when its leader is, or, as stubs outlive their server, when a stub with our memory is in it.
+    ours = processes.start_time(group) == record["start"]
+    if ours or any(stub.region in record["regions"] for stub in processes.stubs(group)):
+        processes.kill_group(group)
     processes.sweep(record["regions"])
     (state / "server.json").unlink()
 
 
 def say(line: str) -> None:
     """Print one line of progress."""
-    print(line, file=sys.stderr, flush=True)
+    with suppress(OSError):  # the terminal has been closed
+        print(line, file=sys.stderr, flush=True)
+
+
+def on_stop(function: Callable[[], None]) -> None:
+    """Call a function when this process is told to stop: by Ctrl-C, by SIGTERM, or by closing its terminal."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
+            signal.signal(number, lambda *_: function())

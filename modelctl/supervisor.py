@@ -1,16 +1,16 @@
 """Keeps Triton serving: starts it, loads its models, and repairs what dies.
 
-    start, loading the models -> watch --stub died--> load its model again
-      ^                        |
-      +------ back-off <-------+ server died: its group is killed, its shared memory swept
+    read the repository, start -> watch --stub died--> load its model again
+      ^                             |
+      +--------- back-off <---------+ server died or hangs: its group is killed, its shared memory swept
 
 Triton 24.10 neither restarts a dead Python step nor calls its model unready, so the stubs' processes are watched: a
-model that is READY must have as many living stubs as instances.
+model that is READY must have as many living stubs as instances. Models may come and go while Triton runs, so Triton is
+asked what it serves, and the repository is read at each start.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import signal
@@ -18,31 +18,39 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import IO
+from dataclasses import replace
 
+from modelctl import plans
 from modelctl.errors import CommandError
 from modelctl.repository import Model, Repository
-from modelctl.server import Launch, Server, clear_leftovers, say
+from modelctl.server import Launch, Server, say, take_state
 from modelctl.triton import READY, UNAVAILABLE, State, Triton, TritonError
 
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S, HEALTHY_S = 1.0, 30.0, 5.0
 WATCH_S = 0.5
+# Each takes the second that a call may last, and the pause between two looks: 10 s in all.
+SILENT_LOOKS = 7
 START_S, UNLOAD_S = 120, 6
 PATHS = re.compile(r"(?:/[^\s:,'\"]+)+/")
 
 
 class Supervisor:
-    """Runs one Triton until it is told to stop."""
+    """Runs one Triton until it is told to stop.
 
-    def __init__(self, launch: Launch, repository: Repository, wanted: list[Model]) -> None:
+    Args:
+        launch: how it is started.
+        names: the models to load; none for all that the repository holds.
+
+    """
+
+    def __init__(self, launch: Launch, names: list[str]) -> None:
         self._launch = launch
-        self._repository = repository
-        self._wanted = wanted
+        self._names = names
+        self._wanted: list[Model] = []
         self._stopping = threading.Event()
-        # Stubs per model when it was last seen whole, and how often in a row one was missing since.
+        # Stubs per model when last seen whole (none, where Python does not run it), and what lacked one just now.
         self._whole: dict[str, int] = {}
-        self._missing: Counter[str] = Counter()
-        self._lock: IO[str] | None = None
+        self._lacking: set[str] = set()
 
     def stop(self) -> None:
         """End `run`; safe in a signal handler."""
@@ -55,51 +63,58 @@ class Supervisor:
             CommandError: when the first start fails. Later ones are tried for ever.
 
         """
-        self._launch.state.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
-        clear_leftovers(self._launch.state)
-        backoff, first = FIRST_BACKOFF_S, True
-        while not self._stopping.is_set():
-            if first:
-                self._launch.ports.check(self._launch.host)
-            begun = time.monotonic()
-            self._whole.clear()
-            server = Server(self._launch)
-            try:
-                healthy_since = self._serve(server, first=first)
-            finally:
-                server.stop()
-            if self._stopping.is_set():
-                return
-            first = False
-            backoff = FIRST_BACKOFF_S if healthy_since and time.monotonic() - healthy_since > HEALTHY_S else backoff
-            say(f"Triton ended after {time.monotonic() - begun:.0f} s; it is started again in {backoff:.0f} s.")
-            self._stopping.wait(backoff)
-            backoff = min(backoff * 2, LONGEST_BACKOFF_S)
+        with take_state(self._launch.state):
+            backoff, first = FIRST_BACKOFF_S, True
+            while not self._stopping.is_set():
+                begun = time.monotonic()
+                healthy_for = self._run_server(first=first)
+                if self._stopping.is_set():
+                    return
+                first = False
+                backoff = FIRST_BACKOFF_S if healthy_for > HEALTHY_S else backoff
+                say(f"Triton ended after {time.monotonic() - begun:.0f} s; it is started again in {backoff:.0f} s.")
+                self._stopping.wait(backoff)
+                backoff = min(backoff * 2, LONGEST_BACKOFF_S)
 
-    def _take_lock(self) -> None:
-        self._lock = (self._launch.state / "serve.lock").open("w")
+    def _run_server(self, *, first: bool) -> float:
+        """Start Triton, watch it until it ends, and clear up; return for how many seconds it was healthy."""
+        launch = self._prepare(first=first)
+        if first:
+            launch.ports.check(launch.host)
+        self._whole.clear()
+        self._lacking.clear()
+        server = Server(launch)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise CommandError(
-                f"Another modelctl serve uses {self._launch.state}: stop it, or give another folder by --state."
-            ) from error
+            return self._serve(server, first=first)
+        finally:
+            server.stop()
 
-    def _serve(self, server: Server, *, first: bool) -> float | None:
-        """Wait for the models and watch until the server ends; return since when it was healthy."""
-        triton = Triton(f"127.0.0.1:{self._launch.ports.grpc}")
+    def _prepare(self, *, first: bool) -> Launch:
+        """Decide which models to load, and whether as ONNX or as plans."""
+        try:
+            self._wanted = Repository(self._launch.models).wanted(self._names)
+        except CommandError:
+            if first:
+                raise
+            # What was wanted before is tried again; what of it fails is reported when Triton has tried.
+        names = [name for model in self._wanted for name in (model.name, *model.steps)]
+        choice = plans.choose(self._launch.models, names, plans.this_machine())
+        say(f"Networks run as {'TensorRT plans' if choice.plans else 'ONNX'}: {choice.reason}.")
+        load = tuple(model.name for model in self._wanted)
+        return replace(self._launch, load=load, variant=plans.VARIANT if choice.plans else None)
+
+    def _serve(self, server: Server, *, first: bool) -> float:
+        """Wait for the models and watch until the server ends; return for how many seconds it was healthy."""
+        triton = Triton(f"127.0.0.1:{self._launch.ports.grpc}", self._stopping)
         try:
             if not self._wait_until_live(server, triton, first=first):
-                return None
+                return 0
             self._report_failures(triton.states(), first=first)
             healthy_since = time.monotonic()
-            while not self._stopping.is_set() and server.is_alive():
-                self._watch(server, triton)
-                self._stopping.wait(WATCH_S)
-            return healthy_since
+            self._watch(server, triton)
+            return time.monotonic() - healthy_since
         except TritonError:
-            return None  # the server died between two calls: it is started again
+            return 0  # the server died between two calls: it is started again
         finally:
             triton.close()
 
@@ -129,68 +144,86 @@ class Supervisor:
                 self._report(model, states, first=first)
 
     def _report(self, model: Model, states: dict[str, State], *, first: bool) -> None:
-        """Say why a model did not load; a default model's failure ends the start."""
-        parts = [states[name] for name in (*model.steps, model.name) if name in states]
-        own = states.get(model.name, State(model.name, "", ""))
-        fault = next((part for part in parts if part.state == UNAVAILABLE and part.reason), own)
-        absent = [name for name in model.steps if name not in self._repository.models]
-        reason = f"its step {absent[0]} is missing" if absent else _readable(fault.reason)
-        sentence = f"Model {model.name} did not load: {fault.name}: {' '.join(reason.split())[:500]}"
+        """Say why a model did not load; a default model's failure ends the first start."""
+        parts = [
+            states.get(name, State(name, UNAVAILABLE, "its folder is missing")) for name in (*model.steps, model.name)
+        ]
+        fault = next((part for part in parts if part.state == UNAVAILABLE and part.reason), State(model.name))
+        reason = " ".join(_readable(fault.reason).split())[:500]
+        sentence = f"Model {model.name} did not load: {fault.name}: {reason}"
         if model.default and first:
             raise CommandError(f"{sentence} Mend it, or start without it by --model NAME...")
         say(f"Warning: {sentence}")
 
     def _watch(self, server: Server, triton: Triton) -> None:
+        """Look after the models until the server ends; kill it when it lives but does not answer."""
+        silent = 0
+        while not self._stopping.is_set() and server.is_alive():
+            silent = 0 if triton.is_live() else silent + 1
+            if silent == SILENT_LOOKS:
+                say("Triton has not answered for 10 s; it is killed.")
+                server.clear()
+                return
+            if not silent:
+                self._mend(server, triton)
+            self._stopping.wait(WATCH_S)
+
+    def _mend(self, server: Server, triton: Triton) -> None:
         """Find READY models with fewer living stubs than instances, and load them again."""
         counts = Counter(stub.model for stub in server.stubs())
         try:
-            # Only where the number of stubs differs from when the model was last whole is Triton asked.
-            changed = {name for name in counts.keys() | self._whole.keys() if counts[name] != self._whole.get(name)}
-            dead = [name for name in sorted(changed) if self._lacks_stub(triton, name, counts[name])]
+            lacking = {state.name for state in triton.states().values() if self._lacks_stub(triton, state, counts)}
         except TritonError:
-            return  # the server is going; the next look tells
-        for name in dead:
+            return  # the server is going, or a model is; the next look tells
+        # Seen twice, since a model that has just become READY may be looked at between two of its stubs.
+        dead = lacking & self._lacking
+        self._lacking = lacking - dead
+        for name in sorted(dead):
             self._repair(server, triton, name)
 
-    def _lacks_stub(self, triton: Triton, name: str, count: int) -> bool:
-        state = triton.states().get(name)
-        if state is None or state.state != READY:
-            self._whole.pop(name, None)  # unloaded, or being loaded: no death
-            self._missing.pop(name, None)
+    def _lacks_stub(self, triton: Triton, state: State, counts: Counter[str]) -> bool:
+        """Tell whether a model is READY and not whole; Triton is asked only where the number of stubs has changed."""
+        if state.state != READY:
+            self._whole.pop(state.name, None)  # unloaded, or being loaded: no death
             return False
-        if count >= triton.instances(name):
-            self._whole[name] = count
-            self._missing.pop(name, None)
+        count = counts[state.name]
+        if count == self._whole.get(state.name):
             return False
-        # Seen twice, since a model that has just become READY may be looked at between two of its stubs.
-        self._missing[name] += 1
-        return self._missing[name] >= 2
+        if count < triton.stubs(state.name) * state.versions:
+            return True
+        self._whole[state.name] = count
+        return False
 
     def _repair(self, server: Server, triton: Triton, name: str) -> None:
         say(f"A process of {name} has died; it is loaded again.")
-        self._missing.pop(name, None)
         try:
+            ensembles = triton.ensembles_of(name)
             triton.unload(name)
-            # Living twins of the dead stub would keep the model from being unloaded, and outlive it.
-            for stub in server.stubs():
-                if stub.model == name:
-                    with suppress(ProcessLookupError):
-                        os.kill(stub.pid, signal.SIGKILL)
+            self._kill_stubs(server, name)
             deadline = time.monotonic() + UNLOAD_S
-            while triton.states()[name].state not in ("", UNAVAILABLE) and time.monotonic() < deadline:
+            while triton.state(name) not in ("", UNAVAILABLE) and time.monotonic() < deadline:
                 time.sleep(0.05)
             triton.load(name)
-            for ensemble in self._repository.ensembles_of(name):
-                if triton.states()[ensemble.name].state != READY and self._is_wanted(ensemble):
-                    triton.load(ensemble.name)
+            # What lives right after a load is whole, so that no miscount can make this go round in a circle.
+            self._whole[name] = sum(stub.model == name for stub in server.stubs())
+            for ensemble in ensembles:
+                if triton.state(ensemble) != READY:
+                    triton.load(ensemble)
             say(f"{name} serves again.")
         except TritonError as error:
+            if self._stopping.is_set():
+                return
             say(f"{name} could not be loaded again ({PATHS.sub('', str(error))[:200]}); Triton is restarted.")
             server.stop()
         server.sweep()
 
-    def _is_wanted(self, ensemble: Model) -> bool:
-        return ensemble in self._wanted
+    @staticmethod
+    def _kill_stubs(server: Server, name: str) -> None:
+        """Kill the living twins of a dead stub: they would keep the model from being unloaded, and outlive it."""
+        for stub in server.stubs():
+            if stub.model == name:
+                with suppress(ProcessLookupError):
+                    os.kill(stub.pid, signal.SIGKILL)
 
 
 def _readable(reason: str) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 
 from modelctl import processes, serve
 from modelctl.errors import CommandError
-from modelctl.server import check_port, port, say
+from modelctl.server import check_port, on_stop, port, port_text, say, take_state
 
 READY_S = 120
 # What the gateway's readyz says when there is nothing that it could ask.
@@ -61,13 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
-    number = port(os.environ.get("GATEWAY_PORT", "8080"))
+    number = port(port_text("GATEWAY_PORT"), "GATEWAY_PORT")
     if number in (arguments.http_port, arguments.grpc_port, arguments.metrics_port):
         raise CommandError(f"GATEWAY_PORT is {number}, as one of Triton's ports is: give it another.")
     check_port("127.0.0.1", number, "GATEWAY_PORT")
-    stack = Stack(number, arguments.grpc_port)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stack.stopping.set())
+    stack = Stack(number, arguments.grpc_port, arguments.state)
+    on_stop(stack.ask_to_stop)
     try:
         return stack.run(sys.argv[2:])
     finally:
@@ -77,10 +76,11 @@ def run(arguments: argparse.Namespace) -> int:
 class Stack:
     """The two processes."""
 
-    def __init__(self, port: int, grpc_port: int) -> None:
+    def __init__(self, port: int, grpc_port: int, state: Path) -> None:
         self.stopping = threading.Event()
         self._port = port
         self._grpc_port = grpc_port
+        self._state = state
         self._triton: subprocess.Popen[bytes] | None = None
         self._gateway: subprocess.Popen[bytes] | None = None
         self._backoff = FIRST_BACKOFF_S
@@ -97,18 +97,26 @@ class Stack:
             self._revive_gateway()
         return 0
 
+    def ask_to_stop(self) -> None:
+        """End `run`, even while it waits for an answer of the gateway; safe in a signal handler."""
+        self.stopping.set()
+        if self._gateway is not None:
+            self._gateway.terminate()
+
     def stop(self) -> None:
-        """Stop the gateway, which finishes what it runs, then Triton."""
+        """Stop the gateway, which finishes what it runs, then Triton; clear what a killed supervisor leaves."""
         for process, seconds in ((self._gateway, GATEWAY_STOP_S), (self._triton, TRITON_STOP_S)):
             if process is None:
                 continue
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
+            process.terminate()
             try:
                 process.wait(seconds)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        if self._triton is not None and self._triton.returncode == -signal.SIGKILL:
+            with suppress(CommandError):  # another's by now
+                take_state(self._state).close()
 
     def _start(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "TRITON_GRPC_PORT": str(self._grpc_port)}
@@ -127,7 +135,8 @@ class Stack:
         if self._gateway.poll() is None:
             return
         say(f"The gateway ended; it is started again in {self._backoff:.0f} s.")
-        self.stopping.wait(self._backoff)
+        if self.stopping.wait(self._backoff):
+            return
         self._backoff = min(self._backoff * 2, LONGEST_BACKOFF_S)
         self._gateway = self._start("app")
 
@@ -137,8 +146,9 @@ class Stack:
         while not self.stopping.wait(0.1):
             for process in (self._triton, self._gateway):
                 if process is not None and process.poll() is not None:
-                    raise_if_gateway(process is self._gateway)
-                    return False
+                    if process is self._gateway:
+                        raise CommandError("The gateway ended while starting: its last lines above say why.")
+                    return False  # Triton's supervisor has said its own sentence
             status, answer = self._ask("GET", "/readyz")
             if status == http.client.OK:
                 say(f"Canaries: {len(answer['models'])} of {len(answer['models'])} answer as expected")
@@ -191,9 +201,3 @@ class Stack:
         answer.pop("request_id", None)
         text = json.dumps(answer)
         return text if len(text) <= 300 else f"{text[:300]}..."
-
-
-def raise_if_gateway(ended: bool) -> None:
-    """Raise CommandError when it was the gateway that ended; Triton's supervisor has said its own sentence."""
-    if ended:
-        raise CommandError("The gateway ended while starting: its last lines above say why.")

@@ -135,7 +135,7 @@ def detect(tensors: Tensors, head: Head, wish: Wish, geometry: Floats, image_siz
         RefusalError: `backend_error`, when the head is not finite or names a class without a label.
 
     """
-    found = head.decode(tensors, wish.score_threshold)
+    found = head.decode(tensors, wish.score_threshold, np.rint(image_size * geometry[:2]).tolist())
     if found.class_ids.size and not 0 <= found.class_ids.min() <= found.class_ids.max() < classes:
         raise RefusalError("backend_error", "the network names a class that has no label")
     if wish.classes is not None:

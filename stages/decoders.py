@@ -54,7 +54,7 @@ class Head:
     Attributes:
         decoder: the family, one of `DECODERS`.
         inputs: the head's tensors, in the config's order.
-        width: of the network's input, in pixels (parameter `width`).
+        width: of the network's input, in pixels (parameter `width`); 0 when every picture has its own.
         height: of the network's input, in pixels (parameter `height`).
         activation: what makes probabilities of the head's scores (parameter `activation`; `none` when
             the network holds it already, the default except for detr, where it is `softmax`).
@@ -87,13 +87,15 @@ class Head:
         head = cls(
             decoder=decoder,
             inputs=inputs,
-            width=config.integer("width", 1, 65536),
-            height=config.integer("height", 1, 65536),
+            width=config.integer("width", 0, 65536, 0),
+            height=config.integer("height", 0, 65536, 0),
             activation=config.choice("activation", ACTIVATIONS, "softmax" if detr else "none"),
             normalized=config.choice("box_unit", UNITS, "normalized" if detr else "pixels") == "normalized",
             encoded=config.choice("encoded", ("true", "false"), "false") == "true",
             strides=_strides(config.text("strides", "8,16,32")),
         )
+        if not (head.width and head.height) and (not head.normalized or head.width or head.height):
+            raise ConfigError("width and height are needed, except by boxes in 0..1 of pictures of any size.")
         if not detr and head.activation == "softmax":
             raise ConfigError("activation softmax is for the decoder 'detr' only.")
         if decoder != "yolox" and head.encoded:
@@ -115,12 +117,13 @@ class Head:
         """Whether candidates of one object overlap, so that NMS is needed."""
         return self.decoder not in ("detr", "end_to_end")
 
-    def decode(self, tensors: Tensors, score_threshold: float) -> Candidates:
+    def decode(self, tensors: Tensors, score_threshold: float, size: Sequence[float] = ()) -> Candidates:
         """Return the candidates of one item that score at least `score_threshold`, in the head's order.
 
         Args:
             tensors: the head's tensors by name, without the batch.
             score_threshold: 0 to 1.
+            size: of the network's input in pixels, width and height, where the head does not fix it.
 
         Raises:
             RefusalError: `backend_error`, when the network gave something that is not finite, or no probability.
@@ -132,7 +135,7 @@ class Head:
             found = DECODERS[self.decoder](tensors, self, score_threshold)
             boxes = found.boxes
             if self.normalized:
-                boxes = boxes * np.array([self.width, self.height] * 2, np.float32)
+                boxes = boxes * np.tile(np.array(size if self.width == 0 else (self.width, self.height), np.float32), 2)
         require_finite(boxes)
         return found._replace(boxes=boxes)
 

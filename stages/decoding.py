@@ -38,6 +38,9 @@ _UPRIGHT: Final = {
 _LAYOUTS: Final = {"RGB": ("RGB", "RGB", 3), "BGR": ("RGB", "BGR", 3), "RGBA": ("RGBA", "RGBA", 4), "L": ("L", "L", 1)}
 _RAW_OPTIONS: Final = ("pixel_format", "width", "height")
 
+# TIFFs of which nobody can say which value is white; Pillow's "I" is grey of 32 bits, or of 16 bits with a sign.
+_NO_RANGE: Final = {"F": "floating-point pixels", "I": "signed or 32-bit pixels"}
+
 logger = logging.getLogger(__name__)
 
 
@@ -163,10 +166,10 @@ def _turn(image: Image.Image) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode == "I" or image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16"):
         return _grey16(image).convert("RGB")
-    if image.mode == "F":
-        raise RefusalError("image_undecodable", "Images of floating-point pixels have no defined brightness range.")
+    if image.mode in _NO_RANGE:
+        raise RefusalError("image_undecodable", f"Images of {_NO_RANGE[image.mode]} have no defined brightness range.")
     if not image.has_transparency_data:
         return image.convert("RGB")
     pixels = image.convert("RGBA")
@@ -178,12 +181,6 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _grey16(image: Image.Image) -> Image.Image:
     """Scale grey of 16 bits to 8: round(value / 257), so that 0 stays 0 and 65535 becomes 255."""
     values = np.asarray(image)
-    if values.dtype != np.uint16:
-        if values.max() > 0xFFFF or values.min() < 0:
-            raise RefusalError(
-                "image_undecodable", "Grey images of more than 16 bits have no defined brightness range."
-            )
-        values = values.astype(np.uint16)
     high, low = (values >> 8).astype(np.int16), (values & 0xFF).astype(np.int16)
     over = low - high  # value = 257 * high + over
     grey = (high + (over > 128) - (over < -128)).astype(np.uint8)

@@ -6,7 +6,7 @@ results of one request into a response. A refused item fails its own request and
 
     requests --read--> items --compute--> results | refusals --answer / refuse--> responses
 
-Neither Triton nor its Python API is named here; a backend passes its own functions in.
+Triton's Python API is not imported here: a backend passes its own functions in.
 """
 
 from __future__ import annotations
@@ -43,7 +43,25 @@ class RefusalError(Exception):
 
     def message(self, step: str) -> str:
         """Return the text that crosses Triton: `<code>@<step>: <sentence>`."""
-        return f"{self.code}@{step}: {self.sentence}"
+        # Triton would cut the text at a NUL, and the gateway reads one line.
+        sentence = "".join(character if character.isprintable() else "\ufffd" for character in self.sentence)
+        return f"{self.code}@{step}: {sentence}"
+
+
+def refuser(triton: Any, step: str) -> Callable[[RefusalError], Any]:
+    """Return the function by which `step` answers a refusal.
+
+    Args:
+        triton: Triton's Python API; handed in, because only the step's own process has it.
+        step: the step's name in messages.
+
+    """
+
+    def refuse(refusal: RefusalError) -> Any:
+        error = triton.TritonError(refusal.message(step), triton.TritonError.INVALID_ARG)
+        return triton.InferenceResponse(error=error)
+
+    return refuse
 
 
 def serve(

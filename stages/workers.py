@@ -22,7 +22,9 @@ from contextlib import contextmanager
 from typing import Final
 
 PATIENCE_S: Final = 0.05
-THREADS: Final = 32
+# A large picture holds its thread while it waits at its gate, so there must be more threads than requests: the gateway
+# lets 128 items of a model be under way. A thread that waits costs some kilobytes.
+THREADS: Final = 256
 # Beyond any phone's usual photo (12 megapixels): such pictures take turns on half of the cores.
 LARGE_PIXELS: Final = 16_000_000
 

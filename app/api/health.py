@@ -61,7 +61,6 @@ def router(parts: Parts) -> APIRouter:
             response_model=Ready,
             response_model_exclude_none=True,
             responses=NOT_READY,
-            include_in_schema=path == "/readyz",
         )
 
     @routes.get("/metrics", summary="Metrics for Prometheus", response_class=Response)

@@ -10,13 +10,13 @@ import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, create_model
+from starlette.datastructures import QueryParams
 
 from app import errors, problems
+from app.api import described
 from app.body import Body
 from app.media import Item
 from app.parts import Parts
-from app.problems import Problem
 from app.tasks import TASKS
 from app.tasks.base import Options, Task
 from app.telemetry import timing
@@ -51,15 +51,6 @@ INPUT_ERRORS: dict[str, tuple[type[errors.GatewayError], ...]] = {
 }
 
 
-class FailedItem(BaseModel):
-    """An item of a batch that got no result."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    index: int
-    error: Problem
-
-
 def router(parts: Parts) -> APIRouter:
     """Return the routes of all tasks."""
     routes = APIRouter(prefix="/v1", tags=["tasks"])
@@ -92,8 +83,8 @@ def _add(routes: APIRouter, parts: Parts, task: Task) -> None:
         name=task.route,
         summary=task.summary,
         response_model=task.result,
-        responses={200: _example(task.example), **problems.responses(*possible)},
-        openapi_extra={"requestBody": _request_body(task, many=False)},
+        responses={200: described.success(task.example), **problems.responses(*possible)},
+        openapi_extra=described.request(task, many=False),
     )
     routes.add_api_route(
         f"/{task.route}/batch",
@@ -101,9 +92,12 @@ def _add(routes: APIRouter, parts: Parts, task: Task) -> None:
         methods=["POST"],
         name=f"{task.route}_batch",
         summary=f"{task.summary}, many at a time",
-        response_model=batch_model(task),
-        responses={200: _example(batch_example(task)), **problems.responses(*possible, errors.BatchTooLargeError)},
-        openapi_extra={"requestBody": _request_body(task, many=True)},
+        response_model=described.batch_model(task),
+        responses={
+            200: described.success(described.batch_example(task)),
+            **problems.responses(*possible, errors.BatchTooLargeError),
+        },
+        openapi_extra=described.request(task, many=True),
     )
 
 
@@ -113,7 +107,7 @@ async def _single(parts: Parts, task: Task, request: Request, options: Options) 
         with context.span("read"):
             read = parts.media.image if task.input == "image" else parts.media.text
             item = await read(request, body)
-        with context.span("triton"):
+        with context.span("triton"), await parts.admission.enter(model.name):
             answer = await _infer(parts, model, options, item, context)
     with context.span("encode"):
         return _json(_fields(model, answer, context))
@@ -127,9 +121,12 @@ async def _batch(parts: Parts, task: Task, request: Request, options: Options) -
             items = await read(request, body)
         with context.span("triton"):
             answers = await _infer_all(parts, model, options, items, context)
+        # What one item waited is no time of Triton's, though others were there meanwhile.
+        context.spans["triton"] -= context.spans["wait"]
     with context.span("encode"):
         results = [_result(model, answer, context) for answer in answers]
-        _raise_if_all_failed_alike(results)
+        if (error := _shared_failure(results)) is not None:
+            raise error
         rows = [_row(parts, index, result, context) for index, result in enumerate(results)]
         return _json({"results": rows, "failed": sum("error" in row for row in rows)})
 
@@ -139,6 +136,7 @@ def _begin(parts: Parts, task: Task, request: Request, options: Options) -> tupl
     context.spans = dict.fromkeys(("read", "wait", "triton", "encode"), 0.0)
     context.set_deadline(request.headers.get("x-request-timeout-ms"), parts.settings)
     _check_accept(request.headers.get("accept", "*/*"))
+    _check_repeated(request.query_params, options)
     model = parts.catalog.find(task, options.model, options.version)
     context.model = model.name
     return context, model
@@ -157,18 +155,24 @@ def _check_accept(accept: str) -> None:
     raise errors.NotAcceptableError("This route answers application/json.")
 
 
+def _check_repeated(query: QueryParams, options: Options) -> None:
+    """Refuse an option that is given twice and can have one value: taking the last would hide a mistake."""
+    for name in query:
+        if len(query.getlist(name)) > 1 and not isinstance(getattr(options, name), list):
+            raise errors.InvalidParameterError(f"{name} must be given once.")
+
+
 async def _infer(parts: Parts, model: ServedModel, options: Options, item: bytes, context: Context) -> Answer:
-    with parts.admission.enter(model.name):
-        return await parts.client.infer(
-            model.name,
-            options.version,
-            (model.task.input, item),
-            model.task.outputs,
-            options.parameters(),
-            context.request_id,
-            context.left_s(),
-            context.traceparent,
-        )
+    return await parts.client.infer(
+        model.name,
+        options.version,
+        (model.task.input, item),
+        model.task.outputs,
+        options.parameters(),
+        context.request_id,
+        context.left_s(),
+        context.traceparent,
+    )
 
 
 async def _infer_all(
@@ -181,7 +185,10 @@ async def _infer_all(
             return item
         async with room:
             try:
-                return await _infer(parts, model, options, item, context)
+                with context.longest("wait"):
+                    place = await parts.admission.wait(model.name, context.left_s())
+                with place:
+                    return await _infer(parts, model, options, item, context)
             except errors.GatewayError as error:
                 return error
 
@@ -208,15 +215,13 @@ def _result(
         return error
 
 
-def _raise_if_all_failed_alike(results: list[dict[str, Any] | errors.GatewayError]) -> None:
-    """Fail the whole request when no item is to blame: a wrong option, or a Triton that is not there."""
+def _shared_failure(results: list[dict[str, Any] | errors.GatewayError]) -> errors.GatewayError | None:
+    """Return why all items failed when none of them is to blame: a wrong option, or a Triton that is not there."""
     failed = [result for result in results if isinstance(result, errors.GatewayError)]
-    kinds = {type(error) for error in failed}
-    if len(failed) < len(results) or len(kinds) != 1:
-        return
-    error = failed[0]
-    if error.retryable or isinstance(error, errors.InvalidParameterError | errors.UnsupportedError):
-        raise error
+    if len(failed) < len(results) or len({type(error) for error in failed}) != 1:
+        return None
+    blameless = failed[0].retryable or isinstance(failed[0], errors.InvalidParameterError | errors.UnsupportedError)
+    return failed[0] if blameless else None
 
 
 def _row(parts: Parts, index: int, result: dict[str, Any] | errors.GatewayError, context: Context) -> dict[str, Any]:
@@ -232,57 +237,3 @@ def _json(content: dict[str, Any]) -> Response:
         json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(),
         media_type="application/json",
     )
-
-
-def batch_model(task: Task) -> type[BaseModel]:
-    """Return the answer of a task's batch route."""
-    item = create_model(f"{task.result.__name__}Item", __base__=task.result, index=(int, ...))
-    return create_model(f"{task.result.__name__}Batch", results=(list[item | FailedItem], ...), failed=(int, ...))  # type: ignore[valid-type]
-
-
-def batch_example(task: Task) -> dict[str, Any]:
-    """Return a batch answer with one result and one problem."""
-    refused = errors.ImageUndecodableError if task.input == "image" else errors.TextEmptyError
-    error = problems.problem(refused((refused.__doc__ or "").strip()), problems.EXAMPLE_REQUEST_ID)
-    rows = [{"index": 0, **task.example}, {"index": 1, "error": error.model_dump(exclude_none=True)}]
-    return {"results": rows, "failed": 1}
-
-
-def _example(value: dict[str, Any]) -> dict[str, Any]:
-    return {"content": {"application/json": {"example": value}}}
-
-
-def _request_body(task: Task, *, many: bool) -> dict[str, Any]:
-    """Describe the body by hand: it is read by `app.media`, and FastAPI's file fields lack `format: binary`."""
-    name = f"{task.input}s" if many else task.input
-    if task.input == "text":
-        return {"required": True, "content": {"application/json": _text_schema(name, many=many)}}
-    file = {"type": "string", "format": "binary"}
-    part: dict[str, Any] = {"type": "array", "items": file} if many else file
-    form = {"type": "object", "properties": {name: part}, "required": [name], "additionalProperties": False}
-    content: dict[str, Any] = {
-        "multipart/form-data": {"schema": form},
-        "application/json": _base64_schema(name, many=many),
-    }
-    if not many:
-        content |= {kind: {"schema": file} for kind in ("image/*", "application/octet-stream")}
-    return {"required": True, "content": content}
-
-
-def _text_schema(name: str, *, many: bool) -> dict[str, Any]:
-    examples = ["I love this camera.", "Profit fell by a third."]
-    text = {"type": "string", "minLength": 1}
-    value = {"type": "array", "items": text, "minItems": 1} if many else text
-    return _object(name, value, examples if many else examples[0])
-
-
-def _base64_schema(name: str, *, many: bool) -> dict[str, Any]:
-    pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
-    image = {"type": "string", "description": "Base64, or a data: URL that holds base64."}
-    value = {"type": "array", "items": image, "minItems": 1} if many else image
-    return _object(name, value, [pixel] if many else pixel)
-
-
-def _object(name: str, value: dict[str, Any], example: object) -> dict[str, Any]:
-    schema = {"type": "object", "properties": {name: value}, "required": [name], "additionalProperties": False}
-    return {"schema": schema, "example": {name: example}}

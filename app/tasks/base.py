@@ -6,16 +6,34 @@ query -> Options -> parameters of the gRPC call -> tensors -> result (one item o
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 Parameter = int | float | bool | str
+
+
+def _spelt(pattern: str, kind: str) -> BeforeValidator:
+    """Refuse a text of the query that is not spelt so. (pydantic takes what Python's int() takes, such as 5_0.)"""
+
+    def check(value: object) -> object:
+        if isinstance(value, str) and re.fullmatch(pattern, value) is None:
+            raise PydanticCustomError("spelling", "must be {kind}", {"kind": kind})
+        return value
+
+    return BeforeValidator(check)
+
+
+WHOLE_NUMBER = _spelt(r"-?[0-9]+", "a whole number such as 1")
+NUMBER = _spelt(r"-?[0-9]*\.?[0-9]+(e-?[0-9]+)?", "a number such as 0.5")
+VERSION = r"^[1-9][0-9]{0,9}$"
 
 
 class Options(BaseModel):
@@ -24,7 +42,11 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: Annotated[str | None, Field(min_length=1, max_length=256, description="Default: the task's default.")] = None
-    version: Annotated[str | None, Field(pattern=r"^[1-9][0-9]{0,9}$", description="Default: the newest.")] = None
+    version: Annotated[
+        str | None,
+        Field(pattern=VERSION, description="Default: the newest."),
+        _spelt(VERSION, "a whole number such as 1"),
+    ] = None
 
     def parameters(self) -> dict[str, Parameter]:
         """Return the options that the model's steps read, by the names of the query."""

@@ -6,13 +6,27 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from app.tasks.base import ImageSize, Options, Result, Score, Task, Tensor, Tensors, image_size, scores, texts
+from app.tasks.base import (
+    WHOLE_NUMBER,
+    ImageSize,
+    Options,
+    Result,
+    Score,
+    Task,
+    Tensor,
+    Tensors,
+    image_size,
+    scores,
+    texts,
+)
 
 
 class ClassificationOptions(Options):
     """The query of `/v1/classify`."""
 
-    top_k: Annotated[int | None, Field(ge=1, le=100_000, description="1 to the number of classes. Default 5.")] = None
+    top_k: Annotated[
+        int | None, Field(ge=1, le=100_000, description="1 to the number of classes. Default 5."), WHOLE_NUMBER
+    ] = None
 
 
 class Prediction(BaseModel):

@@ -7,15 +7,30 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, Field
 
-from app.tasks.base import ImageSize, Options, Result, Score, Task, Tensor, Tensors, image_size, scores, texts
+from app.tasks.base import (
+    NUMBER,
+    WHOLE_NUMBER,
+    ImageSize,
+    Options,
+    Result,
+    Score,
+    Task,
+    Tensor,
+    Tensors,
+    image_size,
+    scores,
+    texts,
+)
 
 
 class DetectionOptions(Options):
     """The query of `/v1/detect`."""
 
-    score_threshold: Annotated[float | None, Field(ge=0, le=1, description="Default: the model's.")] = None
-    iou_threshold: Annotated[float | None, Field(ge=0, le=1, description="Default: the model's.")] = None
-    max_detections: Annotated[int | None, Field(ge=1, le=1000, description="Default: the model's.")] = None
+    score_threshold: Annotated[float | None, Field(ge=0, le=1, description="Default: the model's."), NUMBER] = None
+    iou_threshold: Annotated[float | None, Field(ge=0, le=1, description="Default: the model's."), NUMBER] = None
+    max_detections: Annotated[int | None, Field(ge=1, le=1000, description="Default: the model's."), WHOLE_NUMBER] = (
+        None
+    )
     classes: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=200)]] | None,
         Field(max_length=1000, description="Labels or class ids to look for; repeat it for several."),

@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import problems
-from app.errors import InternalError
+from app.errors import DrainingError, GatewayError, InternalError
 from app.telemetry.metrics import Metrics
 from app.telemetry.timing import TRACEPARENT, Context, request_id
 
@@ -38,6 +38,10 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        method = scope["method"]
+        if method == "HEAD":
+            # A HEAD is answered as its GET would be (RFC 9110, 9.3.2); the server leaves the content away.
+            scope = {**scope, "method": "GET"}
         headers = Headers(scope=scope)
         context = Context(request_id(headers.get("x-request-id")))
         scope.setdefault("state", {})["context"] = context
@@ -48,15 +52,20 @@ class Envelope:
             context.traceparent = trace[0]
             structlog.contextvars.bind_contextvars(trace_id=trace[1])
         exchange = _Exchange(scope, receive, send, context)
-        with self._metrics.running.track_inprogress():
-            await self._serve(scope, exchange, context)
-        seconds = time.perf_counter() - context.started
+        try:
+            with self._metrics.running.track_inprogress():
+                await self._serve(scope, exchange, context)
+        finally:
+            self._record(method, scope, exchange, context)
+
+    def _record(self, method: str, scope: Scope, exchange: _Exchange, context: Context) -> None:
+        seconds = (exchange.ended or time.perf_counter()) - context.started
         route = getattr(scope.get("route"), "path", "other")
         self._metrics.observe(route, exchange.status, context, seconds)
         level = logger.debug if route in QUIET_ROUTES else logger.info
         level(
             "answered",
-            method=scope["method"],
+            method=method,
             path=scope["path"],
             status=exchange.status,
             code=context.code or None,
@@ -66,13 +75,20 @@ class Envelope:
     async def _serve(self, scope: Scope, exchange: _Exchange, context: Context) -> None:
         try:
             await self._app(scope, exchange.receive, exchange.send)
+        except asyncio.CancelledError:
+            # The server cancels what still runs when its time to drain is over, and would answer a plain 500 itself.
+            if exchange.status:
+                raise
+            await self._answer(DrainingError("The gateway stopped before it could answer."), scope, exchange, context)
         except Exception:
             structlog.get_logger(__name__).exception("a fault of the gateway")
             if exchange.status:
                 raise
-            context.code = InternalError.code
-            answer = problems.response(InternalError("The gateway failed on this request."), context.request_id)
-            await answer(scope, exchange.receive, exchange.send)
+            await self._answer(InternalError("The gateway failed on this request."), scope, exchange, context)
+
+    async def _answer(self, error: GatewayError, scope: Scope, exchange: _Exchange, context: Context) -> None:
+        context.code = error.code
+        await problems.response(error, context.request_id)(scope, exchange.receive, exchange.send)
 
 
 class _Exchange:
@@ -85,6 +101,8 @@ class _Exchange:
         headers = Headers(scope=scope)
         self._body_read = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
         self.status = 0
+        self.ended = 0.0
+        """When the last byte of the answer was handed on, before any lingering; 0 until then."""
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -96,11 +114,14 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self._complete_headers(message)
-        elif message["type"] == "http.response.body" and not message.get("more_body", False) and not self._body_read:
-            await self._send({**message, "more_body": True})
+        last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        linger = last and not self._body_read
+        await self._send({**message, "more_body": True} if linger else message)
+        if last:
+            self.ended = time.perf_counter()
+        if linger:
             await self._discard_body()
-            message = {"type": "http.response.body", "body": b"", "more_body": False}
-        await self._send(message)
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _complete_headers(self, message: dict[str, Any] | Message) -> None:
         headers = MutableHeaders(raw=message.setdefault("headers", []))
@@ -115,5 +136,5 @@ class _Exchange:
             async with asyncio.timeout(LINGER_S):
                 while not self._body_read:
                     await self.receive()
-        except TimeoutError:
-            return
+        except (TimeoutError, asyncio.CancelledError):
+            return  # cancelled at the server's end: the answer is out, only its last mark is missing

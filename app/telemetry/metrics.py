@@ -36,7 +36,7 @@ class Metrics:
         )
         self._spans = Histogram(
             "gateway_span_seconds",
-            "Where the time of requests went: read, triton, encode.",
+            "Where the time of requests went: read, wait, triton, encode.",
             ("span",),
             buckets=BUCKETS_S,
             registry=self._registry,

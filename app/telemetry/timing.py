@@ -46,6 +46,15 @@ class Context:
         finally:
             self.spans[name] = self.spans.get(name, 0.0) + time.perf_counter() - begun
 
+    @contextmanager
+    def longest(self, name: str) -> Iterator[None]:
+        """Let the span `name` be the longest of the times spent inside: of what happens side by side."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spans[name] = max(self.spans.get(name, 0.0), time.perf_counter() - begun)
+
     def set_deadline(self, header: str | None, settings: Settings) -> None:
         """Set the deadline from `X-Request-Timeout-Ms`, capped by the settings.
 

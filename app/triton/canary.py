@@ -2,7 +2,8 @@
 
 A canary runs when readiness is asked for, at most once a second, so that nothing is spent while nobody asks. A Python
 step of which one of two instances has died answers every second canary correctly: an answer `is not healthy` to anyone
-therefore counts against the model for a while, whatever the canary says.
+therefore counts against the model for a while, whatever the canary says. A task that had a default model and has
+none is not ready either, however long ago that was: its callers get no answer.
 """
 
 from __future__ import annotations
@@ -71,12 +72,16 @@ class Canaries:
         gone = [
             Health(model.name, model.task.name, False, "It was served a moment ago and is not ready now.")
             for model in self._catalog.vanished()
-            if model.default
+            if model.default and model.task not in [one.task for one in models]
         ]
         health = (*await asyncio.gather(*(self._ask(model) for model in models)), *gone)
-        return Readiness(bool(health) and all(one.ready for one in health), self._reason(health), health)
+        missing = sorted(self._catalog.had_default - {one.task for one in health})
+        ready = bool(health) and all(one.ready for one in health) and not missing
+        return Readiness(ready, self._reason(health, missing), health)
 
-    def _reason(self, health: tuple[Health, ...]) -> str | None:
+    def _reason(self, health: tuple[Health, ...], missing: list[str]) -> str | None:
+        if missing:
+            return f"No default model for {', '.join(missing)}, which had one."
         if not health:
             return "Triton serves no default model."
         for task in TASKS:

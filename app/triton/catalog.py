@@ -64,6 +64,8 @@ class Catalog:
         self._vanished: dict[str, tuple[ServedModel, float]] = {}
         self._others: dict[str, tuple[str, ...]] = {}
         self._reads = 0
+        self.had_default: set[str] = set()
+        """The tasks that have had a default model since the gateway started."""
         self.read = False
         """Whether Triton has been read at least once."""
         self.reachable = False
@@ -169,6 +171,7 @@ class Catalog:
             self._vanished.pop(name, None)
             logger.info("model served", model=name, task=found[name].task.name, fault=found[name].fault or None)
         self._models, self._others = found, others
+        self.had_default |= {model.task.name for model in found.values() if model.default}
         self.read = self.reachable = True
 
 

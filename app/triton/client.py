@@ -32,6 +32,15 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_retries", 0),
+    # A host that vanishes without a word is otherwise noticed by TCP alone, after a quarter of an hour. By the first
+    # two it is noticed after 6 s, as gRPC hands the timeout on to TCP; a server that is there and hangs, after 15 s,
+    # by a ping without its answer: for that grpcio 1.85 reads the third, else it waits for a minute.
+    # `modelctl serve` lets Triton take a ping every 5 s. Others take one in five minutes and close the connection
+    # at the third too early (GOAWAY, too_many_pings). gRPC's defaults, kept on purpose, stay below that: no pings
+    # without a call, and two at most while the client sends nothing else (grpc/doc/keepalive.md).
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     # Triton is ours to reach, whatever proxy the environment names for the world outside.
     ("grpc.enable_http_proxy", 0),
 )

@@ -14,9 +14,9 @@ import triton_python_backend_utils as pb_utils
 
 from stages import scores
 from stages.config import StepConfig
-from stages.serving import RefusalError, parameters, serve
+from stages.serving import RefusalError, parameters, refuser, serve
 
-STEP = "postprocess"
+REFUSE = refuser(pb_utils, "postprocess")
 
 Item = tuple[scores.Array, int]  # logits [C], and how many classes are asked for
 
@@ -34,7 +34,7 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a batch of requests, their logits as one array."""
-        return serve(requests, read=self._read, compute=self._compute, answer=self._answer, refuse=_refuse)
+        return serve(requests, read=self._read, compute=self._compute, answer=self._answer, refuse=REFUSE)
 
     def _read(self, request: Any) -> list[Item]:
         options = parameters(request.parameters())
@@ -58,9 +58,3 @@ class TritonPythonModel:
                 pb_utils.Tensor("score", np.stack([ranking.scores for ranking in rankings])),
             ]
         )
-
-
-def _refuse(refusal: RefusalError) -> Any:
-    return pb_utils.InferenceResponse(
-        error=pb_utils.TritonError(refusal.message(STEP), pb_utils.TritonError.INVALID_ARG)
-    )

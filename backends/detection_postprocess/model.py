@@ -18,9 +18,9 @@ from stages import boxes
 from stages.config import StepConfig
 from stages.decoders import Head, Tensors
 from stages.scores import Array, Floats
-from stages.serving import RefusalError, pad, parameters, serve
+from stages.serving import RefusalError, pad, parameters, refuser, serve
 
-STEP = "postprocess"
+REFUSE = refuser(pb_utils, "postprocess")
 
 
 class Item(NamedTuple):
@@ -45,7 +45,7 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a batch of requests."""
-        return serve(requests, read=self._read, compute=self._compute, answer=self._answer, refuse=_refuse)
+        return serve(requests, read=self._read, compute=self._compute, answer=self._answer, refuse=REFUSE)
 
     def _read(self, request: Any) -> list[Item]:
         wish = self._wish.of(parameters(request.parameters()), self._labels)
@@ -79,9 +79,3 @@ class TritonPythonModel:
 def _array(request: Any, name: str) -> Array:
     array: Array = pb_utils.get_input_tensor_by_name(request, name).as_numpy()
     return array
-
-
-def _refuse(refusal: RefusalError) -> Any:
-    return pb_utils.InferenceResponse(
-        error=pb_utils.TritonError(refusal.message(STEP), pb_utils.TritonError.INVALID_ARG)
-    )

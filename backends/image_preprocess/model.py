@@ -19,7 +19,7 @@ import triton_python_backend_utils as pb_utils
 from stages import decoding, imaging, serving, workers
 from stages.config import ConfigError, StepConfig
 
-STEP = "preprocess"
+REFUSE = serving.refuser(pb_utils, "preprocess")
 
 Item = tuple[bytes, dict[str, Any]]  # the input and its request's parameters
 Result = dict[str, np.typing.NDArray[Any]]  # outputs by name, without the batch dimension
@@ -57,7 +57,7 @@ class TritonPythonModel:
             self._workers.close()
 
     def _serve(self, request: Any, sender: Any) -> None:
-        (response,) = serving.serve([request], read=_read, compute=self._compute, answer=self._answer, refuse=_refuse)
+        (response,) = serving.serve([request], read=_read, compute=self._compute, answer=self._answer, refuse=REFUSE)
         sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def _compute(self, items: list[Item]) -> list[Result | serving.RefusalError]:
@@ -94,9 +94,3 @@ def _read(request: Any) -> list[Item]:
     options = serving.parameters(request.parameters())
     images = pb_utils.get_input_tensor_by_name(request, "image").as_numpy()
     return [(data, options) for data in images.reshape(-1)]
-
-
-def _refuse(refusal: serving.RefusalError) -> Any:
-    return pb_utils.InferenceResponse(
-        error=pb_utils.TritonError(refusal.message(STEP), pb_utils.TritonError.INVALID_ARG)
-    )

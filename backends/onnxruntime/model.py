@@ -110,7 +110,8 @@ def _split(arrays: Arrays, sizes: Sequence[int]) -> list[Arrays]:
 
 def _failure() -> Any:
     message = "backend_error@network: the network failed on this input"
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INTERNAL))
+    # The code by which all steps refuse: the gateway reads a step's name in no other.
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))
 
 
 def options(config: dict[str, Any]) -> Any:

@@ -13,9 +13,9 @@ import triton_python_backend_utils as pb_utils
 
 from stages import scores
 from stages.config import StepConfig
-from stages.serving import RefusalError, serve
+from stages.serving import RefusalError, refuser, serve
 
-STEP = "postprocess"
+REFUSE = refuser(pb_utils, "postprocess")
 
 
 class TritonPythonModel:
@@ -30,7 +30,7 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a batch of requests, their logits as one array."""
-        return serve(requests, read=_read, compute=self._compute, answer=self._answer, refuse=_refuse)
+        return serve(requests, read=_read, compute=self._compute, answer=self._answer, refuse=REFUSE)
 
     def _compute(self, rows: list[scores.Array]) -> list[scores.Ranking | RefusalError]:
         made = scores.probabilities(rows, self._activation)
@@ -48,9 +48,3 @@ class TritonPythonModel:
 
 def _read(request: Any) -> list[scores.Array]:
     return list(pb_utils.get_input_tensor_by_name(request, "logits").as_numpy())
-
-
-def _refuse(refusal: RefusalError) -> Any:
-    return pb_utils.InferenceResponse(
-        error=pb_utils.TritonError(refusal.message(STEP), pb_utils.TritonError.INVALID_ARG)
-    )

@@ -15,10 +15,10 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from stages.config import ConfigError, StepConfig
-from stages.serving import RefusalError, serve
+from stages.serving import refuser, serve
 from stages.tokens import Encoded, Tokens
 
-STEP = "preprocess"
+REFUSE = refuser(pb_utils, "preprocess")
 
 
 class TritonPythonModel:
@@ -38,7 +38,7 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a batch of requests, their texts tokenized in one call."""
-        return serve(requests, read=_read, compute=self._tokens.encode, answer=self._answer, refuse=_refuse)
+        return serve(requests, read=_read, compute=self._tokens.encode, answer=self._answer, refuse=REFUSE)
 
     def _answer(self, request: Any, texts: list[Encoded]) -> Any:
         return pb_utils.InferenceResponse(
@@ -57,9 +57,3 @@ def _type(name: str, data_type: str) -> Any:
 
 def _read(request: Any) -> list[bytes]:
     return list(pb_utils.get_input_tensor_by_name(request, "text").as_numpy().reshape(-1))
-
-
-def _refuse(refusal: RefusalError) -> Any:
-    return pb_utils.InferenceResponse(
-        error=pb_utils.TritonError(refusal.message(STEP), pb_utils.TritonError.INVALID_ARG)
-    )

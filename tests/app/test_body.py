@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from app.body import Budget
 from app.errors import InvalidParameterError, MalformedRequestError, OverloadedError
 from app.media import decode_base64
-from app.settings import Settings
+from app.settings import Settings, unknown_variables
 from app.telemetry.timing import Context, request_id
 
 
@@ -58,3 +60,18 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert settings.triton_target == "127.0.0.1:9001"
     with pytest.raises(ValueError, match="frozen"):
         settings.port = 1
+
+
+def test_variables_that_no_setting_reads_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A misspelt GATEWAY_ variable, of the environment or of .env, is found with the setting it is most like."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GATEWAY_PORT", "1")
+    monkeypatch.setenv("GATEWAY_TIMEOUT", "1")
+    monkeypatch.setenv("GATEWAY_XYZ", "1")
+    monkeypatch.setenv("OTHER_HOTS", "1")
+    Path(".env").write_text("GATEWAY_HOTS=a\nGATEWAY_LOG_LEVEL=info\nTRITON_HTTP_PORT=1\n")
+    unknown = unknown_variables()
+    assert unknown.keys() == {"GATEWAY_HOTS", "GATEWAY_TIMEOUT", "GATEWAY_XYZ"}
+    assert unknown["GATEWAY_HOTS"] == "GATEWAY_HOST"
+    monkeypatch.setenv("GATEWAY_TRITON_GRPC_PORT", "1")
+    assert unknown_variables()["GATEWAY_TRITON_GRPC_PORT"] == "TRITON_GRPC_PORT"

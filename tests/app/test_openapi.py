@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from app.api.tasks import batch_example, batch_model
+from app.api.described import batch_example, batch_model
 from app.errors import BY_CODE, ERRORS, GatewayError
 from app.main import create_app
 from app.problems import Problem, problem
@@ -66,3 +66,31 @@ def test_references_resolve(document: dict[str, Any]) -> None:
 
     names = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
     assert names <= set(document["components"]["schemas"])
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_headers_are_told(document: dict[str, Any], task: Task) -> None:
+    """The task routes tell the headers that they read and those that they answer."""
+    for path in (f"/v1/{task.route}", f"/v1/{task.route}/batch"):
+        operation = document["paths"][path]["post"]
+        headers = {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "header"}
+        assert headers == {"X-Request-ID", "X-Request-Timeout-Ms", "traceparent"}
+        assert {"model", "version"} <= {parameter["name"] for parameter in operation["parameters"]}
+        responses = operation["responses"]
+        assert responses["200"]["headers"].keys() == {"X-Request-ID", "Server-Timing"}
+        assert all("Retry-After" in responses[status]["headers"] for status in ("429", "503"))
+
+
+def test_images_by_url_are_told(document: dict[str, Any]) -> None:
+    """JSON takes an image or its URL, one of the two, with an example of each; batches take images only."""
+    bodies = document["paths"]["/v1/detect"]["post"]["requestBody"]["content"]
+    forms = bodies["application/json"]["schema"]["oneOf"]
+    assert [form["required"] for form in forms] == [["image"], ["image_url"]]
+    assert bodies["application/json"]["examples"].keys() == {"image", "image_url"}
+    batch = document["paths"]["/v1/detect/batch"]["post"]["requestBody"]["content"]
+    assert batch["application/json"]["schema"]["required"] == ["images"]
+
+
+def test_every_probe_is_told(document: dict[str, Any]) -> None:
+    """All names of readiness are in the document."""
+    assert {"/livez", "/readyz", "/healthz", "/health", "/metrics"} <= document["paths"].keys()

@@ -54,6 +54,13 @@ def test_a_refusal_names_its_step_and_sentence() -> None:
     assert (error.code, error.step, error.detail) == ("image_too_large", "preprocess", "60 MP.")
 
 
+def test_a_failing_network_is_named() -> None:
+    """The step that failed on an item is named, and what it said is not."""
+    error = gateway_error(Code.INVALID_ARGUMENT, "in ensemble 'x', backend_error@network: the network failed", "x")
+    assert (error.status, error.step) == (502, "network")
+    assert "network failed" not in error.detail
+
+
 def test_dead_steps_are_recognised() -> None:
     """The sentence that proves a dead process is found in any message."""
     assert is_dead_step("Stub process 'x_0_1' is not healthy.")

@@ -40,7 +40,7 @@ class Tensor:
 class Error:
     """An error with a code."""
 
-    INTERNAL = "internal"
+    INVALID_ARG = "invalid"
 
     def __init__(self, message: str, code: str) -> None:
         self.message, self.code = message, code
@@ -121,9 +121,9 @@ def test_requests_run_as_one_batch_and_are_split_again(backend: ModuleType, tmp_
 def test_a_request_that_breaks_the_network_fails_alone(
     backend: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its neighbours are answered, its error tells the step and no path, and the log tells all."""
+    """Its neighbours are answered, its error tells the step, as a refusal does, and no path; the log tells all."""
     model = load(backend, tmp_path)
-    broken = ("internal", "backend_error@network: the network failed on this input")
+    broken = ("invalid", "backend_error@network: the network failed on this input")
     assert answers(model.execute([Request(0), Request(100), Request(3)])) == [[[0.0]], broken, [[3.0]]]
     assert "indices" in caplog.text
 
@@ -142,7 +142,7 @@ def test_a_network_that_mixes_its_items_is_not_split_by_guess(backend: ModuleTyp
     """An output that has not one row an item belongs to nobody."""
     model = load(backend, tmp_path)
     model._session = SimpleNamespace(run=lambda names, feed: [np.zeros((7, 1), np.float32)])
-    assert [code for code, _ in answers(model.execute([Request(0), Request(1)]))] == ["internal", "internal"]
+    assert [code for code, _ in answers(model.execute([Request(0), Request(1)]))] == ["invalid", "invalid"]
 
 
 def test_without_batching_each_request_runs_alone(backend: ModuleType, tmp_path: Path) -> None:

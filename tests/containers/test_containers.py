@@ -17,12 +17,12 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def compose(*arguments: str) -> str:
+def compose(*arguments: str, **settings: str) -> str:
     """Run Docker Compose on the project's file."""
     docker = shutil.which("docker")
     has_plugin = docker and subprocess.run([docker, "compose", "version"], capture_output=True).returncode == 0
     command = ["docker", "compose"] if has_plugin else ["docker-compose"]
-    environment = {**os.environ, "COMPOSE_PROJECT_NAME": "gateway"}
+    environment = {**os.environ, "COMPOSE_PROJECT_NAME": "gateway", **settings}
     done = subprocess.run([*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -56,6 +56,14 @@ def test_only_plans_may_write_models(services: dict[str, Any]) -> None:
     assert "deploy" not in services["triton-cpu"]
 
 
+def test_plans_are_written_by_the_owner_of_the_models() -> None:
+    """Building plans runs as the user that is told, and as the first user of most machines when none is."""
+    for settings, user in (({}, "1000:1000"), ({"PLANS_USER": "1234:5678"}, "1234:5678")):
+        found = yaml.safe_load(compose("--profile", "plans", "config", **settings))["services"]
+        assert str(found["plans"]["user"]) == user
+        assert "user" not in found["triton"]
+
+
 @pytest.mark.parametrize("name", ["Dockerfile.triton", "Dockerfile.app"])
 def test_dockerfiles_are_clean(name: str) -> None:
     """The linter finds nothing; every image runs as somebody else than root and has a health check."""
@@ -87,7 +95,7 @@ def test_the_image_of_triton_has_every_backend_but_the_stand_in() -> None:
 def test_plans_are_built_in_triton_s_image_with_modelopt_beside_it(services: dict[str, Any]) -> None:
     """The image that builds plans is the serving one plus ModelOpt; the serving one is what is built by default."""
     text = (ROOT / "Dockerfile.triton").read_text()
-    stages = dict(re.findall(r"^FROM (\S+) AS (\w+)$", text, re.MULTILINE))
+    stages = {name: source for source, name in re.findall(r"^FROM (\S+) AS (\w+)$", text, re.MULTILINE)}
     assert stages["plans"] == "triton"
     assert stages["triton"].startswith("nvcr.io/nvidia/tritonserver:")
     _, plans, serving = re.split(r"^FROM triton.*$", text, flags=re.MULTILINE)
@@ -97,6 +105,9 @@ def test_plans_are_built_in_triton_s_image_with_modelopt_beside_it(services: dic
     assert "target" not in services["triton"]["build"]
     assert services["plans"]["build"]["args"] == services["triton"]["build"]["args"]
     assert services["plans"]["image"] != services["triton"]["image"]
+    # Anyone may write to the folder of earlier plans, since the user is whoever owns models/.
+    assert "--mode=1777 /plans" in plans
+    assert any("/plans" in str(volume) for volume in services["plans"]["volumes"])
 
 
 def test_the_plans_service_runs_a_command_that_there_is() -> None:
@@ -109,7 +120,7 @@ def test_the_plans_service_runs_a_command_that_there_is() -> None:
     assert done.returncode == 0
     assert {"--models", "--cache"} <= set(command) & set(re.findall(r"--\w+", done.stdout))
     assert command[command.index("--models") + 1] == "/models"
-    assert command[command.index("--cache") + 1].startswith("/state/")
+    assert command[command.index("--cache") + 1] == "/plans"
 
 
 def environment(folder: Path, *installs: list[str]) -> Path:

@@ -349,6 +349,143 @@ def test_an_offer_to_upgrade_does_not_lose_the_body(http: httpx.Client) -> None:
     assert http.post("/v1/sentiment", json={"text": "Great."}, headers=offer).json()["label"] == "positive"
 
 
+@pytest.mark.parametrize(
+    ("query", "detail"),
+    [
+        ("version=latest", "version must be a whole number such as 1."),
+        ("version=0", "version must be a whole number such as 1."),
+        ("top_k=5_0", "top_k must be a whole number such as 1."),
+        ("top_k=five", "top_k must be a whole number such as 1."),
+        ("top_k=0", "top_k should be greater than or equal to 1."),
+        ("top_k=1&top_k=2", "top_k must be given once."),
+        ("model=a&model=b", "model must be given once."),
+        ("model=", "model must not be empty."),
+        ("topk=1", "topk is no option of this route."),
+    ],
+)
+def test_wrong_options_are_named(
+    http: httpx.Client, is_problem: Checks, coffee: bytes, query: str, detail: str
+) -> None:
+    """The sentence begins with the option's name and says what it may be."""
+    answer = http.post(f"/v1/classify?{query}", files={"image": ("a", coffee)})
+    assert is_problem(answer, 422, "invalid_parameter")["detail"] == detail
+
+
+@pytest.mark.parametrize(
+    ("query", "detail"),
+    [
+        ("classes=", "classes must not be empty."),
+        ("score_threshold=0_0.5", "score_threshold must be a number such as 0.5."),
+        ("classes=a%00b%0Ac", "classes names 'a\ufffdb\ufffdc', which this model does not know."),
+    ],
+)
+def test_wrong_options_of_detection_are_named(
+    http: httpx.Client, is_problem: Checks, astronaut: bytes, query: str, detail: str
+) -> None:
+    """Nothing that an option holds cuts the sentence."""
+    answer = http.post(f"/v1/detect?{query}", files={"image": ("a", astronaut)})
+    assert is_problem(answer, 422, "invalid_parameter")["detail"] == detail
+
+
+def test_numbers_are_taken_as_people_write_them(http: httpx.Client, astronaut: bytes) -> None:
+    """Whole numbers, decimals with or without a zero, and exponents are numbers."""
+    for query in (
+        "score_threshold=1",
+        "score_threshold=.5",
+        "score_threshold=5e-1",
+        "iou_threshold=0.50&classes=person",
+    ):
+        assert http.post(f"/v1/detect?{query}", files={"image": ("a", astronaut)}).status_code == 200
+    both = http.post("/v1/detect?classes=person&classes=cat", files={"image": ("a", astronaut)})
+    assert both.status_code == 200
+
+
+def test_a_form_that_was_cut_short_says_so(http: httpx.Client, is_problem: Checks, coffee: bytes) -> None:
+    """Without its last boundary a form is not taken for one without parts."""
+    form = http.build_request("POST", "/v1/classify", files={"image": ("a", coffee)})
+    for end in (-30_000, -50, -4):
+        headers = {"Content-Type": form.headers["Content-Type"]}
+        answer = http.post("/v1/classify", content=form.read()[:end], headers=headers)
+        assert "cut short" in is_problem(answer, 400, "malformed_request")["detail"]
+
+
+def test_a_form_in_an_encoding_that_cannot_be_read_is_malformed(http: httpx.Client, is_problem: Checks) -> None:
+    """A character set that decodes nothing is the caller's fault."""
+    body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\na\r\n--x--\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=x; charset=undefined"}
+    is_problem(http.post("/v1/classify", content=body, headers=headers), 400, "malformed_request")
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz", "/health", "/metrics", "/v1/models", "/docs"])
+def test_head_is_answered_like_get(http: httpx.Client, path: str) -> None:
+    """A HEAD gets the status and the headers of the GET, and no content."""
+    answer = http.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-type"] == http.get(path).headers["content-type"]
+
+
+def test_head_of_a_route_that_takes_only_posts_is_not_allowed(http: httpx.Client) -> None:
+    """There is no GET to answer like."""
+    answer = http.head("/v1/classify")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+def waited(answer: httpx.Response) -> float:
+    """Return the milliseconds that an answer says to have waited for admission."""
+    spans = dict(part.split(";dur=") for part in answer.headers["Server-Timing"].split(", "))
+    return float(spans["wait"])
+
+
+def test_items_of_a_batch_wait_for_their_turn(make_stack: Callable[..., Any], stack: Any) -> None:
+    """A batch larger than the bound is served whole, single requests find a place meanwhile, and the wait is told."""
+    settings = {"GATEWAY_MAX_ITEMS_PER_MODEL": "2", "GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}"}
+    small = make_stack((), settings)
+    small.start_gateway()
+    small.wait_ready()
+
+    def batch(timeout_ms: int) -> httpx.Response:
+        with small.client() as http:
+            query, headers = {"model": "misbehaving"}, {"X-Request-Timeout-Ms": str(timeout_ms)}
+            return http.post("/v1/sentiment/batch", params=query, json={"texts": ["sleep 0.2"] * 8}, headers=headers)
+
+    with ThreadPoolExecutor(1) as pool, small.client() as http:
+        whole = pool.submit(batch, 30_000)
+        time.sleep(0.3)
+        single = say(http, "good")
+        assert (single.status_code, waited(single)) == (200, 0)
+        assert (whole.result().status_code, whole.result().json()["failed"]) == (200, 0)
+        assert waited(whole.result()) > 1000
+    cut = batch(700)
+    codes = [row.get("error", {}).get("code") for row in cut.json()["results"]]
+    assert set(codes) == {None, "deadline_exceeded"}
+    small.stop()
+
+
+def test_requests_that_outlast_a_stop_are_told_so(make_stack: Callable[..., Any], stack: Any) -> None:
+    """A gateway that is stopped answers what it cannot finish with 503 `draining`, and writes its line in the log."""
+    settings = {"GATEWAY_DRAIN_TIMEOUT_S": "1", "GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}"}
+    stopping = make_stack((), settings)
+    stopping.start_gateway()
+    stopping.wait_ready()
+
+    def ask() -> httpx.Response:
+        with stopping.client() as http:
+            return say(http, "sleep 4")
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask)
+        time.sleep(0.5)
+        stopping.gateway.terminate()
+        answer = asked.result()
+    assert (answer.status_code, answer.json()["code"]) == (503, "draining")
+    assert answer.headers["Retry-After"]
+    stopping.gateway.wait(10)
+    log = (stopping.folder / "gateway.out").read_text()
+    assert log.count("draining") == 1
+    assert "Traceback" not in log
+    time.sleep(2.5)  # the step sleeps on: the next test must find it awake
+
+
 def test_too_many_items_under_way_are_refused(make_stack: Callable[..., Any], stack: Any) -> None:
     """Past the bound per model a request is refused at once, and served again when there is room."""
     settings = {"GATEWAY_MAX_ITEMS_PER_MODEL": "2", "GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}"}

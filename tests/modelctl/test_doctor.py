@@ -73,3 +73,14 @@ def test_little_shared_memory_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = next(finding for finding in doctor.examine() if finding.check == "shared memory")
     assert finding.result == "fail"
     assert "shm_size" in finding.text
+
+
+@pytest.mark.parametrize("variable", ["GATEWAY_PORT", "TRITON_GRPC_PORT"])
+def test_a_bad_port_is_one_failing_line(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """A variable that is no port fails by name, and the rest of the report is still there."""
+    good = {finding.check for finding in doctor.examine()}
+    monkeypatch.setenv(variable, "80a")
+    findings = doctor.examine()
+    assert {finding.check for finding in findings} == good
+    fault = f"'80a' is no port for {variable}: give a number from 1 to 65535."
+    assert [finding.text for finding in findings if finding.result == "fail"] == [fault]

@@ -51,8 +51,9 @@ def output(stack: Any) -> str:
     return str((stack.folder / "triton.out").read_text())
 
 
-def test_stopping_leaves_nothing_behind(make_stack: Callable[..., Any]) -> None:
-    """SIGTERM ends the server and every stub within 10 s, and removes their shared memory."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_stopping_leaves_nothing_behind(make_stack: Callable[..., Any], number: signal.Signals) -> None:
+    """SIGTERM and SIGHUP end the server and every stub within 10 s, and remove their shared memory."""
     stack = make_stack(("efficientnet_lite0",), test_models=False)
     stack.start_triton()
     wait_live(stack)
@@ -62,7 +63,7 @@ def test_stopping_leaves_nothing_behind(make_stack: Callable[..., Any]) -> None:
     assert len(regions) == 3
     assert all(region.exists() for region in regions)
     begun = time.monotonic()
-    stack.triton.send_signal(signal.SIGTERM)
+    stack.triton.send_signal(number)
     assert stack.triton.wait(15) == 0
     assert time.monotonic() - begun < 10
     assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
@@ -88,7 +89,7 @@ def test_a_killed_supervisor_leaves_a_machine_that_the_next_one_cleans(make_stac
 
 
 def test_a_second_supervisor_is_refused(make_stack: Callable[..., Any]) -> None:
-    """Two supervisors cannot share one state folder, nor one port; each is one sentence and exit code 1."""
+    """A state folder or port that another uses, and a state that cannot be written: one sentence, exit code 1."""
     stack = make_stack((), test_models=False)
     stack.start_triton()
     wait_live(stack)
@@ -104,6 +105,7 @@ def test_a_second_supervisor_is_refused(make_stack: Callable[..., Any]) -> None:
     assert "Another modelctl serve uses" in refused("--state", str(stack.state))
     assert "TRITON_HTTP_PORT" in refused("--state", str(stack.folder / "other"))
     assert "There is no model nobody" in refused("--state", str(stack.folder / "other"), "--model", "nobody")
+    assert "cannot be written (Not a directory)" in refused("--state", str(stack.folder / "triton.out" / "below"))
     stack.stop()
 
 

@@ -249,3 +249,13 @@ def test_a_models_defaults_are_checked_when_it_loads() -> None:
     """A threshold of 30 instead of 0.3 must not be found out by its silence."""
     with pytest.raises(ConfigError, match="score_threshold"):
         Wish.default(StepConfig({"score_threshold": "30"}, {}, {}, Path()))
+
+
+def test_boxes_of_pictures_of_any_size_are_scaled_to_the_picture() -> None:
+    """A head in 0..1 without a fixed input gives the picture's own pixels, whatever it was resized to."""
+    logits = np.array([[5, -5], [-5, 5]], np.float32)
+    places = np.array([[0.5, 0.5, 0.2, 0.4], [0.25, 0.75, 0.5, 0.5]], np.float32)
+    any_size = Head("detr", ("logits", "boxes"), 0, 0, "sigmoid", normalized=True)
+    geometry = np.array([400 / 700, 514 / 900, 0, 0], np.float32)
+    found = boxes.detect({"logits": logits, "boxes": places}, any_size, Wish(0.5, 0.5, 10), geometry, SIZE, 2)
+    np.testing.assert_allclose(found.boxes, [[280, 270, 420, 630], [0, 450, 350, 900]], atol=0.01)

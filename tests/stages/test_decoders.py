@@ -216,7 +216,7 @@ def test_the_number_of_classes_follows_from_the_dims(
         ({"output": (9, 9)}, {"decoder": "yolov5", "activation": "softmax"}, "for the decoder 'detr' only"),
         ({"output": (9, 9)}, {"decoder": "yolov5", "encoded": "true"}, "for the decoder 'yolox' only"),
         ({"output": (9, 9)}, {"decoder": "yolox", "strides": "8,x"}, "'strides'"),
-        ({"output": (9, 9)}, {"decoder": "yolox", "width": "0"}, "'width'"),
+        ({"output": (9, 9)}, {"decoder": "yolox", "width": "0"}, "width and height"),
     ],
 )
 def test_a_head_that_makes_no_sense_keeps_the_model_from_loading(

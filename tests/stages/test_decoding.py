@@ -179,11 +179,29 @@ def test_grey_of_16_bits_in_big_endian_tiff_is_scaled_to_8():
     assert (decode(data) == np.round(values / 257)[:, :, None]).all()
 
 
-def test_wide_grey_is_taken_as_16_bits_and_refused_beyond():
-    wide = np.array([[0, 65535], [257, 32896]], np.int32)
-    assert decode(encoded(Image.fromarray(wide), "TIFF"))[..., 0].tolist() == [[0, 255], [1, 128]]
-    assert refusal(encoded(Image.fromarray(wide + 1), "TIFF")) == "image_undecodable"
-    assert refusal(encoded(Image.fromarray(wide - 1), "TIFF")) == "image_undecodable"
+@pytest.mark.parametrize("kind", [np.int16, np.int32, np.uint32])
+def test_whole_numbers_without_a_defined_range_are_refused(kind):
+    """Nobody can say which value of signed or 32-bit grey is white, even where all would fit into 16 bits."""
+    assert refusal(grey_tiff(np.array([[0, 1000], [257, 32767]], kind))) == "image_undecodable"
+
+
+def test_the_tiff_built_by_hand_is_read():
+    """The same file with 16 bits and no sign is decoded, so that a refusal is the pixels' own."""
+    assert decode(grey_tiff(np.array([[0, 65535], [257, 32896]], np.uint16)))[..., 0].tolist() == [[0, 255], [1, 128]]
+
+
+def grey_tiff(values):
+    """A grey TIFF built by hand, of kinds that Pillow does not write."""
+    height, width = values.shape
+    pixels, tags = values.astype(values.dtype.newbyteorder("<")).tobytes(), []
+    sample_format = 2 if values.dtype.kind == "i" else 1
+    for tag, value in (
+        *((256, width), (257, height), (258, values.itemsize * 8), (259, 1), (262, 1), (273, 8)),
+        *((277, 1), (278, height), (279, len(pixels)), (339, sample_format)),
+    ):
+        tags.append(struct.pack("<HHII", tag, 4, 1, value))
+    directory = struct.pack("<H", len(tags)) + b"".join(tags) + struct.pack("<I", 0)
+    return b"II*\x00" + struct.pack("<I", 8 + len(pixels)) + pixels + directory
 
 
 def test_floating_point_pixels_are_refused():

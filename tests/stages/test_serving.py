@@ -1,5 +1,7 @@
 """Requests become one batch and come back as answers; a fault stays with the request that caused it."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -87,6 +89,24 @@ def test_an_answer_that_cannot_be_made_is_refused_alone():
         return results
 
     assert run([[1], [2]], answer=answer)[0] == [[2], "backend_error@here: the step failed on this item"]
+
+
+def test_a_sentence_is_not_cut_by_what_it_quotes():
+    """A NUL or a line's end in a caller's word would cut the message on its way through Triton."""
+    assert (
+        RefusalError("invalid_parameter", "a\0b\nc é 猫.").message("here")
+        == "invalid_parameter@here: a\ufffdb\ufffdc é 猫."
+    )
+
+
+def test_a_refusal_is_an_invalid_argument_to_triton():
+    """Triton gets the code, the step and the sentence, by the code that the gateway reads as a refusal."""
+    api = SimpleNamespace(
+        TritonError=lambda message, code: (message, code), InferenceResponse=lambda error: SimpleNamespace(error=error)
+    )
+    api.TritonError.INVALID_ARG = "invalid"
+    response = serving.refuser(api, "here")(RefusalError("text_empty", "Empty."))
+    assert response.error == ("text_empty@here: Empty.", "invalid")
 
 
 def test_parameters_come_from_json_text():

@@ -89,6 +89,28 @@ def test_large_pictures_take_turns_and_leave_room_for_ordinary_ones():
         thread.join()
 
 
+def test_large_pictures_at_their_gate_do_not_delay_a_small_one():
+    """As many large pictures as the gateway lets be under way leave a thread, and a turn, for a small one."""
+    workers, gates, release = Workers(patience_s=0), Gates(cores=2), threading.Event()
+
+    def decode(pixels, wait):
+        with gates.enter(pixels):
+            wait()
+
+    def send():
+        workers.run([lambda: decode(LARGE_PIXELS + 1, release.wait)] * 128)
+        workers.run([lambda: decode(1, served.set)])
+
+    served, sender = threading.Event(), threading.Thread(target=send)
+    sender.start()
+    try:
+        assert served.wait(5)
+    finally:
+        release.set()
+        sender.join()
+        workers.close()
+
+
 @pytest.mark.parametrize("pixels", [1, LARGE_PIXELS + 1])
 def test_a_picture_that_fails_leaves_its_turn_to_the_next(pixels):
     gates = Gates(cores=1)

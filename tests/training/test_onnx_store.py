@@ -10,8 +10,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from modelctl.row_bytes import row_bytes
 from training.onnx_store import byte_weights, half_weights
-from training.row_bytes import row_bytes
 
 RANDOM = np.random.default_rng(3)
 TABLE = RANDOM.standard_normal((50, 16)).astype(np.float32)

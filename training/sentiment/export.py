@@ -22,9 +22,9 @@ import numpy.typing as npt
 import onnx
 from safetensors.numpy import load_file
 
+from modelctl.row_bytes import row_bytes
 from modelctl.trim import trim_to_longest
 from training.onnx_store import byte_weights
-from training.row_bytes import row_bytes
 from training.sentiment.graph import build, fused
 
 TABLE = 1_000_000  # numbers; only the word table has more

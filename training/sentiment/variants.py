@@ -25,8 +25,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from modelctl.row_bytes import row_bytes
 from training.onnx_store import byte_weights, half_weights
-from training.row_bytes import row_bytes
 
 Feed = dict[str, Any]
 TABLE = 1_000_000  # numbers; only the word table has more

@@ -1,0 +1,321 @@
+"""`modelctl add`: from any model to a served endpoint.
+
+    source -> draft -> precision -> compare with the original -> write -> lint -> load -> ask -> endpoint
+
+Everything is made in a folder beside the repository and moved there in the end. Whatever fails, and Ctrl-C, leaves the
+repository as it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from modelctl import render
+from modelctl import spec as specs
+from modelctl.errors import CommandError
+from modelctl.server import say
+from modelctl.sources import find, pictures
+from modelctl.sources.draft import Draft, Order
+from modelctl.spec import FILE, Canary, ImagePreprocess, ModelSpec, ObjectDetection, TensorModel
+from modelctl.verify import add_port
+
+STEPS = ("read", "convert", "compare", "write", "check", "load", "ask")
+ROUTES = {"image-classification": "classify", "object-detection": "detect", "text-classification": "sentiment"}
+CANARY_SIDE = 128
+CLEAR = 0.05
+"""By so much the canary's first label must lead, to be expected of every machine."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    known = ", ".join(find.recipes())
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help=f"a recipe ({known}), hf:<repository>, a checkpoint's folder, an .onnx file, a .pt file",
+    )
+    parser.add_argument("--name", help="the model's name (default: from the source)")
+    parser.add_argument("--task", choices=[*ROUTES, "none"], help="default: seen from the source")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="how it is stored")
+    parser.add_argument("--examples", type=Path, metavar="DIR", help="pictures to measure int8 scales on")
+    parser.add_argument("--license", help="the weights' licence")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="the classes' names, one a line")
+    parser.add_argument("--activation", choices=("softmax", "sigmoid", "none"), help="what makes probabilities")
+    parser.add_argument("--max-batch-size", type=int, default=8, metavar="N")
+    parser.add_argument("--shape", type=_sizes, metavar="A,B", help="TorchScript: the sizes of one item")
+    parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
+    add_port(parser)
+    pictures.add_arguments(parser)
+    boxes = parser.add_argument_group("detectors (for files that do not say)")
+    boxes.add_argument("--decoder", choices=("yolov5", "yolov8", "yolox", "detr", "end_to_end"))
+    boxes.add_argument("--encoded", action=argparse.BooleanOptionalAction, default=None, help="yolox: relative boxes")
+    boxes.add_argument("--strides", type=_sizes, metavar="8,16,32", help="yolox, encoded: pixels of a cell")
+    boxes.add_argument("--box-unit", choices=("pixels", "normalized"))
+    boxes.add_argument("--score-threshold", type=float)
+    boxes.add_argument("--iou-threshold", type=float)
+    boxes.add_argument("--max-detections", type=int)
+    texts = parser.add_argument_group("texts (for files that do not say)")
+    texts.add_argument("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json")
+    texts.add_argument("--max-length", type=int, metavar="TOKENS")
+
+
+def _sizes(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Add one model; return 0 when it is in the repository and, where a server runs, served."""
+    source = find.expand(arguments.source, arguments)
+    name = arguments.name or _name(source)
+    if not re.fullmatch(specs.NAME, name):
+        raise CommandError(f"'{name}' is no name for a model: give letters, digits, '_', '-' and '.' by --name.")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    repository = arguments.models.resolve()
+    if not repository.is_dir():
+        raise CommandError(f"There is no model repository at {repository}: give its folder by --models.")
+    taken = [other for other in _folders(name) if (repository / other).exists()]
+    if taken:
+        raise CommandError(f"{repository / taken[0]} is there: remove that model first, or give another --name.")
+    with _workshop(repository) as work:
+        return Addition(Order(source, name, arguments, work), repository).run()
+
+
+def _name(source: str) -> str:
+    stem = Path(source.rpartition(":")[2].rstrip("/")).name
+    stem = stem.removesuffix(Path(stem).suffix) if Path(stem).suffix in (".onnx", *find.TORCH_FILES) else stem
+    return re.sub(r"[^a-z0-9_]+", "_", stem.lower()).strip("_")
+
+
+def _folders(name: str) -> list[str]:
+    return [name, *(f"{name}_{step}" for step in ("preprocess", "network", "postprocess"))]
+
+
+@contextmanager
+def _workshop(repository: Path) -> Iterator[Path]:
+    """Give an empty folder on the repository's file system, so that what is made there can be moved in one step."""
+    folder = Path(tempfile.mkdtemp(prefix=".modelctl-", dir=repository.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Addition:
+    """One model on its way. `step` is what is being done, for the sentence of a failure."""
+
+    def __init__(self, order: Order, repository: Path) -> None:
+        self._order = order
+        self._options = order.options
+        self._repository = repository
+        self._moved: list[Path] = []
+        self._loaded = False
+        self._step = ""
+
+    def run(self) -> int:
+        """Do every step; undo them all when one fails."""
+        try:
+            self._all()
+        except CommandError as error:
+            self._undo()
+            raise CommandError(f"{self._where()}: {error} The repository is as before.") from error
+        except KeyboardInterrupt:
+            self._undo()
+            raise CommandError(f"{self._where()}: stopped. The repository is as before.") from None
+        except BaseException:
+            self._undo()
+            raise
+        return 0
+
+    def _all(self) -> None:
+        self._begin("read", f"reading {self._order.source}")
+        draft = find.draft(self._order)
+        self._begin("convert", f"storing the network as {self._options.precision}")
+        self._convert(draft)
+        self._begin("compare", "comparing with the original")
+        lines = self._compare(draft)
+        self._begin("write", f"writing {', '.join(_written(draft.spec))}")
+        spec = self._write(draft, lines)
+        self._begin("check", "checking the configurations")
+        self._check()
+        self._begin("load", "loading it into the running server")
+        self._load(spec)
+        self._show(spec)
+
+    def _begin(self, step: str, text: str) -> None:
+        self._step = step
+        say(f"[{STEPS.index(step) + 1}/{len(STEPS)}] {text}")
+
+    def _where(self) -> str:
+        return f"{self._order.name} was not added, at the step '{self._step}'"
+
+    def _convert(self, draft: Draft) -> None:
+        if self._options.precision == "fp32" or isinstance(draft.spec, TensorModel):
+            if self._options.precision != "fp32":
+                raise CommandError("A tensor model is stored as it is: leave --precision away.")
+            return
+        from modelctl.precision import convert
+        from modelctl.reference.model import Reference, onnx_run
+
+        reference = Reference(draft.spec, draft.labels, draft.tokenizer, onnx_run(draft.network, draft.spec))
+        names = {role: tensor.name for role, tensor in draft.spec.network.inputs.items()}
+        items = _items(draft.spec, self._options.examples)
+        examples = [
+            {names[role]: array for role, array in reference.inputs(item)[0].items()} for item in items.values()
+        ]
+        text = not isinstance(draft.spec.preprocess, ImagePreprocess)
+        convert(draft.network, self._options.precision, examples, text=text)
+
+    def _compare(self, draft: Draft) -> list[str]:
+        """Hold the stored network against the original on our samples; return what the model card says of it."""
+        if isinstance(draft.spec, TensorModel) or draft.original is None:
+            return []
+        from modelctl.precision import LIMITS
+        from modelctl.reference.model import Reference, onnx_run
+        from modelctl.verify import PIXELS, agreement
+
+        stored = Reference(draft.spec, draft.labels, draft.tokenizer, onnx_run(draft.network, draft.spec))
+        original = Reference(draft.spec, draft.labels, draft.tokenizer, draft.original)
+        items = _items(draft.spec, None)
+        found = agreement(
+            {name: (stored.answer(item), original.answer(item)) for name, item in items.items()}, draft.spec
+        )
+        line = found.sentence()
+        say(f"      {line}")
+        limit = LIMITS[self._options.precision]
+        exact = self._options.precision == "fp32"
+        if found.score > limit or (exact and (found.pixels > PIXELS or found.missing)):
+            raise CommandError(f"The stored network differs too much ({line}; a score may differ by {limit}).")
+        return [line]
+
+    def _write(self, draft: Draft, lines: list[str]) -> ModelSpec:
+        """Make the model's folders in the workshop, then move them."""
+        made = self._order.work / "repository"
+        spec = draft.spec.model_copy(
+            update={"source": draft.spec.source.model_copy(update={"sha256": _sha256(draft.network)})}
+        )
+        folder, network = made / spec.name, made / spec.network_name / "1"
+        folder.mkdir(parents=True)
+        network.mkdir(parents=True, exist_ok=True)
+        shutil.copy(draft.network, network / "model.onnx")
+        for name, path in draft.extra.items():
+            shutil.copy(path, network / name)
+        if draft.labels:
+            (network.parent / "labels.txt").write_text("\n".join(draft.labels) + "\n", "utf-8")
+        if draft.tokenizer:
+            step = made / f"{spec.name}_preprocess"
+            step.mkdir()
+            shutil.copy(draft.tokenizer, step / "tokenizer.json")
+        if not isinstance(spec, TensorModel):
+            spec = spec.model_copy(update={"canary": _canary(spec, draft, folder)})
+        specs.write(spec, folder / FILE)
+        (folder / "MODEL_CARD.md").write_text(_card(spec, draft, lines), "utf-8")
+        spec = specs.read(folder / FILE)
+        render.write(spec, made)
+        for part in sorted(made.iterdir()):
+            self._moved.append(self._repository / part.name)
+            part.rename(self._repository / part.name)
+        return spec
+
+    def _check(self) -> None:
+        """Lint what was written."""
+
+    def _load(self, spec: ModelSpec) -> None:
+        from modelctl import loading
+
+        triton = loading.reach(self._options.grpc_port)
+        if triton is None:
+            say("      no server runs: ./dev_start.sh serves it")
+            return
+        with triton:
+            self._loaded = True
+            triton.load(spec.name)
+            if not isinstance(spec, TensorModel):
+                self._begin("ask", "asking the served model")
+                loading.check(spec, self._repository, self._options.grpc_port)
+
+    def _undo(self) -> None:
+        if self._loaded:
+            from modelctl import loading
+
+            loading.unload_all(self._options.grpc_port, [path.name for path in self._moved])
+        for path in self._moved:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _show(self, spec: ModelSpec) -> None:
+        if isinstance(spec, TensorModel):
+            port = os.environ.get("TRITON_HTTP_PORT", "8000")
+            print(
+                f"{spec.name} is in the repository. Its tensors: POST http://127.0.0.1:{port}/v2/models/{spec.name}/infer"
+            )
+            return
+        base = f"http://127.0.0.1:{os.environ.get('GATEWAY_PORT', '8080')}/v1/{ROUTES[spec.task]}?model={spec.name}"
+        print(f"{spec.name} is {'served' if self._loaded else 'in the repository'}: POST {base}")
+        if isinstance(spec.preprocess, ImagePreprocess):
+            print(f"  curl -F image=@{self._repository.name}/{spec.name}/canary.jpg '{base}'")
+        else:
+            text = "The battery lasts for days."
+            print(f"  curl -H 'Content-Type: application/json' -d '{{\"text\": \"{text}\"}}' '{base}'")
+
+
+def _written(spec: ModelSpec) -> list[str]:
+    return [spec.name] if isinstance(spec, TensorModel) else _folders(spec.name)
+
+
+def _items(spec: ModelSpec, folder: Path | None) -> dict[str, bytes]:
+    from modelctl.verify import inputs
+
+    assert not isinstance(spec, TensorModel)  # noqa: S101 - callers have looked
+    is_picture = isinstance(spec.preprocess, ImagePreprocess)
+    return inputs(is_picture, folder if is_picture else None, None)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _canary(spec: ModelSpec, draft: Draft, folder: Path) -> Canary:
+    """Choose an input of ours, and expect the label that comes first where it leads clearly."""
+    import io
+
+    from PIL import Image
+
+    from modelctl.reference.model import Reference, onnx_run
+
+    assert not isinstance(spec, TensorModel)  # noqa: S101 - callers have looked
+    item = next(iter(_items(spec, None).values()))
+    is_picture = isinstance(spec.preprocess, ImagePreprocess)
+    if is_picture:
+        picture = Image.open(io.BytesIO(item))
+        picture.thumbnail((CANARY_SIDE, CANARY_SIDE))
+        picture.save(folder / "canary.jpg", quality=80)
+        item = (folder / "canary.jpg").read_bytes()
+    found = Reference(spec, draft.labels, draft.tokenizer, onnx_run(draft.network, spec)).answer(item)
+    floor = spec.postprocess.score_threshold if isinstance(spec, ObjectDetection) else 0.0
+    second = max([one.score for one in found[1:] if one.label != found[0].label], default=floor)
+    label = found[0].label if found and found[0].score - max(second, floor) > CLEAR else None
+    return Canary(image="canary.jpg" if is_picture else None, text=None if is_picture else item.decode(), label=label)
+
+
+def _card(spec: ModelSpec, draft: Draft, lines: list[str]) -> str:
+    rows = [
+        f"# {spec.name}",
+        "",
+        f"- Task: {spec.task}. From: `{spec.source.origin}`. Licence of the weights: {spec.source.license}.",
+        f"- Network: {spec.network_name}/1/model.onnx, sha256 {spec.source.sha256}.",
+        *(f"- {line}" for line in (*draft.notes, *(f"Against the original: {line}." for line in lines))),
+        "",
+        "Written by `modelctl add`.",
+        "",
+    ]
+    return "\n".join(rows)

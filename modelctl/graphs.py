@@ -1,0 +1,178 @@
+"""ONNX files: what they take and give, whether they can be served, and the little that is changed in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper
+
+from modelctl.errors import CommandError
+
+Arrays = dict[str, npt.NDArray[Any]]
+DATA_TYPES: dict[int, str] = {
+    TensorProto.FLOAT: "FP32",
+    TensorProto.FLOAT16: "FP16",
+    TensorProto.UINT8: "UINT8",
+    TensorProto.INT64: "INT64",
+    TensorProto.INT32: "INT32",
+    TensorProto.BOOL: "BOOL",
+}
+NUMPY: dict[str, npt.DTypeLike] = {
+    "FP32": np.float32,
+    "FP16": np.float16,
+    "UINT8": np.uint8,
+    "INT64": np.int64,
+    "INT32": np.int32,
+    "BOOL": np.bool_,
+}
+# What ONNX Runtime brings along: the standard, machine learning, and its own.
+KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
+BATCH = "batch"
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output of a graph; sizes are numbers, or None where they are free."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+def load(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file, with the weights that lie beside it.
+
+    Raises:
+        CommandError: when it is none, or cannot be served.
+
+    """
+    try:
+        model = onnx.load(str(path))
+    except Exception as error:
+        raise CommandError(f"{path} cannot be read as ONNX: {_short(error)}") from error
+    _require_tensors(model)
+    _require_known_operators(model)
+    return model
+
+
+def _require_tensors(model: onnx.ModelProto) -> None:
+    for kind, ports in (("input", model.graph.input), ("output", model.graph.output)):
+        for port in ports:
+            what = port.type.WhichOneof("value")
+            if what != "tensor_type":
+                hint = " (scikit-learn's exporter: zipmap=False)" if what in ("sequence_type", "map_type") else ""
+                text = f"is a {(what or 'thing of no type').removesuffix('_type')}"
+                raise CommandError(f"The {kind} '{port.name}' {text}, which Triton cannot serve: export tensors{hint}.")
+            element = port.type.tensor_type.elem_type
+            if element not in DATA_TYPES:
+                name = TensorProto.DataType.Name(element)
+                raise CommandError(f"The {kind} '{port.name}' is of type {name}: {', '.join(NUMPY)} can be served.")
+
+
+def _require_known_operators(model: onnx.ModelProto) -> None:
+    own = {function.domain for function in model.functions}
+    for node in model.graph.node:
+        if node.domain not in KNOWN_DOMAINS and node.domain not in own:
+            raise CommandError(
+                f"The network uses the custom operator {node.domain}.{node.op_type}, which ONNX Runtime lacks: "
+                "export it with standard operators."
+            )
+
+
+def ports(model: onnx.ModelProto) -> tuple[list[Port], list[Port]]:
+    """Return a graph's inputs (without those that are weights) and outputs."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [_port(entry) for entry in model.graph.input if entry.name not in weights]
+    return inputs, [_port(entry) for entry in model.graph.output]
+
+
+def _port(entry: onnx.ValueInfoProto) -> Port:
+    tensor = entry.type.tensor_type
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
+    return Port(entry.name, DATA_TYPES[tensor.elem_type], shape)
+
+
+def free_batch(model: onnx.ModelProto) -> None:
+    """Give every input and output a free first axis, as Triton asks for; what is inside may still disagree."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    for entry in (*model.graph.input, *model.graph.output):
+        if entry.name not in weights and entry.type.tensor_type.shape.dim:
+            entry.type.tensor_type.shape.dim[0].dim_param = BATCH
+    del model.graph.value_info[:]  # shapes inferred for the old batch
+
+
+def fix_sizes(model: onnx.ModelProto, name: str, sizes: Mapping[int, int]) -> None:
+    """Set sizes of an input's axes."""
+    for entry in model.graph.input:
+        if entry.name == name:
+            for axis, size in sizes.items():
+                entry.type.tensor_type.shape.dim[axis].dim_value = size
+    del model.graph.value_info[:]
+
+
+def flatten(model: onnx.ModelProto, output: str) -> None:
+    """Make an output [N, C, 1, 1] one of [N, C]."""
+    entry = next(entry for entry in model.graph.output if entry.name == output)
+    inside = f"{output}/unflattened"
+    for node in model.graph.node:
+        node.output[:] = [inside if name == output else name for name in node.output]
+        node.input[:] = [inside if name == output else name for name in node.input]
+    model.graph.node.append(helper.make_node("Flatten", [inside], [output], f"{output}/flatten", axis=1))
+    del entry.type.tensor_type.shape.dim[2:]
+
+
+def session(model: onnx.ModelProto | Path) -> Any:
+    """Open a network on the CPU.
+
+    Raises:
+        CommandError: when ONNX Runtime refuses it.
+
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        given = str(model) if isinstance(model, Path) else model.SerializeToString()
+        return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise CommandError(f"ONNX Runtime refuses the network: {_short(error)}") from error
+
+
+def run(session: Any, inputs: Arrays) -> Arrays:
+    """Run a network; outputs by name.
+
+    Raises:
+        CommandError: when it fails.
+
+    """
+    try:
+        made = session.run(None, inputs)
+    except Exception as error:
+        raise CommandError(f"The network cannot be run: {_short(error)}") from error
+    return {output.name: array for output, array in zip(session.get_outputs(), made, strict=True)}
+
+
+def batches(session: Any, sample: Arrays) -> bool:
+    """Tell whether two items together get the answers that each gets alone; `sample` holds two items."""
+    singles = [run(session, {name: array[index : index + 1] for name, array in sample.items()}) for index in range(2)]
+    try:
+        together = run(session, sample)
+    except CommandError:
+        return False
+    return all(
+        array.shape[0] == 2
+        and all(
+            np.allclose(array[index], single[name][0], rtol=1e-3, atol=1e-4) for index, single in enumerate(singles)
+        )
+        for name, array in together.items()
+    )
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,105 @@
+"""A running Triton, told to load and unload models of the repository."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from modelctl.errors import CommandError
+from modelctl.spec import EnsembleSpec
+from modelctl.triton import READY, State, Triton, TritonError
+
+
+class Running:
+    """A Triton that answers."""
+
+    def __init__(self, triton: Triton) -> None:
+        self._triton = triton
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._triton.close()
+
+    def states(self) -> dict[str, State]:
+        """Return the state of every model that the server knows."""
+        try:
+            return self._triton.states()
+        except TritonError as error:
+            raise CommandError(f"Triton does not tell its models: {error}") from error
+
+    def load(self, name: str) -> None:
+        """Load a model, with its steps.
+
+        Raises:
+            CommandError: with Triton's reason.
+
+        """
+        if name not in self.states():
+            raise CommandError(f"The running server does not know {name}: it serves another repository.")
+        try:
+            self._triton.load(name)
+        except TritonError as error:
+            raise CommandError(f"Triton does not load {name}: {str(error)[:500]}") from error
+
+    def unload(self, names: Iterable[str]) -> None:
+        """Unload models, in the order given; those that are not loaded are left alone."""
+        states = self.states()
+        for name in names:
+            if name in states and states[name].state == READY:
+                try:
+                    self._triton.unload(name)
+                except TritonError as error:
+                    raise CommandError(f"Triton does not unload {name}: {error}") from error
+
+
+def reach(port: int) -> Running | None:
+    """Return the Triton that listens on this machine; None when none does."""
+    triton = Triton(f"127.0.0.1:{port}")
+    if triton.is_live():
+        return Running(triton)
+    triton.close()
+    return None
+
+
+def require(port: int) -> Running:
+    """Return the Triton that listens on this machine; raises CommandError when none does."""
+    running = reach(port)
+    if running is None:
+        raise CommandError(f"No Triton answers on port {port}: start it by ./dev_start.sh, or give --grpc-port.")
+    return running
+
+
+def unload_all(port: int, names: Iterable[str]) -> None:
+    """Unload what an interrupted command had loaded, if the server still answers."""
+    running = reach(port)
+    if running is not None:
+        with running:
+            running.unload(names)
+
+
+def check(spec: EnsembleSpec, repository: Path, port: int) -> None:
+    """Ask the served model about our samples, and hold the answers against the reference.
+
+    Raises:
+        CommandError: when it fails, or answers something else.
+
+    """
+    from modelctl.reference.model import Reference
+    from modelctl.served import Served
+    from modelctl.spec import ImagePreprocess
+    from modelctl.verify import PIXELS, SCORE, agreement, inputs
+
+    reference = Reference.of(spec, repository)
+    items = inputs(isinstance(spec.preprocess, ImagePreprocess), None, None)
+    with Served(f"127.0.0.1:{port}") as served:
+        try:
+            pairs = {name: (served.answer(spec, item), reference.answer(item)) for name, item in items.items()}
+        except TritonError as error:
+            raise CommandError(f"The served model fails: {str(error)[:300]}") from error
+    found = agreement(pairs, spec)
+    if found.score > SCORE or found.pixels > PIXELS or found.missing:
+        raise CommandError(f"The served model answers something else than its network ({found.sentence()}).")

@@ -1,0 +1,70 @@
+"""Finds out what kind of source was given, and lets it make its draft."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.util import find_spec
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from modelctl.errors import CommandError
+from modelctl.sources.draft import HUB, Draft, Order
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+TORCH_FILES = (".pt", ".pth", ".torchscript")
+
+
+def recipes() -> dict[str, Path]:
+    """Return the recipes by name."""
+    return {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+
+
+def expand(source: str, options: argparse.Namespace) -> str:
+    """Return the source that a recipe names, and set the options that it names and the user did not."""
+    if source not in recipes():
+        return source
+    recipe = YAML(typ="safe").load(recipes()[source].read_text("utf-8"))
+    for name, value in recipe.get("options", {}).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    options.name = options.name or source
+    found = str(recipe["source"])
+    return str(RECIPES / found) if (RECIPES / found).is_file() else found
+
+
+def draft(order: Order) -> Draft:
+    """Make the draft of a source.
+
+    Raises:
+        CommandError: one sentence, when there is no such source, or when it cannot be served.
+
+    """
+    source, path = order.source, Path(order.source)
+    if source.startswith(HUB) or (path / "config.json").is_file():
+        _require("torch", "transformers")
+        from modelctl.sources import huggingface
+
+        return huggingface.draft(order)
+    if path.suffix == ".onnx":
+        from modelctl.sources import onnxfile
+
+        return onnxfile.draft(order)
+    if path.suffix in TORCH_FILES:
+        from modelctl.sources import torchscript, ultralytics
+
+        if not torchscript.is_torchscript(path):
+            return ultralytics.draft(order)
+        _require("torch")
+        return torchscript.draft(order)
+    known = ", ".join(recipes())
+    raise CommandError(
+        f"'{source}' is no source: give a recipe ({known}), hf:<repository>, the folder of a checkpoint, "
+        "an .onnx file, or a .pt file."
+    )
+
+
+def _require(*packages: str) -> None:
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise CommandError(f"{missing[0]} is needed to read this source: run ./dev_start.sh --setup-only export.")

@@ -1,0 +1,230 @@
+"""A checkpoint in the Hugging Face Hub's format -> a draft, by transformers and PyTorch.
+
+    config.json --task--> model --export--> ONNX --check at other sizes--> draft
+                          processor, tokenizer --> how pictures and texts are prepared
+
+The packages are those of requirements/export.txt; nothing that serves needs them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelctl import graphs
+from modelctl.errors import CommandError
+from modelctl.reference.model import Arrays
+from modelctl.sources import export, processors
+from modelctl.sources.draft import HUB, Draft, Order
+from modelctl.sources.onnxfile import text_draft
+from modelctl.spec import ADAPTER
+
+ARCHITECTURES = {
+    "ForImageClassification": "image-classification",
+    "ForObjectDetection": "object-detection",
+    "ForSequenceClassification": "text-classification",
+}
+# Detectors whose last class is "no object"; all others score each class by itself.
+WITH_NO_OBJECT = ("detr", "yolos", "table-transformer")
+LONGEST = 512  # for tokenizers and networks that name no limit
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint: the PyTorch model, its configuration and its folder or repository."""
+
+    place: str
+    task: str
+    config: Any
+    model: Any
+
+    @property
+    def labels(self) -> list[str]:
+        """One line a class, in the order of their ids."""
+        names = self.config.id2label
+        return [
+            " ".join(str(names.get(index, f"class_{index}")).split()) or f"class_{index}" for index in range(len(names))
+        ]
+
+
+def draft(order: Order) -> Draft:
+    """Load, export and describe a checkpoint.
+
+    Raises:
+        CommandError: one sentence, when a package is missing, or when it cannot be loaded, exported or served.
+
+    """
+    checkpoint = _load(order)
+    describe = _text if checkpoint.task == "text-classification" else _picture
+    made = describe(order, checkpoint)
+    made.notes.append(f"Exported from {type(checkpoint.model).__name__} by PyTorch, opset {export.OPSET}.")
+    return made
+
+
+def _load(order: Order) -> Checkpoint:
+    import transformers
+
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    place = order.source.removeprefix(HUB)
+    try:
+        config = transformers.AutoConfig.from_pretrained(place)
+    except Exception as error:
+        raise CommandError(_unreachable(order.source, error)) from error
+    task = order.options.task or _task(config)
+    auto = {
+        "image-classification": transformers.AutoModelForImageClassification,
+        "object-detection": transformers.AutoModelForObjectDetection,
+        "text-classification": transformers.AutoModelForSequenceClassification,
+    }.get(task)
+    if auto is None:
+        raise CommandError(f"A checkpoint can be served for {', '.join(ARCHITECTURES.values())}, not for '{task}'.")
+    try:
+        model, report = auto.from_pretrained(place, dtype="float32", output_loading_info=True)
+    except Exception as error:
+        raise CommandError(f"{order.source} cannot be loaded for {task}: {_short(error)}") from error
+    if report.get("missing_keys"):
+        first = sorted(report["missing_keys"])[0]
+        raise CommandError(f"{order.source} holds no weights for '{first}': it was not trained for {task}.")
+    return Checkpoint(place, task, config, model.eval())
+
+
+def _task(config: Any) -> str:
+    named = ", ".join(config.architectures or ["nothing"])
+    for ending, task in ARCHITECTURES.items():
+        if any(name.endswith(ending) for name in config.architectures or []):
+            return task
+    raise CommandError(f"The checkpoint is for {named}: only {', '.join(ARCHITECTURES)} can be served.")
+
+
+def _text(order: Order, checkpoint: Checkpoint) -> Draft:
+    import torch
+
+    config = checkpoint.config
+    if config.problem_type == "regression" or config.num_labels < 1:
+        raise CommandError("The checkpoint gives a number, not classes: it cannot be served as a classifier.")
+    tokenizer, limit = processors.tokenizer(checkpoint.place, order.work)
+    length = min(limit or LONGEST, _positions(config) or LONGEST)
+    pad = config.pad_token_id or 0
+    ids = torch.full((2, 9), 5 if config.vocab_size > 5 else 1)
+    mask = torch.ones_like(ids)
+    ids[0, 6:], mask[0, 6:] = pad, 0
+    path = export.to_onnx(
+        export.TextNetwork(checkpoint.model),
+        {"input_ids": ids, "attention_mask": mask},
+        {"logits": ()},
+        order.work,
+        free={"input_ids": {1: "length"}, "attention_mask": {1: "length"}},
+    )
+    model = graphs.load(path)
+    inputs, outputs = graphs.ports(model)
+    sigmoid = config.problem_type == "multi_label_classification" or config.num_labels == 1
+    known = {
+        "labels": checkpoint.labels,
+        "pad_id": pad,
+        "activation": order.options.activation or ("sigmoid" if sigmoid else "softmax"),
+    }
+    made = text_draft(order, model, inputs, outputs[0], length, tokenizer, known)
+    made.original = _run(export.TextNetwork(checkpoint.model), ("input_ids", "attention_mask"), ("logits",))
+    return made
+
+
+def _positions(config: Any) -> int:
+    """Return how many tokens the network has places for; 0 when it does not say."""
+    positions = int(getattr(config, "max_position_embeddings", 0) or 0)
+    # RoBERTa's family counts its places from behind the padding's id.
+    is_roberta = re.search(r"roberta|camembert|xlm-r|longformer|mpnet", config.model_type)
+    return positions - config.pad_token_id - 1 if is_roberta and positions > 0 else positions
+
+
+def _picture(order: Order, checkpoint: Checkpoint) -> Draft:
+    how = processors.preprocess(checkpoint.place, order.options)
+    detector = checkpoint.task == "object-detection"
+    network = (export.DetectionNetwork if detector else export.ClassificationNetwork)(checkpoint.model)
+    roles = ("logits", "boxes") if detector else ("logits",)
+    sample = export.picture(how)
+    free = {"pixel_values": {2: "height", 3: "width"}} if how.width is None else {}
+    path = export.to_onnx(network, {"pixel_values": sample}, dict.fromkeys(roles, ()), order.work, free=free)
+    model = graphs.load(path)
+    graphs.free_batch(model)
+    made = graphs.run(graphs.session(path), {"pixel_values": sample[:1].numpy()})
+    spec = ADAPTER.validate_python(
+        {
+            "name": order.name,
+            "task": checkpoint.task,
+            "source": {"origin": order.source, "license": order.options.license or _license(checkpoint.place)},
+            "preprocess": how,
+            "network": {
+                "inputs": {"image": {"name": "pixel_values"}},
+                "outputs": {role: {"name": role, "dims": list(made[role].shape[1:])} for role in roles},
+                "batching": {"max_batch_size": order.options.max_batch_size},
+                **({"tensorrt": {"precision": "fp16"}} if order.options.precision == "fp32" and how.width else {}),
+            },
+            "postprocess": _detection(order, checkpoint) if detector else _classification(order, checkpoint),
+        }
+    )
+    original = _run(network, ("image",), roles)
+    return Draft(spec, path, checkpoint.labels, original=original)
+
+
+def _classification(order: Order, checkpoint: Checkpoint) -> dict[str, Any]:
+    several = checkpoint.config.problem_type == "multi_label_classification"
+    activation = order.options.activation or ("sigmoid" if several else "softmax")
+    return {"activation": activation, "top_k": min(5, len(checkpoint.labels))}
+
+
+def _detection(order: Order, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return how transformers' own pipeline reads the head: its threshold, and as many boxes as there are queries."""
+    softmax = checkpoint.config.model_type in WITH_NO_OBJECT
+    queries = getattr(checkpoint.config, "num_queries", 0) or getattr(checkpoint.config, "num_detection_tokens", 100)
+    return {
+        "decoder": "detr",
+        "activation": "softmax" if softmax else "sigmoid",
+        "score_threshold": 0.5 if order.options.score_threshold is None else order.options.score_threshold,
+        "max_detections": order.options.max_detections or min(queries, 1000),
+    }
+
+
+def _run(network: Any, parts: tuple[str, ...], roles: tuple[str, ...]) -> Callable[[Arrays], Arrays]:
+    import torch
+
+    def run(inputs: Arrays) -> Arrays:
+        with torch.no_grad():
+            made = network(*(torch.from_numpy(inputs[part]) for part in parts))
+        tensors = made if isinstance(made, tuple) else (made,)
+        return {role: tensor.numpy() for role, tensor in zip(roles, tensors, strict=True)}
+
+    return run
+
+
+def _license(place: str) -> str:
+    """Return the licence that the checkpoint's card names in its head; `unknown` when it names none."""
+    card = Path(place) / "README.md"
+    if not Path(place).is_dir():
+        try:
+            from huggingface_hub import hf_hub_download
+
+            card = Path(hf_hub_download(place, "README.md"))
+        except Exception:  # noqa: BLE001 - a card is a courtesy
+            return "unknown"
+    head = card.read_text("utf-8", "replace")[:2000] if card.is_file() else ""
+    found = re.search(r"^license:\s*(\S+)", head, re.MULTILINE)
+    return found[1] if found else "unknown"
+
+
+def _unreachable(source: str, error: Exception) -> str:
+    if source.startswith(HUB):
+        return (
+            f"{source} cannot be fetched: {_short(error)} "
+            "(On a machine without the hub: fetch the folder elsewhere and give its path.)"
+        )
+    return f"{source} is no checkpoint that transformers can read: {_short(error)}"
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,106 @@
+"""How a network's pictures were prepared, as the user says by options."""
+
+from __future__ import annotations
+
+import argparse
+from fractions import Fraction
+from typing import Any
+
+from pydantic import ValidationError
+
+from modelctl.errors import CommandError
+from modelctl.graphs import Port
+from modelctl.spec import ImagePreprocess
+
+RULES = ("shortest_edge_center_crop", "letterbox", "letterbox_center", "stretch", "shortest_edge")
+IMAGENET = (
+    "--resize shortest_edge_center_crop --resize-to 256 --scale 1/255 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    group = parser.add_argument_group("how pictures were prepared (for files that do not say)")
+    group.add_argument("--resize", choices=RULES)
+    group.add_argument("--resize-to", type=float, metavar="PIXELS", help="the shorter side before the crop")
+    group.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="where the network takes any")
+    group.add_argument("--resample", choices=("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"))
+    group.add_argument("--rounding", choices=("nearest", "down"), help="of a side that is not whole")
+    group.add_argument("--pad-value", type=int, metavar="GREY", help="around a letterboxed picture, 0 to 255")
+    group.add_argument("--scale", type=_number, help="factor on the 8-bit values, such as 1/255")
+    group.add_argument("--mean", type=_numbers, metavar="A,B,C", help="subtracted after that, in the tensor's order")
+    group.add_argument("--std", type=_numbers, metavar="A,B,C", help="divided by last, in the tensor's order")
+    group.add_argument("--channel-order", choices=("RGB", "BGR"))
+    group.add_argument("--layout", choices=("NCHW", "NHWC"), help="default: seen from the shape")
+
+
+def _number(text: str) -> float:
+    return float(Fraction(text))
+
+
+def _numbers(text: str) -> list[float]:
+    values = [_number(part) for part in text.split(",")]
+    if len(values) not in (1, 3):
+        raise argparse.ArgumentTypeError(f"give one number or three, not {len(values)}")
+    return values * 3 if len(values) == 1 else values
+
+
+def layout_of(port: Port, asked: str | None) -> str:
+    """Return NCHW or NHWC.
+
+    Raises:
+        CommandError: when the input is no picture, or both are possible.
+
+    """
+    shape = port.shape
+    if len(shape) != 4:
+        raise CommandError(f"The input '{port.name}' has {len(shape)} axes; a batch of pictures has four.")
+    possible = [layout for layout, axis in (("NCHW", 1), ("NHWC", 3)) if shape[axis] in (3, None)]
+    if asked in possible:
+        return asked
+    if asked or not possible:
+        raise CommandError(
+            f"The input '{port.name}' of shape {list(shape)} is no batch of RGB pictures in {asked or 'any layout'}."
+        )
+    fixed = [layout for layout, axis in (("NCHW", 1), ("NHWC", 3)) if shape[axis] == 3]
+    if len(fixed) == 1:
+        return fixed[0]
+    raise CommandError(f"The input '{port.name}' of shape {list(shape)} does not tell its layout: give --layout.")
+
+
+def preprocess(port: Port, options: argparse.Namespace, known: dict[str, Any]) -> ImagePreprocess:
+    """Return the preparation of pictures for an input: what the file says (`known`), overruled by what the user says.
+
+    Raises:
+        CommandError: saying which option is missing.
+
+    """
+    layout = layout_of(port, options.layout)
+    height, width = port.shape[2:] if layout == "NCHW" else port.shape[1:3]
+    if options.size:
+        height, width = options.size
+    names = ("resize", "resize_to", "resample", "rounding", "pad_value", "scale", "mean", "std", "channel_order")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    how = {**known, **given, "layout": layout}
+    raw = port.dtype == "UINT8"
+    missing = [name for name in ("resize", *(() if raw else ("scale", "mean", "std"))) if name not in how]
+    if missing:
+        options_missing = ", ".join(f"--{name}" for name in missing)
+        raise CommandError(
+            f"The file does not say how its pictures were prepared: give {options_missing}. "
+            f"(Most ImageNet networks of PyTorch: {IMAGENET})"
+        )
+    if raw:
+        how |= {"scale": 1.0, "mean": [0.0] * 3, "std": [1.0] * 3}
+    if how["resize"] != "shortest_edge":
+        if height is None or width is None:
+            raise CommandError("The network takes pictures of any size: give --size HEIGHT WIDTH.")
+        how |= {"height": height, "width": width}
+        if how["resize"] == "shortest_edge_center_crop":
+            how.setdefault("resize_to", round(max(height, width) / 0.875))
+    try:
+        return ImagePreprocess(**how)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise CommandError(f"The options do not fit: {key} {first['msg'].removeprefix('Value error, ')}.") from error

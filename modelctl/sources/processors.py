@@ -1,0 +1,198 @@
+"""How a checkpoint prepares pictures and texts -> how our steps must.
+
+Sizes and rules are read from `preprocessor_config.json`. Scale, mean, std and channel order are measured instead: the
+processor is shown plain pictures, since its classes differ in what they make of the same keys. In the end it and our
+reference prepare the same photographs, which must come out equal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pydantic import ValidationError
+
+from modelctl.errors import CommandError
+from modelctl.reference.pictures import prepare, upright
+from modelctl.sources import pictures
+from modelctl.spec import ImagePreprocess
+
+SAMPLES = Path(__file__).parent.parent / "samples"
+LARGEST_LIMIT = 100_000  # tokenizers without a limit name 10^30
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+
+
+def tokenizer(place: str, work: Path) -> tuple[Path, int]:
+    """Write the checkpoint's tokenizer as `tokenizer.json`; return the file, and its limit in tokens (0: none).
+
+    Raises:
+        CommandError: when it has none that the `tokenizers` library can run.
+
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        found = AutoTokenizer.from_pretrained(place)
+        found.backend_tokenizer.save(str(work / "tokenizer.json"))
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        raise CommandError(f"The checkpoint has no tokenizer that can be served (tokenizer.json): {text}") from error
+    return work / "tokenizer.json", found.model_max_length if found.model_max_length < LARGEST_LIMIT else 0
+
+
+def preprocess(place: str, options: argparse.Namespace) -> ImagePreprocess:
+    """Return how a checkpoint's pictures are prepared; the user's options overrule it.
+
+    Raises:
+        CommandError: when it does something that our step cannot do.
+
+    """
+    processor = _processor(place)
+    config = _attributes(processor) if processor is not None else _file(place)
+    how = {**_geometry(config), **(_values(processor) if processor is not None else _named_values(config))}
+    names = ("resize", "resize_to", "resample", "rounding", "scale", "mean", "std", "channel_order")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    if options.size:
+        given |= {"height": options.size[0], "width": options.size[1], "resize": given.get("resize", "stretch")}
+        how = {name: value for name, value in how.items() if name not in ("resize_to", "longest_edge", "multiple_of")}
+    try:
+        made = ImagePreprocess(**{**how, **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CommandError(
+            f"The checkpoint's pictures cannot be prepared here: {first['loc']} {first['msg']}"
+        ) from error
+    if processor is not None and not given:
+        _compare(processor, made)
+    return made
+
+
+def _processor(place: str) -> Any:
+    """Return the checkpoint's image processor in its Pillow form; None where it has none."""
+    from transformers import AutoImageProcessor
+
+    try:
+        return AutoImageProcessor.from_pretrained(place, backend="pil")
+    except Exception:  # noqa: BLE001 - RF-DETR's needs torchvision, for instance: its file is read then
+        return None
+
+
+def _file(place: str) -> dict[str, Any]:
+    from transformers.utils import cached_file
+
+    try:
+        path = cached_file(place, "preprocessor_config.json")
+        return dict(json.loads(Path(str(path)).read_text("utf-8")))
+    except Exception as error:
+        raise CommandError(
+            f"The checkpoint has no preprocessor_config.json: give {pictures.IMAGENET} or others."
+        ) from error
+
+
+def _attributes(processor: Any) -> dict[str, Any]:
+    names = ("do_resize", "size", "do_center_crop", "crop_size", "crop_pct", "resample", "image_processor_type")
+    found = {name: getattr(processor, name, None) for name in names}
+    return {**found, "image_processor_type": type(processor).__name__}
+
+
+def _geometry(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the resize rule in a processor's terms."""
+    if config.get("do_resize") is False:
+        raise CommandError("The checkpoint does not resize its pictures: give --size HEIGHT WIDTH.")
+    resample = config.get("resample")
+    how: dict[str, Any] = {"resample": Image.Resampling(int(2 if resample is None else resample)).name.lower()}
+    size, kind = _sides(config.get("size")), str(config.get("image_processor_type", ""))
+    crop = _sides(config.get("crop_size")) if config.get("do_center_crop") else {}
+    if kind.startswith("ConvNext"):
+        return {**how, **_convnext(size, config.get("crop_pct"))}
+    if "height" in size and not crop:
+        return {**how, "resize": "stretch", "height": size["height"], "width": size["width"]}
+    if "shortest_edge" in size and crop:
+        return {
+            **how,
+            "resize": "shortest_edge_center_crop",
+            "resize_to": size["shortest_edge"],
+            "rounding": "down",
+            "height": crop["height"],
+            "width": crop["width"],
+        }
+    if "shortest_edge" in size and "longest_edge" in size:
+        multiple = {"multiple_of": 16} if kind.startswith("Yolos") else {}
+        edges = {"resize_to": size["shortest_edge"], "longest_edge": size["longest_edge"]}
+        return {**how, "resize": "shortest_edge", **edges, **multiple}
+    cropped = f", cropped to {dict(crop)}" if crop else ""
+    raise CommandError(f"Pictures of size {dict(size)}{cropped} cannot be prepared here: give --size HEIGHT WIDTH.")
+
+
+def _convnext(size: Mapping[str, int], crop: float | None) -> dict[str, Any]:
+    """Return ConvNeXt's rule: below 384 pixels a crop of 7/8, from there on the whole."""
+    side = size["shortest_edge"]
+    if side >= 384:
+        return {"resize": "stretch", "height": side, "width": side}
+    whole = int(side / (crop or 224 / 256))
+    return {
+        "resize": "shortest_edge_center_crop",
+        "resize_to": whole,
+        "rounding": "down",
+        "height": side,
+        "width": side,
+    }
+
+
+def _sides(size: Any) -> dict[str, int]:
+    """Return a size's sides by name; older files hold one number for both."""
+    if isinstance(size, int):
+        return {"height": size, "width": size}
+    found = dict(size) if size else {}
+    return {name: int(value) for name, value in found.items() if value}
+
+
+def _values(processor: Any) -> dict[str, Any]:
+    """Measure (x * scale - mean) / std for each channel, and the channels' order, on plain pictures."""
+    black, white = _shown(processor, (0, 0, 0)), _shown(processor, (255, 255, 255))
+    red = _shown(processor, (255, 0, 0))
+    if np.allclose(black, white):
+        raise CommandError("The checkpoint's processor makes black and white the same.")
+    is_bgr = int(np.abs(red - black).argmax()) == 2
+    std = 1 / (white - black)
+    return {
+        "scale": 1 / 255,
+        "mean": [round(float(value), 6) + 0.0 for value in -black * std],
+        "std": [round(float(value), 6) for value in std],
+        "channel_order": "BGR" if is_bgr else "RGB",
+    }
+
+
+def _shown(processor: Any, colour: tuple[int, int, int]) -> Any:
+    made = np.asarray(processor(images=Image.new("RGB", (64, 64), colour), return_tensors="np")["pixel_values"])
+    return made[0].mean(axis=(1, 2), dtype=np.float64)
+
+
+def _named_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    normalised = config.get("do_normalize", True)
+    mean = config.get("image_mean") or IMAGENET["image_mean"]
+    std = config.get("image_std") or IMAGENET["image_std"]
+    return {
+        "scale": config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0,
+        "mean": list(mean) if normalised else [0.0] * 3,
+        "std": list(std) if normalised else [1.0] * 3,
+    }
+
+
+def _compare(processor: Any, how: ImagePreprocess) -> None:
+    """Prepare photographs in both ways; raises CommandError when they differ by more than one of 255 levels."""
+    for path in sorted(SAMPLES.glob("*.jpg")):
+        data = path.read_bytes()
+        theirs = np.asarray(processor(images=upright(data), return_tensors="np")["pixel_values"])
+        ours, _ = prepare(data, how, "FP32")
+        level = how.scale / min(how.std)
+        if theirs.shape != ours.shape or np.abs(theirs - ours).max() > 1.01 * level:
+            raise CommandError(
+                f"The checkpoint's {type(processor).__name__} prepares pictures in a way that is not known here: "
+                f"give --size, --resize, --mean and --std."
+            )

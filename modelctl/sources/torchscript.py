@@ -1,0 +1,66 @@
+"""A TorchScript file -> an ONNX file, which is then read as any other."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from modelctl import graphs
+from modelctl.errors import CommandError
+from modelctl.sources import onnxfile
+from modelctl.sources.draft import Draft, Order
+
+
+def is_torchscript(path: Path) -> bool:
+    """Tell TorchScript from other files of PyTorch: it is an archive that holds code."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def draft(order: Order) -> Draft:
+    """Export the file; the sizes of one picture must be given, as TorchScript does not hold them.
+
+    Raises:
+        CommandError: when it cannot be loaded or exported.
+
+    """
+    import torch
+
+    from modelctl.sources import export
+
+    if not order.options.size and not order.options.shape:
+        raise CommandError(
+            "TorchScript does not hold its input's sizes: give --size HEIGHT WIDTH for pictures, "
+            "or --shape 2,3 for the sizes of one item."
+        )
+    try:
+        network = torch.jit.load(order.source, map_location="cpu").eval()
+    except Exception as error:
+        raise CommandError(f"{order.source} is no TorchScript: {' '.join(str(error).split())[:200]}") from error
+    sample = torch.rand(2, *_sizes(order), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        try:
+            made = network(sample)
+        except RuntimeError as error:
+            raise CommandError(f"The network does not take items of {_sizes(order)}: {str(error)[-200:]}") from error
+    count = len(made) if isinstance(made, tuple | list) else 1
+    names = [f"OUTPUT__{number}" for number in range(count)]
+    path = export.to_onnx(network, {"INPUT__0": sample}, dict.fromkeys(names), order.work, free={})
+    made_draft = onnxfile.from_file(order, path, {"notes": ["Exported from TorchScript by PyTorch."]})
+    graphs.session(made_draft.network)
+    if made_draft.spec.task == "none":
+        made_draft.spec = made_draft.spec.model_copy(
+            update={"network": made_draft.spec.network.model_copy(update={"torchscript": True})}
+        )
+        made_draft.extra["model.pt"] = Path(order.source)
+    return made_draft
+
+
+def _sizes(order: Order) -> list[int]:
+    if order.options.shape:
+        return list(order.options.shape)
+    height, width = order.options.size
+    return [height, width, 3] if order.options.layout == "NHWC" else [3, height, width]

@@ -1,0 +1,184 @@
+"""`modelctl verify`: asks the served model, and holds its answers against a reference that shares no code with it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from modelctl import spec as specs
+from modelctl.errors import CommandError
+from modelctl.reference.answers import Found, iou
+from modelctl.server import port
+from modelctl.spec import FILE, EnsembleSpec, ImagePreprocess, ObjectDetection, TensorModel
+from modelctl.triton import TritonError
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
+SAMPLES = Path(__file__).parent / "samples"
+SCORE, PIXELS = 1e-3, 1.0
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How one served answer differs from the reference's."""
+
+    item: str
+    best: bool
+    score: float
+    pixels: float
+    missing: int
+    overlap: float = 1.0
+
+    def is_within(self, score: float, pixels: float) -> bool:
+        """Tell whether it is the same answer up to rounding."""
+        return self.best and self.score <= score and self.pixels <= pixels and not self.missing
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("name", metavar="NAME", help="the model")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="pictures to ask about (default: a few of ours)")
+    parser.add_argument("--texts", type=Path, metavar="FILE", help="texts to ask about, one a line")
+    parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
+    parser.add_argument("--score", type=float, default=SCORE, help=f"largest difference of a score ({SCORE})")
+    parser.add_argument("--pixels", type=float, default=PIXELS, help=f"largest difference of a box's side ({PIXELS})")
+    add_port(parser)
+
+
+def add_port(parser: argparse.ArgumentParser) -> None:
+    """Declare the option for Triton's port."""
+    default = os.environ.get("TRITON_GRPC_PORT", "8001")
+    parser.add_argument(
+        "--grpc-port", type=port, default=default, help="Triton's (default: TRITON_GRPC_PORT, else 8001)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print a table; return 1 when a difference is too large."""
+    from modelctl.reference.model import Reference
+    from modelctl.served import Served
+
+    spec = specs.read(arguments.models / arguments.name / FILE)
+    if isinstance(spec, TensorModel):
+        raise CommandError(f"{spec.name} serves tensors, not a task: there is nothing to verify it against.")
+    reference = Reference.of(spec, arguments.models)
+    items = inputs(isinstance(spec.preprocess, ImagePreprocess), arguments.images, arguments.texts)
+    with Served(f"127.0.0.1:{arguments.grpc_port}") as served:
+        try:
+            differences = [
+                compare(name, served.answer(spec, item), reference.answer(item), threshold_of(spec))
+                for name, item in items.items()
+            ]
+        except TritonError as error:
+            raise CommandError(f"{spec.name} could not be asked: {error}. Is it loaded?") from error
+    return report(spec.name, differences, arguments.score, arguments.pixels)
+
+
+def inputs(pictures: bool, folder: Path | None, texts: Path | None) -> dict[str, bytes]:
+    """Return what to ask about, by name.
+
+    Raises:
+        CommandError: when there is nothing, or when the option is not of the model's kind.
+
+    """
+    if (texts if pictures else folder) is not None:
+        raise CommandError(
+            f"Give {'--images, as the model takes pictures' if pictures else '--texts, as it takes texts'}."
+        )
+    if pictures:
+        paths = sorted(path for path in (folder or SAMPLES).iterdir() if path.suffix.lower() in PICTURES)
+        found = {path.name: path.read_bytes() for path in paths}
+    else:
+        lines = (texts or SAMPLES / "texts.txt").read_text("utf-8").splitlines()
+        found = {line[:40]: line.encode() for line in lines if line.strip()}
+    if not found:
+        raise CommandError(f"There is nothing to ask about in {folder or texts}.")
+    return found
+
+
+def threshold_of(spec: EnsembleSpec) -> float:
+    """Return the score that decides what is in an answer; 0 where everything is."""
+    return spec.postprocess.score_threshold if isinstance(spec, ObjectDetection) else 0.0
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How two ways of answering agree on a few items.
+
+    `overlap` is the least intersection over union of two boxes that stand for one object; 1 where there are no boxes.
+    """
+
+    items: int
+    best: int
+    score: float
+    pixels: float
+    missing: int
+    overlap: float
+
+    def sentence(self) -> str:
+        """Return it in words."""
+        text = f"{self.best} of {self.items} first labels agree, scores differ by {self.score:.2g} at most"
+        boxes = f", boxes overlap by {self.overlap:.3f} at least and {self.missing} have no counterpart"
+        return text + (boxes if self.pixels or self.missing or self.overlap < 1 else "")
+
+
+def agreement(pairs: Mapping[str, tuple[list[Found], list[Found]]], spec: EnsembleSpec) -> Agreement:
+    """Return how pairs of answers, (one way, the other way) by item, agree."""
+    found = [compare(name, one, other, threshold_of(spec)) for name, (one, other) in pairs.items()]
+    return Agreement(
+        items=len(found),
+        best=sum(one.best for one in found),
+        score=max(one.score for one in found),
+        pixels=max(one.pixels for one in found),
+        missing=sum(one.missing for one in found),
+        overlap=min(one.overlap for one in found),
+    )
+
+
+def compare(item: str, served: list[Found], expected: list[Found], threshold: float) -> Difference:
+    """Match each expected label or box with the closest served one of its class.
+
+    What scores within a thousandth of the threshold may be there or not.
+    """
+    left = list(served)
+    score, pixels, missing, overlap = 0.0, 0.0, 0, 1.0
+    for one in expected:
+        same = [other for other in left if other.label == one.label and other.class_id in (one.class_id, -1)]
+        if not same:
+            missing += one.score - threshold > SCORE
+            continue
+        closest = min(same, key=lambda other: (_apart(one, other), abs(one.score - other.score)))
+        left.remove(closest)
+        score, pixels = max(score, abs(one.score - closest.score)), max(pixels, _apart(one, closest))
+        overlap = min(overlap, iou(np.array(one.box), np.array(closest.box))) if one.box else overlap
+    missing += sum(one.score - threshold > SCORE for one in left)
+    best = not expected or not served or served[0].label == expected[0].label or _is_tie(expected)
+    return Difference(item, best, score, pixels, missing, overlap)
+
+
+def _is_tie(found: list[Found]) -> bool:
+    return len(found) > 1 and found[0].score - found[1].score <= SCORE
+
+
+def _apart(one: Found, other: Found) -> float:
+    return max((abs(a - b) for a, b in zip(one.box, other.box, strict=True)), default=0.0)
+
+
+def report(name: str, differences: list[Difference], score: float, pixels: float) -> int:
+    """Print a line for each item that differs, and a summary; return the exit code."""
+    print(f"{'item':42}{'best':6}{'score':>10}{'pixels':>8}{'missing':>9}")
+    bad = 0
+    for one in differences:
+        fine = one.is_within(score, pixels)
+        bad += not fine
+        print(
+            f"{one.item:42}{'same' if one.best else 'other':6}{one.score:10.6f}{one.pixels:8.2f}{one.missing:9}"
+            f"{'' if fine else '  <-'}"
+        )
+    verdict = "answers as its reference" if not bad else f"differs from its reference on {bad} of {len(differences)}"
+    print(f"{name} {verdict} (limits: {score} in score, {pixels} pixels in a box).")
+    return int(bad > 0)
