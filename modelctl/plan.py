@@ -178,14 +178,14 @@ def _time(job: Job, tools: Tools) -> None:
 
 def _prepare(job: Job, tools: Tools) -> Files:
     """Make the work folder anew, with what does not come from a command."""
-    from modelctl import onnxfile
+    from modelctl import planonnx
 
     files = job.files(tools.machine.tensorrt_version, tools.gpu)
     shutil.rmtree(job.work, ignore_errors=True)
     job.work.mkdir(parents=True)
     if files.onnx != job.onnx:
-        onnxfile.untrim(job.onnx, files.onnx)
-    onnxfile.write_samples(files, job.config, job.profile)
+        planonnx.untrim(job.onnx, files.onnx)
+    planonnx.write_samples(files, job.config, job.profile)
     return files
 
 

@@ -86,11 +86,11 @@ class Job:
 
     def files(self, version: str, gpu: str) -> Files:
         """Return the files of a build."""
-        from modelctl import onnxfile
+        from modelctl import planonnx
 
         integers = (entry.name for entry in self.config.input if entry.data_type in INTEGERS)
         return Files(
-            onnx=self.work / "untrimmed.onnx" if onnxfile.is_trimmed(self.graph) else self.onnx,
+            onnx=self.work / "untrimmed.onnx" if planonnx.is_trimmed(self.graph) else self.onnx,
             fp16=self.work / "fp16.onnx",
             plan=self.work / "model.plan",
             layers=self.work / "layers.json",
@@ -101,7 +101,7 @@ class Job:
 
     def shapes(self) -> Profile:
         """Return the profile's shapes that trtexec is to be told."""
-        from modelctl import onnxfile
+        from modelctl import planonnx
 
-        free = onnxfile.free_inputs(self.graph)
+        free = planonnx.free_inputs(self.graph)
         return {name: sizes for name, sizes in self.profile.items() if name in free}

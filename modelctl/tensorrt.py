@@ -58,7 +58,7 @@ class Files:
 
     Attributes:
         samples: a folder with one item for AutoCast to run the network on, and with integers for trtexec, whose own
-            random ones can lie outside a table; see `modelctl.onnxfile`.
+            random ones can lie outside a table; see `modelctl.planonnx`.
         integers: the inputs that there are integers for.
 
     """
