@@ -227,7 +227,16 @@ class Addition:
         return spec
 
     def _check(self) -> None:
-        """Lint what was written."""
+        """Lint what was written; an error refuses it, a warning is shown."""
+        from modelctl.lint.linter import lint
+
+        written = {path.name for path in self._moved}
+        found = [finding for finding in lint(self._repository)[1] if finding.model in written]
+        for finding in found:
+            say(f"      {finding.rule.code} {finding.model}: {finding.sentence} {finding.rule.fix}")
+        errors = [finding for finding in found if finding.rule.severity == "error"]
+        if errors:
+            raise CommandError(f"modelctl lint finds an error in what was written: {errors[0].sentence}")
 
     def _load(self, spec: ModelSpec) -> None:
         from modelctl import loading
@@ -242,6 +251,8 @@ class Addition:
             if not isinstance(spec, TensorModel):
                 self._begin("ask", "asking the served model")
                 loading.check(spec, self._repository, self._options.grpc_port)
+                if not loading.wait_for_gateway(spec.name):
+                    say("      the gateway does not serve it yet: see GET /readyz")
 
     def _undo(self) -> None:
         if self._loaded:

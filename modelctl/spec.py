@@ -26,6 +26,7 @@ SCHEMA_LINE = "# yaml-language-server: $schema=../../docs/model.schema.json\n"
 DataType = Literal["FP32", "FP16", "UINT8", "INT64", "INT32", "BOOL"]
 Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+LintCode = Annotated[str, Field(pattern=r"^TG[0-9]{3}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 
 
@@ -116,6 +117,21 @@ class Network(Strict):
     onnxruntime: OnnxRuntime = OnnxRuntime()
     tensorrt: TensorRT | None = None
     torchscript: bool = Field(default=False, description="There is a model.pt for Triton's PyTorch backend too.")
+    lint_ignore: dict[LintCode, str] = Field(
+        default_factory=dict, description="What `modelctl lint` is not to say of the network, each with the reason."
+    )
+
+    @model_validator(mode="after")
+    def _numbered(self) -> Network:
+        if self.torchscript:
+            for kind, tensors in (("INPUT", self.inputs), ("OUTPUT", self.outputs)):
+                for number, tensor in enumerate(tensors.values()):
+                    if tensor.name != f"{kind}__{number}":
+                        raise ValueError(
+                            f"torchscript: Triton's PyTorch backend finds tensors by number: call '{tensor.name}' "
+                            f"{kind}__{number}, in the ONNX file too."
+                        )
+        return self
 
 
 class ImagePreprocess(Strict):
