@@ -1,14 +1,16 @@
-"""`python -m app`: serves the gateway until SIGTERM or SIGINT."""
+"""`python -m app`: serves the gateway until SIGTERM or SIGINT, in one process or in several behind one port."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import tempfile
 
 import structlog
 import uvicorn
 from pydantic import ValidationError
 
-from app.main import create_app
 from app.settings import Settings, unknown_variables
 from app.telemetry import logging
 
@@ -26,18 +28,26 @@ def main() -> int:
     logging.configure(settings)
     for name, known in unknown_variables().items():
         logger.warning("no setting reads this variable", variable=name, closest=known)
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        # httptools loses the body of a request that offers to upgrade to HTTP/2, as some clients do by default.
-        http="h11",
-        ws="none",
-        timeout_graceful_shutdown=settings.drain_timeout_s,
-    )
+    # uvicorn raises the signal that ended it once more; to have been told to stop is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    with tempfile.TemporaryDirectory(prefix="gateway-") as folder:
+        if settings.workers > 1:
+            # Each worker's metrics are in files there: whichever is asked tells those of all.
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        uvicorn.run(
+            "app.main:app",
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            # httptools loses the body of a request that offers to upgrade to HTTP/2, as some clients do by default.
+            http="h11",
+            ws="none",
+            timeout_graceful_shutdown=settings.drain_timeout_s,
+        )
     return 0
 
 

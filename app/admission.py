@@ -1,60 +1,297 @@
-"""How many items of one model may be under way at once. Past it single requests are refused; a batch's items wait.
+"""How many items of one model are with Triton at once, who waits for a place, and who is refused instead.
 
-    single request --enter--> a place, or refused at once: its caller comes back
-    item of a batch --wait--> a turn in the batches' share --> a place, first come first served, until the deadline
+    single request --enter--> a place | a turn in the queue | 429 at once, when the queue is full or too long to wait
+    batch --admit--> its items --wait--> each a place, in turns with the single requests
 
-Batches together hold half of the places at most, so that single requests always find some; and single requests are
-refused while an item of that half waits for its place, so that they cannot take every one that becomes free.
+How many are let through at once follows the measured service time, by the rule of TCP Vegas (Brakmo and Peterson, 1995;
+for servers: Netflix, concurrency-limits): while calls take little longer than at best, more are let through; when they
+take much longer, what is let through only waits in Triton, where nobody can be fair to it, so fewer are. With dynamic
+batching "at best" is not a lone call: the floor, two full batches for each server, is never left.
 
-The bound is kept here and not in Triton's queue policy: with one, Triton 24.10 forgets to wake its batcher now and
-then, and requests wait for half a second on an idle machine (docs/decisions/0005-queues.md).
+Whoever is refused is told when to come back, as if all who were told so before will come: places are promised one after
+the other, at the measured rate. A request that comes back then, known by its request id, finds the queue longer for it
+than for others, so the promise holds while the overload lasts.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from contextlib import ExitStack
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from app.errors import DeadlineExceededError, OverloadedError
+from app.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from app.triton.catalog import ServedModel
+
+SINGLE, BATCH = 0, 1
+LEAST = 4
+"""Items let through at once, whatever is measured."""
+WINDOW_S = 0.5
+"""A window of measurement is at least this long."""
+CALM, CROWDED = 0.25, 0.5
+"""The share of the limit that seems to wait in Triton: below the first the limit grows, above the second it shrinks."""
+FORGET_S = 30.0
+"""The best service time is looked for anew so often: pictures may have become larger."""
+GRACE_S = 10.0
+"""How long after its time a promise is remembered."""
+LONGEST_RETRY_S = 120
+
+
+class Limit:
+    """How many items may be with Triton at once.
+
+    Attributes:
+        value: the limit.
+        rate: items a second that came back in the last window; 0 until there was one.
+        service_s: what a call took in the last window, on average; 0 until there was one.
+
+    """
+
+    def __init__(self, floor: int, ceiling: int, now: float) -> None:
+        self.ceiling, self.value = ceiling, 0
+        self.raise_to(floor)
+        self.rate = self.service_s = 0.0
+        self._bests = [math.inf, math.inf]
+        self._forget_at = now + FORGET_S
+        self._open(now)
+
+    def raise_to(self, floor: int) -> None:
+        """Set the floor, since models and servers come and go."""
+        self.floor = min(floor, self.ceiling)
+        self.value = max(self.value, self.floor)
+
+    def _open(self, now: float) -> None:
+        self._begun, self._count, self._total, self._busiest, self._failed = now, 0, 0.0, 0, False
+
+    def observe(self, now: float, seconds: float, with_triton: int, *, failed: bool) -> None:
+        """Count one call that took `seconds`, of `with_triton` at once."""
+        self._count += 1
+        self._total += seconds
+        self._busiest = max(self._busiest, with_triton)
+        self._failed |= failed
+        if now - self._begun >= WINDOW_S and self._count >= self.floor:
+            self._close(now)
+
+    def _close(self, now: float) -> None:
+        self.service_s = self._total / self._count
+        if self._busiest > self.value / 2:  # else it says nothing of what Triton could take
+            self.rate = self._count / (now - self._begun)
+            if now > self._forget_at:
+                self._bests, self._forget_at = [math.inf, self._bests[0]], now + FORGET_S
+            self._bests[0] = min(self._bests[0], self.service_s)
+            waiting = 1 - min(self._bests) / self.service_s if self.service_s else 0.0
+            step = max(1, round(math.log2(self.value)))
+            if self._failed or waiting > CROWDED:
+                self.value = max(self.floor, self.value - step)
+            elif waiting < CALM:
+                self.value = min(self.ceiling, self.value + step)
+        self._open(now)
+
+
+class Lane:
+    """The places of one model, and who waits for one."""
+
+    def __init__(self, model: str, floor: int, ceiling: int, now: float, metrics: Metrics) -> None:
+        self.limit = Limit(floor, ceiling, now)
+        self.with_triton = 0
+        self.batched = 0
+        """Items of batches that were admitted and have no answer yet."""
+        self._queues: tuple[deque[asyncio.Future[None]], deque[asyncio.Future[None]]] = (deque(), deque())
+        self._turn = 0
+        self._promises: dict[str, float] = {}
+        self._gauges = [gauge.labels(model) for gauge in (metrics.with_triton, metrics.waiting, metrics.limit)]
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a place can be had without a wait."""
+        return self.with_triton < self.limit.value and not self.waiting(SINGLE) and not self.waiting(BATCH)
+
+    def waiting(self, queue: int) -> int:
+        """Return how many single requests, or items of batches, wait."""
+        return len(self._queues[queue])
+
+    def wait_s(self) -> float:
+        """Return how long a single request that came now would wait, as far as is known."""
+        if self.is_free or not self.limit.rate:
+            return 0.0
+        singles = self.waiting(SINGLE)
+        return (singles + min(self.waiting(BATCH), singles + 1)) / self.limit.rate
+
+    def is_promised(self, request_id: str, now: float) -> bool:
+        """Tell whether this request was told to come back, and has waited as it was told."""
+        due = self._promises.get(request_id)
+        return due is not None and now >= due - 1
+
+    def keep_promise(self, request_id: str) -> None:
+        """Forget that a request was told to come back: it has its place."""
+        self._promises.pop(request_id, None)
+
+    def promise(self, request_id: str, now: float) -> int:
+        """Return after how many seconds a request that is refused now will find a place."""
+        for name in [name for name, due in self._promises.items() if due + GRACE_S < now]:
+            del self._promises[name]
+        ahead = len(self._promises) + self.waiting(SINGLE) + self.waiting(BATCH)
+        seconds = min(max(1, math.ceil(ahead / self.limit.rate) if self.limit.rate else 1), LONGEST_RETRY_S)
+        self._promises[request_id] = now + seconds
+        return seconds
+
+    async def enter(self, queue: int) -> None:
+        """Take a place, after a turn in the queue where there is none free."""
+        if self.is_free:
+            self.with_triton += 1
+            self._tell()
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queues[queue].append(turn)
+        self._tell()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave()  # the place came just as the wait ended
+            else:
+                self._queues[queue].remove(turn)
+            raise
+
+    def leave(self) -> None:
+        """Give a place back; who waits gets it, single requests and items of batches in turns."""
+        self.with_triton -= 1
+        while any(self._queues) and self.with_triton < self.limit.value:
+            self._turn = 1 - self._turn
+            queue = self._queues[self._turn] or self._queues[1 - self._turn]
+            queue.popleft().set_result(None)
+            self.with_triton += 1
+        self._tell()
+
+    def _tell(self) -> None:
+        waiting = self.waiting(SINGLE) + self.waiting(BATCH)
+        for gauge, value in zip(self._gauges, (self.with_triton, waiting, self.limit.value), strict=True):
+            gauge.set(value)
 
 
 class Admission:
-    """Hands out places, per model. A place is a context; leaving it gives the place back."""
+    """Hands out places, per model. A place is a context; leaving it gives the place back.
 
-    def __init__(self, most: int) -> None:
-        self._places = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(most))
-        self._shares = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(max(1, most // 2)))
+    Args:
+        ceiling: the most items of one model that are ever with Triton at once.
+        queue: the most single requests for one model that wait.
+        metrics: is told the limits.
+        servers: returns how many servers there are for a model.
 
-    async def enter(self, model: str) -> ExitStack:
+    """
+
+    def __init__(self, ceiling: int, queue: int, metrics: Metrics, servers: Callable[[str], int] = lambda _: 1) -> None:
+        self._ceiling = ceiling
+        self._queue = queue
+        self._metrics = metrics
+        self._servers = servers
+        self._lanes: dict[str, Lane] = {}
+
+    def _lane(self, model: ServedModel) -> Lane:
+        floor = max(LEAST, 2 * model.max_batch_size) * max(1, self._servers(model.name))
+        lane = self._lanes.get(model.name)
+        if lane is None:
+            lane = Lane(model.name, floor, self._ceiling, self._now(), self._metrics)
+            self._lanes[model.name] = lane
+        lane.limit.raise_to(floor)
+        return lane
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+    def check(self, model: ServedModel, left_s: float, request_id: str) -> None:
+        """Refuse a single request that would find no place in time; asked before its body is read, and after.
+
+        Raises:
+            OverloadedError: when the queue is full, or too long for the request's deadline; it says when to come back.
+
+        """
+        lane, now = self._lane(model), self._now()
+        if lane.is_free:
+            return
+        most = self._queue * (2 if lane.is_promised(request_id, now) else 1)
+        wait_s = lane.wait_s()
+        if lane.waiting(SINGLE) >= most:
+            sentence = "As many requests wait for the model as may."
+        elif wait_s and wait_s + lane.limit.service_s > left_s:
+            sentence = f"The model's queue takes {wait_s:.1f} s, longer than the request's deadline."
+        else:
+            return
+        raise OverloadedError(sentence, model=model.name, retry_after_s=lane.promise(request_id, now))
+
+    async def enter(self, model: ServedModel, left_s: float, request_id: str) -> Place:
         """Return a place for a single request.
 
         Raises:
-            OverloadedError: when the model has none left.
+            OverloadedError: as `check` does.
+            DeadlineExceededError: when its turn did not come within `left_s` after all.
 
         """
-        places = self._places[model]
-        if places.locked():
-            raise OverloadedError("The model has as many items under way as it may.", model=model)
-        return await _held(places)
+        self.check(model, left_s, request_id)
+        lane = self._lane(model)
+        lane.keep_promise(request_id)
+        return await self._place(lane, SINGLE, model, left_s)
 
-    async def wait(self, model: str, timeout_s: float) -> ExitStack:
-        """Return a place for an item of a batch, as soon as there is one.
+    @contextmanager
+    def admit(self, model: ServedModel, items: int, left_s: float) -> Iterator[None]:
+        """Count a batch's items as under way.
 
         Raises:
-            DeadlineExceededError: when there is none within `timeout_s`.
+            OverloadedError: when those of earlier batches alone would take until its deadline.
 
         """
+        lane = self._lane(model)
+        rate = lane.limit.rate / (2 if lane.waiting(SINGLE) else 1)
+        if lane.batched and rate and lane.batched / rate > left_s:
+            raise OverloadedError(
+                "Batches that came earlier take longer than the request's deadline.",
+                model=model.name,
+                retry_after_s=min(max(1, math.ceil(lane.batched / rate)), LONGEST_RETRY_S),
+            )
+        lane.batched += items
         try:
-            async with asyncio.timeout(timeout_s):
-                return await _held(self._shares[model], self._places[model])
+            yield
+        finally:
+            lane.batched -= items
+
+    async def wait(self, model: ServedModel, left_s: float) -> Place:
+        """Return a place for an item of an admitted batch, as soon as there is one.
+
+        Raises:
+            DeadlineExceededError: when there is none within `left_s`.
+
+        """
+        return await self._place(self._lane(model), BATCH, model, left_s)
+
+    async def _place(self, lane: Lane, queue: int, model: ServedModel, left_s: float) -> Place:
+        try:
+            async with asyncio.timeout(left_s):
+                await lane.enter(queue)
         except TimeoutError as error:
-            raise DeadlineExceededError("The request's deadline passed before the item's turn.", model=model) from error
+            sentence = "The request's deadline passed before its turn came."
+            raise DeadlineExceededError(sentence, model=model.name) from error
+        return Place(lane)
 
 
-async def _held(*semaphores: asyncio.Semaphore) -> ExitStack:
-    with ExitStack() as held:
-        for semaphore in semaphores:
-            await semaphore.acquire()
-            held.callback(semaphore.release)
-        return held.pop_all()
+class Place:
+    """Leave to be with Triton; used as a context."""
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+
+    def __enter__(self) -> None:
+        self._begun = asyncio.get_running_loop().time()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        now = asyncio.get_running_loop().time()
+        # What the caller is to blame for says nothing of Triton; neither does a caller who left.
+        failed = kind is not None and issubclass(kind, DeadlineExceededError)
+        if kind is None or failed:
+            self._lane.limit.observe(now, now - self._begun, self._lane.with_triton, failed=failed)
+        self._lane.leave()

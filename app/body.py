@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from fastapi import Request
+from prometheus_client import Gauge
 from starlette.requests import ClientDisconnect
 
 from app.errors import (
@@ -21,9 +22,10 @@ from app.errors import (
 class Budget:
     """How many bytes of bodies the process may hold at once."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, gauge: Gauge | None = None) -> None:
         self.most = most
         self.held = 0
+        self._gauge = gauge
 
     def take(self, count: int) -> None:
         """Hold `count` bytes more.
@@ -34,11 +36,16 @@ class Budget:
         """
         if self.held + count > self.most:
             raise OverloadedError("The gateway holds as many bytes of requests as it may.")
-        self.held += count
+        self._add(count)
 
     def give_back(self, count: int) -> None:
         """Release `count` bytes."""
-        self.held -= count
+        self._add(-count)
+
+    def _add(self, count: int) -> None:
+        self.held += count
+        if self._gauge is not None:
+            self._gauge.set(self.held)
 
 
 class Body:

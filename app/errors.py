@@ -22,6 +22,7 @@ class GatewayError(Exception):
         detail: one sentence for the person who sent the request; never a path or a traceback.
         model: the model that was asked, where known.
         step: the step of the model's ensemble that refused or failed, where known.
+        retry_after_s: when to come back, in seconds; measured where it can be.
 
     """
 
@@ -29,13 +30,17 @@ class GatewayError(Exception):
     code: ClassVar[str]
     title: ClassVar[str]
     retryable: ClassVar[bool] = False
-    retry_after_s: ClassVar[int | None] = None
+    retry_after_s: int | None = None
 
-    def __init__(self, detail: str, *, model: str | None = None, step: str | None = None) -> None:
+    def __init__(
+        self, detail: str, *, model: str | None = None, step: str | None = None, retry_after_s: int | None = None
+    ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.model = model
         self.step = step
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
 
 
 class MalformedRequestError(GatewayError):

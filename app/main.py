@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
@@ -14,54 +14,70 @@ from app import failures
 from app.admission import Admission
 from app.api import health, models, pages, tasks
 from app.body import Budget
+from app.drain import Drain
 from app.fetch import Fetch
 from app.media import Media
 from app.parts import Parts
 from app.problems import Problem
 from app.settings import Settings
+from app.telemetry import logging
 from app.telemetry.envelope import Envelope
 from app.telemetry.metrics import Metrics
 from app.triton.canary import Canaries
 from app.triton.catalog import Catalog
-from app.triton.client import TritonClient
+from app.triton.servers import Servers
 
 TITLE = "Triton Gateway"
 VERSION = "0.1.0"
 DESCRIPTION = "Image classification, object detection and sentiment by models on NVIDIA Triton."
 
 
+def app() -> FastAPI:
+    """Return the gateway of a process of its own, by the environment's settings."""
+    settings = Settings()
+    logging.configure(settings)
+    return create_app(settings)
+
+
 def create_app(settings: Settings) -> FastAPI:
     """Return the gateway as an ASGI application. Nothing is connected before its lifespan begins."""
-    budget = Budget(settings.max_bytes_in_flight)
+    drain = Drain(settings.drain_delay_s)
+    metrics = Metrics()
     fetch = Fetch(settings)
-    client = TritonClient(settings.triton_target)
-    catalog = Catalog(client)
+    servers = Servers(settings.triton_addresses, metrics)
+    catalog = Catalog(servers)
     parts = Parts(
         settings=settings,
-        client=client,
+        servers=servers,
         catalog=catalog,
-        canaries=Canaries(client, catalog),
-        admission=Admission(settings.max_items_per_model),
+        canaries=Canaries(servers, catalog, drain),
+        admission=Admission(
+            settings.max_items_per_model, settings.max_queue_per_model, metrics, lambda name: len(servers.serving(name))
+        ),
         media=Media(settings, fetch),
-        budget=budget,
-        metrics=Metrics(budget),
+        budget=Budget(settings.max_bytes_in_flight, metrics.body_bytes),
+        metrics=metrics,
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        client.open()
-        reading = asyncio.create_task(catalog.keep_reading())
+        drain.watch()
+        await servers.open()
+        running = [
+            asyncio.create_task(keep())
+            for keep in (servers.keep_resolving, catalog.keep_reading, parts.canaries.keep_probing)
+        ]
         try:
             yield
         finally:
-            reading.cancel()
-            with suppress(asyncio.CancelledError):
-                await reading
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
             await fetch.close()
-            await client.close()
+            await servers.close()
 
     app = FastAPI(title=TITLE, version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_middleware(Envelope, metrics=parts.metrics)
+    app.add_middleware(Envelope, metrics=metrics, drain=drain)
     failures.add_to(app)
     for routes in (tasks.router(parts), models.router(parts), health.router(parts)):
         app.include_router(routes)

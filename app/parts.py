@@ -11,7 +11,7 @@ from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from app.triton.canary import Canaries
 from app.triton.catalog import Catalog
-from app.triton.client import TritonClient
+from app.triton.servers import Servers
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Parts:
     """What routes call."""
 
     settings: Settings
-    client: TritonClient
+    servers: Servers
     catalog: Catalog
     canaries: Canaries
     admission: Admission

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from typing import Annotated, Literal
 
@@ -23,12 +24,20 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
-    triton_urls: str | None = Field(default=None, description="host:port of Triton's gRPC; by default on this machine.")
+    workers: int = Field(default=1, ge=1, le=64, description="Processes behind the one port.")
+    triton_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="host:port of Triton's gRPC, or several separated by commas, or dns:///name:port for all addresses "
+        "of a name; by default on this machine.",
+    )
     triton_grpc_port: int = Field(default=8001, validation_alias=AliasChoices("TRITON_GRPC_PORT", "triton_grpc_port"))
 
     default_timeout_ms: int = Field(default=10_000, ge=50, description="A request's deadline when it names none.")
     max_timeout_ms: int = Field(default=60_000, ge=50, description="The longest deadline that a request may ask for.")
     body_timeout_s: float = Field(default=30, gt=0, description="Time for a request's body to arrive.")
+    drain_delay_s: float = Field(
+        default=0, ge=0, description="Time to go on serving after SIGTERM, with readyz red, so that others notice."
+    )
     drain_timeout_s: int = Field(default=5, ge=0, description="Time for running requests to finish at shutdown.")
 
     max_image_bytes: int = Field(default=20 * MEGABYTE, ge=1)
@@ -37,9 +46,10 @@ class Settings(BaseSettings):
     max_batch_bytes: int = Field(default=64 * MEGABYTE, ge=1)
     max_bytes_in_flight: int = Field(default=256 * MEGABYTE, ge=1, description="All bodies held at once, in a process.")
     max_items_per_model: int = Field(
-        default=128,
-        ge=2,
-        description="Items of one model under way at once; one for batches and one for others at least.",
+        default=128, ge=1, description="The most items of one model that are ever with Triton at once."
+    )
+    max_queue_per_model: int = Field(
+        default=128, ge=0, description="The most requests for one model that wait; items of batches wait apart."
     )
     image_url_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Hosts, separated by commas, from which `image_url` may be fetched; none: it is off."
@@ -48,19 +58,29 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @field_validator("image_url_hosts", mode="before")
+    @field_validator("image_url_hosts", "triton_urls", mode="before")
     @classmethod
-    def _split_hosts(cls, value: object) -> object:
+    def _split(cls, value: object) -> object:
         return (
             tuple(part.strip().lower() for part in value.split(",") if part.strip())
             if isinstance(value, str)
             else value
         )
 
+    @field_validator("triton_urls")
+    @classmethod
+    def _one_name(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            if not re.fullmatch(r"(dns:///)?(\[[0-9a-f:.]+\]|[a-z0-9._-]+):[0-9]{1,5}", url):
+                raise ValueError(f"'{url}' is neither host:port nor dns:///name:port")
+        if len(value) > 1 and any(url.startswith("dns:///") for url in value):
+            raise ValueError("dns:///name:port stands alone, for all addresses of the name")
+        return value
+
     @property
-    def triton_target(self) -> str:
-        """The address that the gRPC channel connects to."""
-        return self.triton_urls or f"127.0.0.1:{self.triton_grpc_port}"
+    def triton_addresses(self) -> tuple[str, ...]:
+        """The addresses that gRPC channels connect to."""
+        return self.triton_urls or (f"127.0.0.1:{self.triton_grpc_port}",)
 
 
 def unknown_variables() -> dict[str, str | None]:

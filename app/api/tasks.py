@@ -22,7 +22,7 @@ from app.tasks.base import Options, Task
 from app.telemetry import timing
 from app.telemetry.timing import Context
 from app.triton.catalog import ServedModel
-from app.triton.client import Answer
+from app.triton.messages import Answer
 
 # So many items of one batch are with Triton at once: enough to fill its batches, few enough to leave room for others.
 ITEMS_AT_ONCE = 16
@@ -103,11 +103,14 @@ def _add(routes: APIRouter, parts: Parts, task: Task) -> None:
 
 async def _single(parts: Parts, task: Task, request: Request, options: Options) -> Response:
     context, model = _begin(parts, task, request, options)
+    parts.admission.check(model, context.left_s(), context.request_id)
     with Body(request, parts.budget, _body_timeout(parts, context)) as body:
         with context.span("read"):
             read = parts.media.image if task.input == "image" else parts.media.text
             item = await read(request, body)
-        with context.span("triton"), await parts.admission.enter(model.name):
+        with context.span("wait"):
+            place = await parts.admission.enter(model, context.left_s(), context.request_id)
+        with place, context.span("triton"):
             answer = await _infer(parts, model, options, item, context)
     with context.span("encode"):
         return _json(_fields(model, answer, context))
@@ -119,7 +122,8 @@ async def _batch(parts: Parts, task: Task, request: Request, options: Options) -
         with context.span("read"):
             read = parts.media.images if task.input == "image" else parts.media.texts
             items = await read(request, body)
-        with context.span("triton"):
+        admitted = parts.admission.admit(model, len(items), context.left_s())
+        with admitted, context.span("triton"):
             answers = await _infer_all(parts, model, options, items, context)
         # What one item waited is no time of Triton's, though others were there meanwhile.
         context.spans["triton"] -= context.spans["wait"]
@@ -163,14 +167,14 @@ def _check_repeated(query: QueryParams, options: Options) -> None:
 
 
 async def _infer(parts: Parts, model: ServedModel, options: Options, item: bytes, context: Context) -> Answer:
-    return await parts.client.infer(
+    return await parts.servers.infer(
         model.name,
         options.version,
         (model.task.input, item),
         model.task.outputs,
         options.parameters(),
         context.request_id,
-        context.left_s(),
+        context.left_s,
         context.traceparent,
     )
 
@@ -186,7 +190,7 @@ async def _infer_all(
         async with room:
             try:
                 with context.longest("wait"):
-                    place = await parts.admission.wait(model.name, context.left_s())
+                    place = await parts.admission.wait(model, context.left_s())
                 with place:
                     return await _infer(parts, model, options, item, context)
             except errors.GatewayError as error:

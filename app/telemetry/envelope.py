@@ -16,11 +16,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import problems
+from app.drain import Drain
 from app.errors import DrainingError, GatewayError, InternalError
 from app.telemetry.metrics import Metrics
 from app.telemetry.timing import TRACEPARENT, Context, request_id
 
 LINGER_S = 2.0
+CLIENT_LEFT = 499
+"""What logs and metrics say of a request whose client did not wait; the number is nginx's."""
 QUIET_ROUTES = ("/livez", "/readyz", "/healthz", "/health", "/metrics")
 
 logger = structlog.get_logger("gateway.access")
@@ -29,9 +32,10 @@ logger = structlog.get_logger("gateway.access")
 class Envelope:
     """The one middleware."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, drain: Drain) -> None:
         self._app = app
         self._metrics = metrics
+        self._drain = drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -51,15 +55,18 @@ class Envelope:
         if trace is not None:
             context.traceparent = trace[0]
             structlog.contextvars.bind_contextvars(trace_id=trace[1])
-        exchange = _Exchange(scope, receive, send, context)
+        exchange = _Exchange(scope, receive, send, context, self._drain)
         try:
             with self._metrics.running.track_inprogress():
                 await self._serve(scope, exchange, context)
         finally:
+            exchange.end()
             self._record(method, scope, exchange, context)
 
     def _record(self, method: str, scope: Scope, exchange: _Exchange, context: Context) -> None:
         seconds = (exchange.ended or time.perf_counter()) - context.started
+        if exchange.client_left:
+            exchange.status, context.code = CLIENT_LEFT, "client_left"
         route = getattr(scope.get("route"), "path", "other")
         self._metrics.observe(route, exchange.status, context, seconds)
         level = logger.debug if route in QUIET_ROUTES else logger.info
@@ -76,6 +83,9 @@ class Envelope:
         try:
             await self._app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
+            if exchange.client_left:
+                asyncio.current_task().uncancel()  # type: ignore[union-attr]  # there is one: we run in it
+                return
             # The server cancels what still runs when its time to drain is over, and would answer a plain 500 itself.
             if exchange.status:
                 raise
@@ -94,21 +104,43 @@ class Envelope:
 class _Exchange:
     """The request's messages on their way in and out."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, context: Context) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, context: Context, drain: Drain) -> None:
         self._receive = receive
         self._send = send
         self._context = context
+        self._drain = drain
+        self._task = asyncio.current_task()
+        self._watch: asyncio.Task[None] | None = None
         headers = Headers(scope=scope)
         self._body_read = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
         self.status = 0
         self.ended = 0.0
         """When the last byte of the answer was handed on, before any lingering; 0 until then."""
+        self.client_left = False
+        """Whether the client has closed the connection before it was answered."""
 
     async def receive(self) -> Message:
         message = await self._receive()
-        if message["type"] != "http.request" or not message.get("more_body", False):
+        if message["type"] == "http.disconnect":
+            self.client_left = self._body_read = True
+        elif not message.get("more_body", False):
             self._body_read = True
+            if not self.status and self._watch is None:
+                self._watch = asyncio.create_task(self._watch_client())
         return message
+
+    async def _watch_client(self) -> None:
+        """Cancel the request when its client leaves: nobody waits for the answer."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self.status and self._task is not None:
+            self.client_left = True
+            self._task.cancel()
+
+    def end(self) -> None:
+        """Watch the client no longer."""
+        if self._watch is not None:
+            self._watch.cancel()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -128,7 +160,7 @@ class _Exchange:
         headers["X-Request-ID"] = self._context.request_id
         if self._context.spans:
             headers["Server-Timing"] = self._context.server_timing()
-        if not self._body_read:
+        if not self._body_read or self._drain.begun:
             headers["Connection"] = "close"
 
     async def _discard_body(self) -> None:

@@ -1,17 +1,23 @@
-"""Counters and latency histograms for Prometheus.
+"""Counters, gauges and latency histograms for Prometheus.
 
-Labels take values from closed sets only (routes, models of the catalogue, codes), so that no caller can grow them.
+Labels take values from closed sets only (routes, models of the catalogue, codes, servers), so that no caller can grow
+them. With several workers each writes its values into files, and whichever is asked tells the sum over all
+(prometheus_client's multiprocess mode).
 """
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+import os
+import re
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from app.body import Budget
 from app.telemetry.timing import Context
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Metrics:
@@ -19,34 +25,44 @@ class Metrics:
 
     content_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._requests = Counter(
+        self._requests = self._counter(
             "gateway_requests",
-            "Requests answered, by route, model, HTTP status and problem code.",
-            ("route", "model", "status", "code"),
-            registry=self._registry,
+            "Requests answered, by route, model, HTTP status (499: the client had left) and problem code.",
+            "route",
+            "model",
+            "status",
+            "code",
         )
-        self._seconds = Histogram(
-            "gateway_request_seconds",
-            "Time from a request's first byte to the end of its answer.",
-            ("route",),
-            buckets=BUCKETS_S,
-            registry=self._registry,
+        self._seconds = self._histogram(
+            "gateway_request_seconds", "Time from a request's first byte to the end of its answer.", "route"
         )
-        self._spans = Histogram(
-            "gateway_span_seconds",
-            "Where the time of requests went: read, wait, triton, encode.",
-            ("span",),
-            buckets=BUCKETS_S,
-            registry=self._registry,
+        self._spans = self._histogram(
+            "gateway_span_seconds", "Where the time of requests went: read, wait, triton, encode.", "span"
         )
-        self.running = Gauge("gateway_requests_running", "Requests being answered now.", registry=self._registry)
-        self._items = Counter(
-            "gateway_batch_items", "Items of batches, by problem code.", ("code",), registry=self._registry
+        self._items = self._counter("gateway_batch_items", "Items of batches, by problem code.", "code")
+        self.running = self._gauge("gateway_requests_running", "Requests being answered now.")
+        self.body_bytes = self._gauge("gateway_body_bytes", "Bytes of request bodies held now.")
+        self.with_triton = self._gauge("gateway_items_with_triton", "Items that have a place now.", "model")
+        self.waiting = self._gauge("gateway_items_waiting", "Items that wait for a place now.", "model")
+        self.limit = self._gauge("gateway_items_limit", "Items that may have a place at once.", "model")
+        self.calls = self._counter("gateway_triton_calls", "Inferences, by server and gRPC status.", "server", "status")
+        self.retries = self._counter("gateway_triton_retries", "Inferences tried again, by failed server.", "server")
+        self.running_calls = self._gauge("gateway_triton_calls_running", "Inferences without an answer yet.", "server")
+        self.up = self._gauge("gateway_triton_up", "1 while the server answers.", "server")
+        self.unfit = self._gauge(
+            "gateway_triton_unfit", "1 while a model's canary fails on a server.", "server", "model"
         )
-        held = Gauge("gateway_body_bytes", "Bytes of request bodies held now.", registry=self._registry)
-        held.set_function(lambda: budget.held)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self._registry)
+
+    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        return Histogram(name, text, labels, buckets=BUCKETS_S, registry=self._registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self._registry, multiprocess_mode="livesum")
 
     def observe(self, route: str, status: int, context: Context, seconds: float) -> None:
         """Count one answered request."""
@@ -61,4 +77,20 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+        folder = os.environ.get(FOLDER)
+        if folder is None:
+            return generate_latest(self._registry)
+        _forget_the_dead(Path(folder))
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """Drop what workers that are gone had running."""
+    pids = {int(found[1]) for path in folder.iterdir() if (found := re.fullmatch(r"gauge_live.*_(\d+)\.db", path.name))}
+    for pid in pids:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            multiprocess.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]

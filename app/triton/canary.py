@@ -1,9 +1,14 @@
-"""Readiness by real inferences: every default model must give its expected answer.
+"""Readiness by real inferences: every default model must give its expected answer, on one server at least.
 
-A canary runs when readiness is asked for, at most once a second, so that nothing is spent while nobody asks. A Python
-step of which one of two instances has died answers every second canary correctly: an answer `is not healthy` to anyone
-therefore counts against the model for a while, whatever the canary says. A task that had a default model and has
-none is not ready either, however long ago that was: its callers get no answer.
+A canary runs when readiness is asked for, at most once a second, and not where a real request has just been answered:
+so nothing is spent while nobody asks, nor while all goes well. A Python step of which one of two instances has died
+answers every second canary correctly: an answer `is not healthy` to anyone therefore counts against the model for a
+while, whatever the canary says. A task that had a default model and has none is not ready either, however long ago that
+was: its callers get no answer.
+
+A server whose canary fails gets no more requests for that model while another serves it, and is asked every second
+until it answers again. Where there are several servers, a model's idle ones are asked now and then, so that their latency is
+known.
 """
 
 from __future__ import annotations
@@ -14,17 +19,25 @@ import binascii
 import io
 from dataclasses import dataclass
 
+import structlog
 from PIL import Image
 
+from app.drain import Drain
 from app.errors import GatewayError
 from app.tasks import TASKS
 from app.tasks.base import texts
 from app.triton.catalog import Catalog, ServedModel
 from app.triton.client import TritonClient
+from app.triton.messages import inference_request
+from app.triton.servers import Servers
 
 FRESH_S = 1.0
 TIMEOUT_S = 5.0
 DEAD_STEP_COUNTS_S = 3.0
+IDLE_S = 5.0
+"""Where several servers share a model, one that has not answered for so long is asked."""
+
+logger = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,11 +60,12 @@ class Readiness:
 
 
 class Canaries:
-    """Asks every default model for its expected answer."""
+    """Asks models for their expected answers."""
 
-    def __init__(self, client: TritonClient, catalog: Catalog) -> None:
-        self._client = client
+    def __init__(self, servers: Servers, catalog: Catalog, drain: Drain) -> None:
+        self._servers = servers
         self._catalog = catalog
+        self._drain = drain
         self._last: Readiness | None = None
         self._last_at = 0.0
         self._lock = asyncio.Lock()
@@ -63,7 +77,31 @@ class Canaries:
             if self._last is None or loop.time() - self._last_at > FRESH_S:
                 self._last = await self._ask_all()
                 self._last_at = loop.time()
-            return self._last
+        if self._drain.begun:
+            return Readiness(False, "The gateway is stopping.", self._last.models)
+        return self._last
+
+    async def keep_probing(self) -> None:
+        """Ask for ever, once a second, servers that have failed, and idle ones where there are several."""
+        while True:
+            await asyncio.sleep(FRESH_S)
+            try:
+                asked = [self._failure(client, model) for client, model in self._suspects()]
+                await asyncio.gather(*asked)
+            except Exception:
+                logger.exception("a canary could not be sent")
+
+    def _suspects(self) -> list[tuple[TritonClient, ServedModel]]:
+        now = asyncio.get_running_loop().time()
+        found = []
+        for client in self._servers.clients:
+            for model in client.models.values() if client.reachable else ():
+                others = [other for other in self._servers.serving(model.name) if other is not client]
+                wanted = model.default or any(now - other.answered.get(model.name, 0) < IDLE_S for other in others)
+                idle = now - client.answered.get(model.name, 0) > IDLE_S
+                if model.name in client.unfit or (others and wanted and idle and not model.fault):
+                    found.append((client, model))
+        return found
 
     async def _ask_all(self) -> Readiness:
         if not self._catalog.read:
@@ -92,18 +130,35 @@ class Canaries:
         return f"Not ready: {', '.join(failing)}." if failing else None
 
     async def _ask(self, model: ServedModel) -> Health:
-        reason = model.fault or await self._failure(model)
+        """Ask every server that serves the model; one that answers is enough."""
+        reason = model.fault
+        if not reason:
+            clients = self._servers.serving(model.name)
+            reasons = await asyncio.gather(*(self._failure(client, model) for client in clients))
+            reason = "" if "" in reasons else next(iter(reasons), "No server serves it.")
         return Health(model.name, model.task.name, not reason, reason or None)
 
-    async def _failure(self, model: ServedModel) -> str:
-        """Return what is wrong with the model's answer; empty when nothing is."""
+    async def _failure(self, client: TritonClient, model: ServedModel) -> str:
+        """Return what is wrong with the model on this server; empty when nothing is. The client is told."""
+        now = asyncio.get_running_loop().time()
+        if model.name not in client.unfit and now - client.answered.get(model.name, -FRESH_S) < FRESH_S:
+            return ""
+        reason = await self._canary_failure(client, model)
+        if reason:
+            if model.name not in client.unfit:
+                logger.warning("a canary failed", server=client.address, model=model.name, reason=reason)
+        elif model.name in client.unfit:
+            logger.info("a canary succeeds again", server=client.address, model=model.name)
+        client.mark_unfit(model.name, reason)
+        return reason
+
+    async def _canary_failure(self, client: TritonClient, model: ServedModel) -> str:
+        request = inference_request(model.name, None, canary_item(model), model.task.outputs, {}, "canary")
         try:
-            answer = await self._client.infer(
-                model.name, None, canary_item(model), model.task.outputs, {}, "canary", TIMEOUT_S
-            )
+            answer = await client.infer(model.name, request, TIMEOUT_S)
         except GatewayError as error:
             return error.detail
-        seen = self._client.dead_steps.get(model.name)
+        seen = client.dead_steps.get(model.name)
         if seen is not None and asyncio.get_running_loop().time() - seen < DEAD_STEP_COUNTS_S:
             return "A step of the model has died and is being repaired."
         expected = (model.canary or {}).get("label")

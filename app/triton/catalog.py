@@ -1,7 +1,8 @@
 """What is served: Triton's repository index and its models' configurations -> ServedModel.
 
-The catalogue is read again every few seconds, so that a model which is loaded or removed while all runs is
-noticed without a restart. What vanishes is remembered for a while: it may be on its way back.
+Every server is read again every few seconds, so that a model which is loaded or removed while all runs is noticed
+without a restart; servers may serve different models. What vanishes is remembered for a while: it may be on its way
+back.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -26,6 +27,7 @@ from app.errors import (
 from app.tasks import BY_NAME
 from app.tasks.base import Task, Tensor
 from app.triton.client import TritonClient
+from app.triton.servers import Servers
 
 REFRESH_S = 2.0
 REMEMBERED_S = 30.0
@@ -56,20 +58,18 @@ class ServedModel:
 
 
 class Catalog:
-    """The models that are served now, and those that were a moment ago."""
+    """The models that are served now by any server, and those that were a moment ago."""
 
-    def __init__(self, client: TritonClient) -> None:
-        self._client = client
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
         self._models: dict[str, ServedModel] = {}
         self._vanished: dict[str, tuple[ServedModel, float]] = {}
-        self._others: dict[str, tuple[str, ...]] = {}
-        self._reads = 0
+        self._others: dict[str, dict[str, tuple[str, ...]]] = {}
+        self._readings: dict[str, tuple[TritonClient, asyncio.Task[None]]] = {}
         self.had_default: set[str] = set()
         """The tasks that have had a default model since the gateway started."""
         self.read = False
-        """Whether Triton has been read at least once."""
-        self.reachable = False
-        """Whether the last reading succeeded."""
+        """Whether any Triton has been read at least once."""
 
     def models(self) -> list[ServedModel]:
         """Return what is served now, by name."""
@@ -123,56 +123,90 @@ class Catalog:
         self._vanished = {n: (m, at) for n, (m, at) in self._vanished.items() if now - at < REMEMBERED_S}
 
     async def keep_reading(self) -> None:
-        """Read for ever. A Triton that cannot be read leaves the last good catalogue standing."""
-        while True:
-            try:
-                await self.refresh()
-            except GatewayError as error:
-                if self.reachable:
-                    logger.warning("triton cannot be read", reason=error.detail)
-                elif not self._reads:
-                    logger.info("waiting for triton", reason=error.detail)
-                self.reachable = False
-            except Exception:
-                logger.exception("the catalogue could not be read")
-            self._reads += 1
-            # Until Triton is there, look more often: it may be starting beside us.
-            await asyncio.sleep(REFRESH_S if self.reachable else REFRESH_S / 4)
+        """Read every server for ever. One that cannot be read keeps the models that it was last seen to serve."""
+        try:
+            while True:
+                clients = {client.address: client for client in self._servers.clients}
+                for address in [address for address in self._readings if address not in clients]:
+                    self._readings.pop(address)[1].cancel()
+                    self._others.pop(address, None)
+                    self._merge()
+                for address, client in clients.items():
+                    if address not in self._readings:
+                        self._readings[address] = (client, asyncio.create_task(self._keep_reading(client)))
+                await asyncio.sleep(REFRESH_S)
+        finally:
+            for _, task in self._readings.values():
+                task.cancel()
 
-    async def refresh(self) -> None:
-        """Read Triton once."""
+    async def _keep_reading(self, client: TritonClient) -> None:
+        reads = 0
+        while True:
+            was_reachable = client.reachable
+            try:
+                await self.refresh(client, everything=not reads % OTHERS_EVERY)
+            except GatewayError as error:
+                client.mark_reachable(False)
+                if was_reachable:
+                    logger.warning("triton cannot be read", server=client.address, reason=error.detail)
+                elif not reads:
+                    logger.info("waiting for triton", server=client.address, reason=error.detail)
+            except Exception:
+                logger.exception("the catalogue could not be read", server=client.address)
+            reads += 1
+            # Until Triton is there, look more often: it may be starting beside us.
+            await asyncio.sleep(REFRESH_S if client.reachable else REFRESH_S / 4)
+
+    async def refresh(self, client: TritonClient, *, everything: bool = True) -> None:
+        """Read one server once; `everything`: also models that had no task when they were last looked at."""
+        if not client.reachable:
+            await client.read_version()
         ready: dict[str, list[str]] = {}
-        for entry in await self._client.repository_index():
+        for entry in await client.repository_index():
             if entry.state == "READY":
                 ready.setdefault(entry.name, []).append(entry.version)
+        known = {} if everything else self._others.get(client.address, {})
         found: dict[str, ServedModel] = {}
         others: dict[str, tuple[str, ...]] = {}
         for name, unsorted in ready.items():
             versions = tuple(sorted(unsorted, key=lambda version: (len(version), version)))
-            if self._others.get(name) == versions and self._reads % OTHERS_EVERY:
+            if known.get(name) == versions:
                 others[name] = versions
                 continue
             try:
-                model = served_model(await self._client.model_config(name), versions)
+                model = served_model(await client.model_config(name), versions)
             except ModelNotReadyError:
                 continue  # unloaded between the index and this call; it is looked at again next time
             if model is None:
                 others[name] = versions
             else:
                 found[name] = model
-        self._replace(found, others)
+        self._others[client.address] = others
+        client.models = found
+        client.mark_reachable(True)
+        self._merge()
 
-    def _replace(self, found: dict[str, ServedModel], others: dict[str, tuple[str, ...]]) -> None:
+    def _merge(self) -> None:
+        """Make one catalogue of all servers' models: of two under one name, one that fits its task."""
         now = asyncio.get_running_loop().time()
+        found: dict[str, ServedModel] = {}
+        for client in self._servers.clients:
+            for name, model in client.models.items():
+                known = found.get(name)
+                if known is None or (known.fault and not model.fault):
+                    found[name] = model
+                elif model.versions != known.versions:
+                    versions = sorted({*known.versions, *model.versions}, key=lambda version: (len(version), version))
+                    found[name] = replace(known, versions=tuple(versions))
         for name in sorted(self._models.keys() - found.keys()):
             self._vanished[name] = (self._models[name], now)
             logger.warning("model vanished", model=name)
         for name in sorted(found.keys() - self._models.keys()):
             self._vanished.pop(name, None)
             logger.info("model served", model=name, task=found[name].task.name, fault=found[name].fault or None)
-        self._models, self._others = found, others
+        self._models = found
         self.had_default |= {model.task.name for model in found.values() if model.default}
-        self.read = self.reachable = True
+        self.read = self.read or any(client.reachable for client in self._servers.clients)
 
 
 def served_model(config: Any, versions: tuple[str, ...]) -> ServedModel | None:

@@ -1,28 +1,34 @@
-"""One gRPC channel to Triton, and the calls that go over it.
+"""One Triton: its gRPC channel, the calls that go over it, and what they tell about it.
 
 The generated stub is used directly, because tritonclient's wrapper copies every tensor through numpy on the way in and
-out. There is one client per process, made in the lifespan of the running loop.
+out. Messages are made and read in `app.triton.messages`; which Triton is called is chosen in `app.triton.servers`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Iterable, Mapping
-from typing import Any
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
-import numpy as np
-import numpy.typing as npt
+import structlog
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from app.errors import BackendError, DeadlineExceededError
-from app.tasks.base import Parameter, Tensors
+from app.errors import BackendError, BackendUnavailableError, DeadlineExceededError, ModelNotReadyError
+from app.telemetry.metrics import Metrics
+from app.triton.messages import Answer, read_outputs
 from app.triton.status import gateway_error, is_dead_step
+
+if TYPE_CHECKING:
+    from app.triton.catalog import ServedModel
 
 # Servers before 25.06 crash on calls that are cancelled within milliseconds, so no call gets less.
 SHORTEST_DEADLINE_S = 0.05
+CANCELS_SINCE = (2, 59)
+"""The version of the server, release 25.06, since which a cancelled call does no harm."""
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", -1),
@@ -31,7 +37,10 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # Retries are the matter of app.triton.servers, which can take another server.
     ("grpc.enable_retries", 0),
+    # Each channel has its connection: two to one address would else share it, and its failures.
+    ("grpc.use_local_subchannel_pool", 1),
     # A host that vanishes without a word is otherwise noticed by TCP alone, after a quarter of an hour. By the first
     # two it is noticed after 6 s, as gRPC hands the timeout on to TCP; a server that is there and hangs, after 15 s,
     # by a ping without its answer: for that grpcio 1.85 reads the third, else it waits for a minute.
@@ -44,54 +53,78 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # Triton is ours to reach, whatever proxy the environment names for the world outside.
     ("grpc.enable_http_proxy", 0),
 )
+WEIGHT = 0.3
+"""Of the newest call in the moving average of latencies."""
 
-DATA_TYPES: Mapping[str, type[np.generic]] = {
-    "BOOL": np.bool_,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "FP32": np.float32,
-}
-
-
-class Answer:
-    """The tensors of one inference, by name, and the version of the model that gave them."""
-
-    def __init__(self, version: str, tensors: Tensors) -> None:
-        self.version = version
-        self.tensors = tensors
+logger = structlog.get_logger(__name__)
 
 
 class TritonClient:
-    """Calls one Triton. Failures are raised as `GatewayError`."""
+    """Calls one Triton. Failures are raised as `GatewayError`.
 
-    def __init__(self, target: str) -> None:
-        self._target = target
+    Attributes:
+        address: host:port.
+        models: what it serves, by name; kept by the catalogue.
+        reachable: whether it answered when it was last read or called.
+        cancels: whether it survives calls that are cancelled.
+        outstanding: inferences that have no answer yet.
+        dead_steps: models of which a step was seen to be dead, and when by the loop's clock.
+        unfit: models that it serves and that failed, by the reason; until a canary of theirs gives its answer.
+        answered: when each model last answered, by the loop's clock.
+
+    """
+
+    def __init__(self, address: str, metrics: Metrics) -> None:
+        self.address = address
+        self._metrics = metrics
+        self._up = metrics.up.labels(address)
+        self._running_calls = metrics.running_calls.labels(address)
+        self.models: dict[str, ServedModel] = {}
+        self.reachable = False
+        self.cancels = False
+        self.outstanding = 0
+        self.dead_steps: dict[str, float] = {}
+        self.unfit: dict[str, str] = {}
+        self.answered: dict[str, float] = {}
+        self._latencies: dict[str, float] = {}
+        self._running: defaultdict[str, dict[object, float]] = defaultdict(dict)
         self._channel: Any = None
         self._stub: Any = None
-        self.dead_steps: dict[str, float] = {}
-        """Models of which a step was seen to be dead, and when by the loop's clock."""
 
     def open(self) -> None:
         """Make the channel; it connects by itself, again and again. Called in the loop that will use it."""
-        self._channel = grpc.aio.insecure_channel(self._target, options=CHANNEL_OPTIONS)
+        self._channel = grpc.aio.insecure_channel(self.address, options=CHANNEL_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     async def close(self) -> None:
         """Close the channel."""
         await self._channel.close()
 
-    async def infer(
-        self,
-        model: str,
-        version: str | None,
-        item: tuple[str, bytes],
-        outputs: Iterable[str],
-        parameters: Mapping[str, Parameter],
-        request_id: str,
-        timeout_s: float,
-        traceparent: str = "",
-    ) -> Answer:
-        """Send one item, the named STRING tensor of shape [1, 1], and return the named outputs.
+    def mark_reachable(self, reachable: bool) -> None:
+        """Remember whether the server answers."""
+        self.reachable = reachable
+        self._up.set(reachable)
+
+    def mark_unfit(self, model: str, reason: str) -> None:
+        """Remember that a model fails here; with an empty reason, that it does no more."""
+        if reason:
+            self.unfit[model] = reason
+        else:
+            self.unfit.pop(model, None)
+        self._metrics.unfit.labels(self.address, model).set(bool(reason))
+
+    def expected_s(self, model: str) -> float:
+        """Return how long a call of `model` is expected to take, with what is under way; 0 when nothing is known.
+
+        A call that is still under way counts with its age, so that a server which has become slow is noticed before
+        it answers (as in Finagle's Peak EWMA).
+        """
+        running = self._running.get(model)
+        oldest = time.perf_counter() - next(iter(running.values())) if running else 0.0
+        return max(self._latencies.get(model, 0.0), oldest) * (self.outstanding + 1)
+
+    async def infer(self, model: str, request: Any, timeout_s: float, traceparent: str = "") -> Answer:
+        """Send one request and return its answer.
 
         Raises:
             GatewayError: whatever went wrong, by the table of `app.triton.status`.
@@ -99,12 +132,11 @@ class TritonClient:
         """
         if timeout_s <= 0:
             raise DeadlineExceededError("The request's deadline passed before the model was called.", model=model)
-        request = inference_request(model, version, item, outputs, parameters, request_id)
-        # A cancelled call can crash servers before 25.06: the handler may go, the call runs to its deadline.
         call = asyncio.ensure_future(self._call(model, request, max(timeout_s, SHORTEST_DEADLINE_S), traceparent))
         call.add_done_callback(lambda done: done.cancelled() or done.exception())  # looked at, though nobody may wait
         try:
-            response = await asyncio.wait_for(asyncio.shield(call), timeout_s)
+            # Where a cancelled call would do harm, the caller may go, and the call runs to its deadline.
+            response = await asyncio.wait_for(call if self.cancels else asyncio.shield(call), timeout_s)
         except TimeoutError as error:
             raise DeadlineExceededError(
                 "The model did not answer within the request's deadline.", model=model
@@ -116,13 +148,55 @@ class TritonClient:
 
     async def _call(self, model: str, request: Any, timeout_s: float, traceparent: str) -> Any:
         metadata = (("traceparent", traceparent),) if traceparent else None
+        begun, token = time.perf_counter(), object()
+        self._running[model][token] = begun
+        self.outstanding += 1
+        self._running_calls.inc()
+        status = "CANCELLED"
         try:
-            return await self._stub.ModelInfer(request, timeout=timeout_s, metadata=metadata)
+            response = await self._stub.ModelInfer(request, timeout=timeout_s, metadata=metadata)
+            status = "OK"
         except grpc.aio.AioRpcError as error:
-            details = error.details() or ""
-            if is_dead_step(details):
-                self.dead_steps[model] = asyncio.get_running_loop().time()
-            raise gateway_error(error.code(), details, model) from error
+            status = error.code().name
+            self._note(model, begun, error)
+            raise gateway_error(error.code(), error.details() or "", model) from error
+        finally:
+            self.outstanding -= 1
+            del self._running[model][token]
+            self._running_calls.dec()
+            self._metrics.calls.labels(self.address, status).inc()
+        self._measure(model, time.perf_counter() - begun)
+        self.answered[model] = asyncio.get_running_loop().time()
+        return response
+
+    def _note(self, model: str, begun: float, error: grpc.aio.AioRpcError) -> None:
+        """Learn from a failure."""
+        details = error.details() or ""
+        failure = gateway_error(error.code(), details, model)
+        if failure.status >= 500:
+            # The full text, which the caller does not get.
+            logger.warning("triton failed", server=self.address, model=model, grpc=error.code().name, details=details)
+        if is_dead_step(details):
+            self.dead_steps[model] = asyncio.get_running_loop().time()
+            self.mark_unfit(model, failure.detail)
+        elif isinstance(failure, ModelNotReadyError):
+            self.mark_unfit(model, failure.detail)
+        elif isinstance(failure, BackendUnavailableError):
+            self.mark_reachable(False)
+        elif error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            self._measure(model, time.perf_counter() - begun)
+
+    def _measure(self, model: str, seconds: float) -> None:
+        known = self._latencies.get(model)
+        # A lone call says all; beside others it is one of many.
+        weight = WEIGHT if known and self.outstanding else 1.0
+        self._latencies[model] = (1 - weight) * (known or 0.0) + weight * seconds
+
+    async def read_version(self, timeout_s: float = 2) -> None:
+        """Ask for the server's version, and set `cancels`."""
+        version = (await self._ask("ServerMetadata", service_pb2.ServerMetadataRequest(), timeout_s)).version
+        numbers = [int(part) for part in version.split(".")[:2] if part.isdigit()]
+        self.cancels = tuple(numbers) >= CANCELS_SINCE
 
     async def repository_index(self, timeout_s: float = 2) -> list[Any]:
         """Return an entry with `name`, `version`, `state` and `reason` for every version that Triton knows."""
@@ -137,52 +211,3 @@ class TritonClient:
             return await getattr(self._stub, method)(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise gateway_error(error.code(), error.details() or "", getattr(request, "name", "")) from error
-
-
-def inference_request(
-    model: str,
-    version: str | None,
-    item: tuple[str, bytes],
-    outputs: Iterable[str],
-    parameters: Mapping[str, Parameter],
-    request_id: str,
-) -> Any:
-    """Return the protobuf message for one item."""
-    name, value = item
-    request = service_pb2.ModelInferRequest(model_name=model, model_version=version or "", id=request_id)
-    request.inputs.add(name=name, datatype="BYTES", shape=[1, 1])
-    request.raw_input_contents.append(struct.pack("<I", len(value)) + value)
-    for output in outputs:
-        request.outputs.add(name=output)
-    for option, given in parameters.items():
-        setattr(request.parameters[option], _parameter_field(given), given)
-    return request
-
-
-def _parameter_field(value: Parameter) -> str:
-    if isinstance(value, bool):
-        return "bool_param"
-    if isinstance(value, int):
-        return "int64_param"
-    return "double_param" if isinstance(value, float) else "string_param"
-
-
-def read_outputs(response: Any) -> dict[str, npt.NDArray[Any]]:
-    """Return the raw outputs of a response as arrays; strings stay bytes, in arrays of objects."""
-    return {
-        output.name: _array(output.datatype, tuple(output.shape), raw)
-        for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
-    }
-
-
-def _array(data_type: str, shape: tuple[int, ...], raw: bytes) -> npt.NDArray[Any]:
-    if data_type != "BYTES":
-        return np.frombuffer(raw, DATA_TYPES[data_type]).reshape(shape)
-    values, position = [], 0
-    while position < len(raw):
-        (length,) = struct.unpack_from("<I", raw, position)
-        values.append(raw[position + 4 : position + 4 + length])
-        position += 4 + length
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array.reshape(shape)

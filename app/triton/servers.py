@@ -1,0 +1,177 @@
+"""All Tritons: which there are, which one gets a request, and the one retry.
+
+    addresses --every few seconds for a name in DNS--> one client each
+    request --least loaded of those that serve the model and are fit--> client --failed connection--> another, once
+
+gRPC connects, reconnects, keeps connections alive and tells what broke. Its load balancing knows neither how many
+calls a server has under way, nor which models it serves, nor what a canary has found, so the choice is made here: the least of
+(latency x calls under way), as in Finagle's Peak EWMA.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+
+from app.errors import BackendUnavailableError, GatewayError, ModelNotReadyError
+from app.tasks.base import Parameter
+from app.telemetry.metrics import Metrics
+from app.triton.client import TritonClient
+from app.triton.messages import Answer, inference_request
+
+DNS = "dns:///"
+RESOLVE_S = 5.0
+RETRY_SHARE = 0.1
+"""Retries for each request; a whole outage must not double the load."""
+RETRIES_SAVED = 10.0
+
+logger = structlog.get_logger(__name__)
+
+
+class RetryBudget:
+    """How many requests may be tried again: a tenth of all, and a few that were saved (a token bucket)."""
+
+    def __init__(self) -> None:
+        self._saved = RETRIES_SAVED
+
+    def deposit(self) -> None:
+        """Count one request."""
+        self._saved = min(self._saved + RETRY_SHARE, RETRIES_SAVED)
+
+    def withdraw(self) -> bool:
+        """Take one retry; False when there is none."""
+        if self._saved < 1:
+            return False
+        self._saved -= 1
+        return True
+
+
+class Servers:
+    """The Tritons that the gateway calls.
+
+    Args:
+        addresses: host:port of each, or one `dns:///name:port` that stands for all that the name has.
+        metrics: is told of every call and retry.
+
+    """
+
+    def __init__(self, addresses: tuple[str, ...], metrics: Metrics) -> None:
+        self._name = addresses[0].removeprefix(DNS) if addresses[0].startswith(DNS) else ""
+        self._metrics = metrics
+        self.clients: list[TritonClient] = []
+        if not self._name:
+            self.clients = [TritonClient(address, metrics) for address in dict.fromkeys(addresses)]
+        self._budget = RetryBudget()
+        self._turn = 0
+
+    async def open(self) -> None:
+        """Connect; called in the loop that will use it."""
+        for client in self.clients:
+            client.open()
+        if self._name:
+            await self._resolve()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for client in self.clients:
+            await client.close()
+
+    async def keep_resolving(self) -> None:
+        """Follow the name in DNS for ever, where there is one."""
+        while self._name:
+            await asyncio.sleep(RESOLVE_S)
+            await self._resolve()
+
+    async def _resolve(self) -> None:
+        host, _, port = self._name.rpartition(":")
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+        except (OSError, ValueError) as error:
+            logger.warning("the name of triton is not found", name=self._name, reason=str(error))
+            return
+        hosts = {f"[{address[0]}]" if family is socket.AF_INET6 else address[0] for family, *_, address in found}
+        addresses = {f"{one}:{port}" for one in hosts}
+        gone = [client for client in self.clients if client.address not in addresses]
+        known = {client.address for client in self.clients}
+        for address in sorted(addresses - known):
+            client = TritonClient(address, self._metrics)
+            client.open()
+            self.clients.append(client)
+        self.clients = [client for client in self.clients if client not in gone]
+        for client in gone:
+            # Its calls run on; the channel is closed when the last is over.
+            asyncio.create_task(_close_later(client))  # noqa: RUF006 - it ends by itself
+
+    def serving(self, model: str, version: str | None = None) -> list[TritonClient]:
+        """Return the clients whose server serves a model."""
+        return [
+            client
+            for client in self.clients
+            if (served := client.models.get(model)) is not None
+            and not served.fault
+            and (version is None or version in served.versions)
+        ]
+
+    def choose(self, model: str, version: str | None = None, avoid: TritonClient | None = None) -> TritonClient | None:
+        """Return the least loaded server for a model; one that is thought to fail only when there is no other."""
+        found = [client for client in self.serving(model, version) if client is not avoid]
+        if not found:
+            return None
+        fit = [client for client in found if client.reachable and model not in client.unfit] or found
+        # Of equals the next one, so that new servers get their share.
+        self._turn = (self._turn + 1) % len(fit)
+        fit = fit[self._turn :] + fit[: self._turn]
+        return min(fit, key=lambda client: (client.expected_s(model), client.outstanding))
+
+    async def infer(
+        self,
+        model: str,
+        version: str | None,
+        item: tuple[str, bytes],
+        outputs: Mapping[str, Any],
+        parameters: Mapping[str, Parameter],
+        request_id: str,
+        left_s: Callable[[], float],
+        traceparent: str = "",
+    ) -> Answer:
+        """Ask the best server, and once more, another where there is one, when the connection or the server failed.
+
+        Inference changes nothing, so asking again is safe. It is never done after a deadline or a refusal.
+
+        Args:
+            left_s: returns the time that is left until the deadline.
+
+        Raises:
+            GatewayError: whatever went wrong, by the table of `app.triton.status`.
+
+        """
+        request = inference_request(model, version, item, outputs, parameters, request_id)
+        self._budget.deposit()
+        client = self.choose(model, version)
+        if client is None:
+            raise ModelNotReadyError("The model was served a moment ago and is not ready now.", model=model)
+        try:
+            return await client.infer(model, request, left_s(), traceparent)
+        except (BackendUnavailableError, ModelNotReadyError) as error:
+            again = self._again(client, error, model, version)
+            if again is None or left_s() <= 0:
+                raise
+        self._metrics.retries.labels(client.address).inc()
+        return await again.infer(model, request, left_s(), traceparent)
+
+    def _again(self, failed: TritonClient, error: GatewayError, model: str, version: str | None) -> TritonClient | None:
+        """Return where a request is tried again: another server, or the same after a broken connection; or nowhere."""
+        other = self.choose(model, version, avoid=failed)
+        if other is None and isinstance(error, BackendUnavailableError):
+            other = failed
+        return other if other is not None and self._budget.withdraw() else None
+
+
+async def _close_later(client: TritonClient) -> None:
+    while client.outstanding:
+        await asyncio.sleep(0.1)
+    await client.close()
