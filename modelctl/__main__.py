@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from modelctl import add, doctor, listing, load, plan, remove, render, serve, unload, up, verify
+from modelctl.bench import command as bench
 from modelctl.errors import CommandError
 from modelctl.lint import command as lint
 
@@ -20,6 +21,7 @@ COMMANDS = {
     "render": (render, "write the configurations of models from their model.yaml"),
     "verify": (verify, "hold a served model's answers against an independent reference"),
     "lint": (lint, "check a model repository, and say what to mend"),
+    "bench": (bench, "measure what a choice costs and gains, such as the number of instances"),
     "plan": (plan, "build TensorRT plans, where TensorRT and a GPU are"),
     "doctor": (doctor, "check this machine, and say what to mend"),
 }
