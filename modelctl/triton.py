@@ -48,10 +48,6 @@ class Triton:
         except TritonError:
             return False
 
-    def version(self) -> str:
-        """Return the server's version, such as 2.51.0."""
-        return str(self._call("ServerMetadata", service_pb2.ServerMetadataRequest(), 5).version)
-
     def states(self) -> dict[str, State]:
         """Return the state of every model of the repository."""
         index = self._call("RepositoryIndex", service_pb2.RepositoryIndexRequest(), 5)

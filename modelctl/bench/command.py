@@ -6,12 +6,13 @@ import argparse
 from pathlib import Path
 
 from modelctl.bench import instances
+from modelctl.bench.load import CALLERS
 from modelctl.errors import CommandError
 
 MEASUREMENTS = {
     "instances": (instances, "how memory, throughput and latency change with the number of instances"),
 }
-CALLERS, SECONDS, ROUNDS = 8, 8.0, 2
+SECONDS, ROUNDS, PATIENCE_S = 8.0, 2, 30.0
 QUICK_SECONDS, QUICK_ROUNDS = 2.0, 1
 
 
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure; return the exit code."""
     if arguments.quick:
-        arguments.seconds, arguments.rounds = QUICK_SECONDS, QUICK_ROUNDS
+        arguments.seconds, arguments.rounds, arguments.patience = QUICK_SECONDS, QUICK_ROUNDS, 0.0
     code: int = arguments.measure(arguments)
     return code
 
@@ -37,6 +38,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--callers", type=_whole, default=CALLERS, help=f"calls under way at once (default: {CALLERS})")
     parser.add_argument("--seconds", type=_seconds, default=SECONDS, help=f"of load for each (default: {SECONDS:g})")
     parser.add_argument("--rounds", type=_whole, default=ROUNDS, help=f"turns of each setting (default: {ROUNDS})")
+    text = f"seconds that each turn waits for other programs to leave the cores alone (default: {PATIENCE_S:g})"
+    parser.add_argument("--patience", type=_patience, default=PATIENCE_S, metavar="SECONDS", help=text)
     text = f"{QUICK_ROUNDS} round of {QUICK_SECONDS:g} s each: under a minute, and less to be believed"
     parser.add_argument("--quick", action="store_true", help=text)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
@@ -55,10 +58,18 @@ def _whole(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
+    return _number(text, 0.1)
+
+
+def _patience(text: str) -> float:
+    return _number(text, 0)
+
+
+def _number(text: str, least: float) -> float:
     try:
         seconds = float(text)
     except ValueError:
-        seconds = 0
-    if not 0.1 <= seconds <= 3600:
-        raise CommandError(f"'{text}' is no time to measure for: give 0.1 to 3600 seconds.")
+        seconds = -1
+    if not least <= seconds <= 3600:
+        raise CommandError(f"'{text}' is no time: give {least:g} to 3600 seconds.")
     return seconds

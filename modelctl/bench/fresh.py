@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from modelctl import plans
 from modelctl.bench import memory
+from modelctl.bench.load import Answered, Load
 from modelctl.errors import CommandError
 from modelctl.repository import Model
 from modelctl.server import Launch, Ports, Server
@@ -77,9 +79,11 @@ class Fresh:
             raise CommandError(f"{self._model.name} did not become ready: read {self._log}.")
         self._server.stubs()  # which remembers their shared memory
 
-    def version(self) -> str:
-        """Return Triton's version, such as 2.51.0."""
-        return self._triton.version()
+    def ask(self, load: Load, requests: Sequence[bytes]) -> Answered:
+        """Put a load on it; raises as Load.run does, and Stopped when told to stop meanwhile."""
+        answered = load.run(self.target, requests, self._server.group, self._stopping)
+        self._check()
+        return answered
 
     def memory(self) -> memory.Host:
         """Return the host memory of server and stubs."""

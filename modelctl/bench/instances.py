@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelctl import installation
-from modelctl.bench import chart, copy, sample
+from modelctl.bench import chart, copy, quiet, sample
 from modelctl.bench.chart import Panel, Series
 from modelctl.bench.copy import Setting
 from modelctl.bench.fresh import EXTRA, Fresh, Stopped
-from modelctl.bench.load import Load
+from modelctl.bench.load import CALLERS, Cores, Load
 from modelctl.bench.memory import Step
 from modelctl.bench.results import Machine, Report, Spread, ratios, spreads, table
 from modelctl.errors import CommandError
@@ -29,7 +29,7 @@ from modelctl.server import Launch, Ports, on_stop, say, take_state
 
 STEPS = ("preprocess", "network", "postprocess")
 COUNTS, MOST = "1,2,3,4", 64
-COMPARED = ("throughput", "p50", "p99", "memory")
+COMPARED = ("throughput", "p50", "p99", "cpu", "memory")
 STOPPED = 130  # as a shell says of a command that Ctrl-C ended
 
 
@@ -68,7 +68,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Bench:
-    """What is measured, and how: `varied` is the model whose instances are counted."""
+    """What is measured, and how.
+
+    Attributes:
+        varied: the model whose instances are counted.
+        patience: how many seconds each turn waits for a quiet machine.
+
+    """
 
     models: Path
     backends: Path
@@ -78,6 +84,7 @@ class Bench:
     settings: tuple[Setting, ...]
     load: Load
     rounds: int
+    patience: float = 0.0
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> Bench:
@@ -96,6 +103,7 @@ class Bench:
             ),
             load=Load(arguments.callers, arguments.seconds, min(1.0, arguments.seconds / 4)),
             rounds=arguments.rounds,
+            patience=arguments.patience,
         )
 
     @property
@@ -127,7 +135,8 @@ class Bench:
     def file(self) -> str:
         """The name of the files with the results."""
         name = self.model.name if self.varied in (self.model.name, f"{self.model.name}_network") else self.varied
-        return f"instances-{name}{'-threads' if self.threads else ''}"
+        callers = "" if self.load.callers == CALLERS else f"-callers{self.load.callers}"
+        return f"instances-{name}{'-threads' if self.threads else ''}{callers}"
 
 
 @dataclass(frozen=True)
@@ -135,6 +144,7 @@ class Trial:
     """One setting, measured once. Memory in MB, without what the server takes when it is empty.
 
     Attributes:
+        p50: milliseconds, as p99.
         server: what the server takes when it is empty.
         loaded: of the model with its steps, before its first call.
         used: the same, after the load.
@@ -146,7 +156,7 @@ class Trial:
     throughput: float
     p50: float
     p99: float
-    client_cores: float
+    cores: Cores
     server: float
     loaded: float
     used: float
@@ -162,7 +172,10 @@ class Trial:
             "memory": self.used,
             "memory_loaded": self.loaded,
             "memory_server": self.server,
-            "client_cores": self.client_cores,
+            "cpu": 1e3 * self.cores.server / self.throughput,
+            "cores_server": self.cores.server,
+            "cores_client": self.cores.client,
+            "cores_others": self.cores.others,
         }
         return made if self.gpu is None else {**made, "gpu_memory": self.gpu}
 
@@ -182,12 +195,14 @@ def measure(bench: Bench, stopping: threading.Event) -> Report:
         try:
             for number in range(bench.rounds):
                 for setting in bench.settings[:: -1 if number % 2 else 1]:
+                    quiet.wait(bench.patience, stopping)
                     copy.write(bench.models, bench.model, bench.varied, setting, copied)
                     trial = _trial(bench, copied, requests, stopping)
                     trials[setting].append(trial)
                     say(
                         f"Round {number + 1} of {bench.rounds}, {bench.varied} x {setting.label}: "
-                        f"{trial.throughput:.1f} inferences/s, p50 {trial.p50:.1f} ms, {trial.used:.0f} MB"
+                        f"{trial.throughput:.1f} inferences/s, p50 {trial.p50:.1f} ms, {trial.used:.0f} MB; "
+                        f"others kept {trial.cores.others:.1f} cores busy"
                     )
         finally:
             shutil.rmtree(copied, ignore_errors=True)
@@ -208,13 +223,13 @@ def _trial(bench: Bench, models: Path, requests: Sequence[bytes], stopping: thre
         empty, gpu = triton.memory(), triton.gpu_memory()
         triton.load()
         loaded = triton.memory()
-        answered = bench.load.run(triton.target, requests, stopping)
+        answered = triton.ask(bench.load, requests)
         used, gpu_used = triton.memory(), triton.gpu_memory()
     return Trial(
         throughput=answered.throughput,
         p50=answered.percentile(50),
         p99=answered.percentile(99),
-        client_cores=answered.client_cores,
+        cores=answered.cores,
         server=empty.mb,
         loaded=loaded.mb - empty.mb,
         used=used.mb - empty.mb,
@@ -277,6 +292,7 @@ def _table(bench: Bench, rounds: Mapping[str, Sequence[Mapping[str, float]]]) ->
         f"inferences/s (to {first})",
         "p50, ms",
         "p99, ms",
+        "CPU, ms",
         "memory, MB",
         "each more, MB",
         *(["GPU memory, MB"] if gpu else []),
@@ -287,6 +303,7 @@ def _table(bench: Bench, rounds: Mapping[str, Sequence[Mapping[str, float]]]) ->
             cell("throughput", setting.label, 1),
             cell("p50", setting.label, 1),
             cell("p99", setting.label, 1),
+            cell("cpu", setting.label, 1),
             cell("memory", setting.label, 0),
             _each_more(bench.settings[0], setting, measured),
             *([cell("gpu_memory", setting.label, 0)] if gpu else []),
@@ -308,14 +325,19 @@ def _sentences(
     bench: Bench, rounds: Mapping[str, Sequence[Mapping[str, float]]], processes: Mapping[str, Mapping[str, Step]]
 ) -> str:
     measured = spreads(rounds)
+
+    def cores(of: str) -> str:
+        all_rounds = [one[f"cores_{of}"] for each in rounds.values() for one in each]
+        return f"{min(all_rounds):.1f} to {max(all_rounds):.1f}"
+
     first, steps = next(iter(processes.items()))
-    client = max(one["client_cores"].median for one in measured.values())
     lines = [
         f"{bench.load.callers} callers, {bench.load.seconds:g} s each, {bench.rounds} round(s). In brackets: to "
         f"{first}, the median of the rounds, for inferences/s their least and greatest too.",
         "Memory: host memory of server and steps (PSS) after the load, without the "
         f"{measured[first]['memory_server'].median:.0f} MB of the empty server.",
-        f"The load generator kept {client:.2f} cores busy at most.",
+        "CPU: of server and steps, for an inference. Cores busy meanwhile, least to most: server "
+        f"{cores('server')}, load generator {cores('client')}, other programs {cores('others')}.",
     ]
     if steps:
         each = ", ".join(f"{name} {step.mb / step.processes:.0f} MB" for name, step in steps.items())

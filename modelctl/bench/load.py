@@ -9,6 +9,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
@@ -17,10 +18,11 @@ import grpc
 import grpc.aio
 import numpy as np
 
+from modelctl import processes
 from modelctl.errors import CommandError
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
-TIMEOUT_S = 60
+CALLERS, TIMEOUT_S = 8, 60
 LOOK_S = 0.1
 OPTIONS = [
     ("grpc.enable_http_proxy", 0),
@@ -30,19 +32,46 @@ OPTIONS = [
 
 
 @dataclass(frozen=True)
+class Cores:
+    """Cores, or processor seconds: of the server with its steps, of the load generator, of everything else.
+
+    Everything else is the other programs of the machine, and what its hypervisor gave to other machines: a measurement
+    that had neighbours shows it.
+    """
+
+    server: float = 0.0
+    client: float = 0.0
+    others: float = 0.0
+
+    @classmethod
+    def now(cls, group: int) -> Cores:
+        """Return the processor seconds so far; `group` is the server's process group."""
+        server, client = processes.processor_seconds(group), time.process_time()
+        return cls(server, client, processes.machine_seconds() - server - client)
+
+    def since(self, before: Cores, seconds: float) -> Cores:
+        """Return the cores that were busy on average since `before`, that many seconds ago."""
+        return Cores(
+            (self.server - before.server) / seconds,
+            (self.client - before.client) / seconds,
+            max(0.0, (self.others - before.others) / seconds),
+        )
+
+
+@dataclass(frozen=True)
 class Answered:
     """The calls that ended in a window of time.
 
     Attributes:
         seconds: how long the window was.
         latencies: of each call, in milliseconds.
-        client_cores: how many cores the load generator itself kept busy.
+        cores: how many cores were kept busy meanwhile, and by whom.
 
     """
 
     seconds: float
     latencies: Sequence[float]
-    client_cores: float
+    cores: Cores
 
     @property
     def throughput(self) -> float:
@@ -62,8 +91,8 @@ class Load:
     seconds: float
     warm_up: float = 1.0
 
-    def run(self, target: str, requests: Sequence[bytes], stopping: threading.Event) -> Answered:
-        """Send requests, given as serialized ModelInferRequests, in turn.
+    def run(self, target: str, requests: Sequence[bytes], group: int, stopping: threading.Event) -> Answered:
+        """Send requests, given as serialized ModelInferRequests, in turn; `group` is the server's process group.
 
         When `stopping` is set, the calls under way are given up, and what was answered is returned.
 
@@ -72,14 +101,14 @@ class Load:
 
         """
         try:
-            answered = asyncio.run(self._run(target, requests, stopping))
+            answered = asyncio.run(self._run(target, requests, group, stopping))
         except grpc.aio.AioRpcError as error:
             raise CommandError(f"Triton failed under load: {error.details() or error.code()}") from error
         if not answered.latencies and not stopping.is_set():
             raise CommandError(f"No call was answered in {self.seconds:g} s: give more by --seconds.")
         return answered
 
-    async def _run(self, target: str, requests: Sequence[bytes], stopping: threading.Event) -> Answered:
+    async def _run(self, target: str, requests: Sequence[bytes], group: int, stopping: threading.Event) -> Answered:
         async with grpc.aio.insecure_channel(target, options=OPTIONS) as channel:
             call = channel.unary_unary(METHOD)
             begin = time.perf_counter() + self.warm_up
@@ -96,20 +125,22 @@ class Load:
                     if begin <= done <= end:
                         latencies.append((done - begun) * 1e3)
 
-            processor = asyncio.create_task(_processor_time(begin, end))
-            work: asyncio.Future[Any] = asyncio.gather(*map(caller, range(self.callers)), processor)
+            cores = asyncio.create_task(_cores(group, begin, end))
+            work: asyncio.Future[Any] = asyncio.gather(*map(caller, range(self.callers)), cores)
             while not work.done():
                 await asyncio.wait([work], timeout=LOOK_S)
                 if stopping.is_set():
                     work.cancel()
-                    return Answered(self.seconds, latencies, 0.0)
+                    with suppress(asyncio.CancelledError):
+                        await work
+                    return Answered(self.seconds, latencies, Cores())
             await work  # raises what a caller has raised
-            return Answered(self.seconds, latencies, processor.result() / self.seconds)
+            return Answered(self.seconds, latencies, cores.result())
 
 
-async def _processor_time(begin: float, end: float) -> float:
-    """Return the processor seconds that this process takes between two moments of `perf_counter`."""
+async def _cores(group: int, begin: float, end: float) -> Cores:
+    """Return the cores that are busy between two moments of `perf_counter`."""
     await asyncio.sleep(begin - time.perf_counter())
-    before = time.process_time()
+    begun, before = time.perf_counter(), Cores.now(group)
     await asyncio.sleep(end - time.perf_counter())
-    return time.process_time() - before
+    return Cores.now(group).since(before, time.perf_counter() - begun)
