@@ -14,7 +14,7 @@ from modelctl.bench import memory
 from modelctl.bench.load import Answered, Load
 from modelctl.errors import CommandError
 from modelctl.repository import Model
-from modelctl.server import Launch, Ports, Server
+from modelctl.server import Launch, Server
 from modelctl.triton import READY, Triton, TritonError
 
 START_S = 60
@@ -35,14 +35,14 @@ class Fresh:
     def __init__(self, launch: Launch, model: Model, stopping: threading.Event) -> None:
         self._stopping = stopping
         self._model = model
-        ports = Ports.free(launch.host)
         choice = plans.choose(launch.models, [model.name, *model.steps], plans.this_machine())
         variant = plans.VARIANT if choice.plans else None
-        self.runs = "TensorRT plan" if choice.plans else "ONNX"
+        self.networks = "TensorRT plans" if choice.plans else "ONNX"
+        """What networks run as: what `modelctl serve` would choose."""
         self._log = launch.state / "triton.log"
-        self._metrics = ports.metrics
-        self.target = f"{launch.host}:{ports.grpc}"
-        self._server = Server(replace(launch, ports=ports, variant=variant))
+        self._metrics = launch.ports.metrics
+        self.target = f"{launch.host}:{launch.ports.grpc}"
+        self._server = Server(replace(launch, variant=variant, extra=(*launch.extra, *EXTRA)))
         self._triton = Triton(self.target, stopping)
 
     def __enter__(self) -> Self:

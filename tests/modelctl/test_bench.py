@@ -21,13 +21,14 @@ import pytest
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from modelctl import processes
-from modelctl.bench import chart, command, copy, instances, memory, quiet, results, sample
+from modelctl.bench import chart, command, copy, instances, instances_report, memory, quiet, results, sample
 from modelctl.bench.chart import Panel, Series
 from modelctl.bench.copy import Setting
-from modelctl.bench.instances import Bench, Trial
 from modelctl.bench.load import Cores, Load
 from modelctl.bench.memory import Step
+from modelctl.bench.order import Order
 from modelctl.bench.results import Machine, Spread
+from modelctl.bench.trial import Trial
 from modelctl.errors import CommandError
 from modelctl.repository import Model, Repository, read_config
 
@@ -208,24 +209,25 @@ def trial(throughput: float, used: float, count: int, gpu: float | None = None) 
         used,
         gpu,
         {"m": Step(count, 45 * count)},
+        "ONNX",
     )
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    """Return a bench of two settings in two rounds."""
+def order(tmp_path: Path) -> Order:
+    """Return an order of two settings in two rounds."""
     settings = (Setting(1), Setting(3))
-    return Bench(MODELS, ROOT / "backends", tmp_path, model("simple_net"), "simple_net", settings, Load(8, 2), 2)
+    return Order(MODELS, ROOT / "backends", tmp_path, model("simple_net"), "simple_net", settings, Load(8, 2), 2)
 
 
-def test_the_report_has_ratios_and_a_table(bench: Bench, tmp_path: Path) -> None:
+def test_the_report_has_ratios_and_a_table(order: Order, tmp_path: Path) -> None:
     """JSON has flat ratios with their ranges; the table says the same; three files are written."""
     trials = {
         Setting(1): [trial(100, 50, 1), trial(80, 52, 1)],
         Setting(3): [trial(110, 150, 3), trial(100, 152, 3)],
     }
     machine = Machine(2, "x86_64", 25, "", "3.11.7")
-    report = instances.report(bench, trials, machine)
+    report = instances_report.of(order, trials, machine)
     found = json.loads(report.as_json())
     assert found["ratios"]["throughput 3/1"] == pytest.approx(1.175)
     assert found["ranges"]["throughput 3/1"] == [1.1, 1.25]
@@ -249,10 +251,10 @@ def test_the_report_has_ratios_and_a_table(bench: Bench, tmp_path: Path) -> None
     assert "2-core x86_64 machine, 25 GB, no GPU" in paths[0].read_text()
 
 
-def test_a_gpu_has_a_column(bench: Bench) -> None:
+def test_a_gpu_has_a_column(order: Order) -> None:
     """Where Triton tells a GPU's memory, the table has it."""
-    trials = {setting: [trial(100, 50, 1, gpu=300.0)] * 2 for setting in bench.settings}
-    report = instances.report(bench, trials, Machine(2, "x86_64", 25, "NVIDIA A10", "3.11.7"))
+    trials = {setting: [trial(100, 50, 1, gpu=300.0)] * 2 for setting in order.settings}
+    report = instances_report.of(order, trials, Machine(2, "x86_64", 25, "NVIDIA A10", "3.11.7"))
     assert "GPU memory, MB" in report.text.splitlines()[0]
     assert "NVIDIA A10" in report.page()
 
@@ -397,10 +399,11 @@ def test_it_measures_a_real_server(tmp_path: Path) -> None:
         assert 0 < measured["p50"] <= measured["p99"]
         assert measured["memory"] > 10
     assert found["machine"]["cores"] >= 1
+    assert found["networks"] == "ONNX"
     assert sorted(path.name for path in run.out.iterdir()) == [
-        f"instances-simple_net{ending}" for ending in (".json", ".md", ".svg")
+        f"instances-simple_net-callers2{ending}" for ending in (".json", ".md", ".svg")
     ]
-    assert json.loads((run.out / "instances-simple_net.json").read_text()) == found
+    assert json.loads((run.out / "instances-simple_net-callers2.json").read_text()) == found
     assert len(run.family) >= 5  # two servers with one stub and two
     assert len(run.regions) >= 3
     assert not run.left()
