@@ -9,7 +9,7 @@ from modelctl.bench.chart import Panel, Series
 from modelctl.bench.copy import Setting
 from modelctl.bench.memory import Step
 from modelctl.bench.order import Order
-from modelctl.bench.results import Machine, Report, Spread, ratios, spreads, table
+from modelctl.bench.results import Machine, Report, Spread, figure, ratios, spreads, table
 from modelctl.bench.trial import Trial
 
 COMPARED = ("throughput", "p50", "p99", "cpu", "memory")
@@ -57,9 +57,9 @@ def _table(order: Order, rounds: Mapping[str, Sequence[Mapping[str, float]]]) ->
     first = next(iter(rounds))
     gpu = all("gpu_memory" in metrics for metrics in measured.values())
 
-    def cell(metric: str, label: str, digits: int) -> str:
+    def cell(metric: str, label: str) -> str:
         ratio = found.get(f"{metric} {label}/{first}")
-        value = f"{measured[label][metric].median:.{digits}f}"
+        value = figure(measured[label][metric].median)
         if ratio is None:
             return value
         spread = f"; {ratio.low:.2f} to {ratio.high:.2f}" if metric == "throughput" and ratio.low < ratio.high else ""
@@ -78,13 +78,13 @@ def _table(order: Order, rounds: Mapping[str, Sequence[Mapping[str, float]]]) ->
     rows = [
         [
             setting.label,
-            cell("throughput", setting.label, 1),
-            cell("p50", setting.label, 1),
-            cell("p99", setting.label, 1),
-            cell("cpu", setting.label, 1),
-            cell("memory", setting.label, 0),
+            cell("throughput", setting.label),
+            cell("p50", setting.label),
+            cell("p99", setting.label),
+            cell("cpu", setting.label),
+            cell("memory", setting.label),
             _each_more(order.settings[0], setting, measured),
-            *([cell("gpu_memory", setting.label, 0)] if gpu else []),
+            *([cell("gpu_memory", setting.label)] if gpu else []),
         ]
         for setting in order.settings
     ]
@@ -110,7 +110,7 @@ def _sentences(
 
     first, steps = next(iter(processes.items()))
     lines = [
-        f"{order.load.callers} callers, {order.load.seconds:g} s each, {order.rounds} round(s). In brackets: to "
+        f"Callers: {order.load.callers}; rounds: {order.rounds}, of {order.load.seconds:g} s each. In brackets: to "
         f"{first}, the median of the rounds, for inferences/s their least and greatest too.",
         "Memory: host memory of server and steps (PSS) after the load, without the "
         f"{measured[first]['memory_server'].median:.0f} MB of the empty server.",

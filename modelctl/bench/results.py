@@ -60,6 +60,12 @@ def ratios(rounds: Rounds, metrics: Sequence[str]) -> dict[str, Spread]:
     return made
 
 
+def figure(value: float) -> str:
+    """Return a number of three digits, or of as many as it has before the point."""
+    decimals = next((decimals for least, decimals in ((100, 0), (10, 1), (1, 2)) if value >= least), 3)
+    return f"{value:.{decimals}f}"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table that is aligned as plain text too; numbers to the right, the first column to the left."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
