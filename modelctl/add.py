@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import re
 import shutil
 import signal
@@ -22,7 +21,7 @@ from pathlib import Path
 from modelctl import render
 from modelctl import spec as specs
 from modelctl.errors import CommandError
-from modelctl.server import say
+from modelctl.server import port_text, say
 from modelctl.sources import find, pictures
 from modelctl.sources.draft import Draft, Order
 from modelctl.spec import FILE, Canary, ImagePreprocess, ModelSpec, ObjectDetection, TensorModel
@@ -227,7 +226,16 @@ class Addition:
         return spec
 
     def _check(self) -> None:
-        """Lint what was written."""
+        """Lint what was written; an error refuses it, a warning is shown."""
+        from modelctl.lint.linter import lint
+
+        written = {path.name for path in self._moved}
+        found = [finding for finding in lint(self._repository)[1] if finding.model in written]
+        for line in dict.fromkeys(f"{one.rule.code} {one.model}: {one.sentence} {one.rule.fix}" for one in found):
+            say(f"      {line}")
+        errors = [finding for finding in found if finding.rule.severity == "error"]
+        if errors:
+            raise CommandError(f"modelctl lint finds an error in what was written: {errors[0].sentence}")
 
     def _load(self, spec: ModelSpec) -> None:
         from modelctl import loading
@@ -242,6 +250,8 @@ class Addition:
             if not isinstance(spec, TensorModel):
                 self._begin("ask", "asking the served model")
                 loading.check(spec, self._repository, self._options.grpc_port)
+                if not loading.wait_for_gateway(spec.name):
+                    say("      the gateway does not serve it yet: see GET /readyz")
 
     def _undo(self) -> None:
         if self._loaded:
@@ -252,14 +262,13 @@ class Addition:
             shutil.rmtree(path, ignore_errors=True)
 
     def _show(self, spec: ModelSpec) -> None:
+        place = "served" if self._loaded else "in the repository"
         if isinstance(spec, TensorModel):
-            port = os.environ.get("TRITON_HTTP_PORT", "8000")
-            print(
-                f"{spec.name} is in the repository. Its tensors: POST http://127.0.0.1:{port}/v2/models/{spec.name}/infer"
-            )
+            base = f"http://127.0.0.1:{port_text('TRITON_HTTP_PORT')}/v2/models/{spec.name}/infer"
+            print(f"{spec.name} is {place}. Its tensors: POST {base}")
             return
-        base = f"http://127.0.0.1:{os.environ.get('GATEWAY_PORT', '8080')}/v1/{ROUTES[spec.task]}?model={spec.name}"
-        print(f"{spec.name} is {'served' if self._loaded else 'in the repository'}: POST {base}")
+        base = f"http://127.0.0.1:{port_text('GATEWAY_PORT')}/v1/{ROUTES[spec.task]}?model={spec.name}"
+        print(f"{spec.name} is {place}: POST {base}")
         if isinstance(spec.preprocess, ImagePreprocess):
             print(f"  curl -F image=@{self._repository.name}/{spec.name}/canary.jpg '{base}'")
         else:

@@ -128,7 +128,7 @@ def test_an_ensemble_is_sent_real_inputs() -> None:
 def test_a_tensor_model_is_sent_numbers_of_its_shape() -> None:
     """Random numbers have the configuration's type and shape, and are not all the same."""
     made = [service_pb2.ModelInferRequest.FromString(one) for one in sample.requests(MODELS, model("simple_net"))]
-    assert [(one.name, one.datatype, list(one.shape)) for one in made[0].inputs] == [("INPUT", "FP32", [1, 2])]
+    assert [(one.name, one.datatype, list(one.shape)) for one in made[0].inputs] == [("INPUT__0", "FP32", [1, 2])]
     values = [np.frombuffer(request.raw_input_contents[0], np.float32) for request in made]
     assert {value.shape for value in values} == {(2,)}
     assert len({tuple(value) for value in values}) == len(values)
