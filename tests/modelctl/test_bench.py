@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ from modelctl.bench.results import Machine, Spread
 from modelctl.bench.trial import Trial
 from modelctl.errors import CommandError
 from modelctl.repository import Model, Repository, read_config
-from modelctl.triton import Triton
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODELS = ROOT / "models"
@@ -436,29 +435,3 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not run.left()
     assert not run.out.exists()
     assert not (tmp_path / "state" / "models").exists()
-
-
-def test_a_count_is_changed_without_losing_a_call(make_stack: Callable[..., Any]) -> None:
-    """`modelctl load` after another count starts the new instance while callers go on, as docs/instances.md says."""
-    stack = make_stack(("simple_net",), test_models=False)
-    stack.start_triton()
-    triton = Triton(f"127.0.0.1:{stack.grpc}")
-    deadline = time.monotonic() + 30
-    while not triton.is_live() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    path = stack.models / "simple_net" / "model.yaml"
-    path.write_text(path.read_text().replace("network:\n", "network:\n  instances: {count: 2}\n"))
-    for words in (["render", "simple_net"], ["load", "simple_net", "--grpc-port", str(stack.grpc)]):
-        command_line = [sys.executable, "-m", "modelctl", *words, "--models", str(stack.models)]
-        changing = subprocess.Popen(command_line, cwd=ROOT, stdout=subprocess.DEVNULL)
-        while changing.poll() is None:  # raises when a call fails
-            Load(2, 0.2, 0).run(
-                f"127.0.0.1:{stack.grpc}",
-                sample.requests(MODELS, model("simple_net")),
-                stack.triton.pid,
-                threading.Event(),
-            )
-        assert changing.returncode == 0
-    server = next(one for one in psutil.Process(stack.triton.pid).children() if one.name() == "tritonserver")
-    assert sorted(stub.model for stub in processes.stubs(server.pid)) == ["simple_net", "simple_net"]
-    triton.close()
