@@ -19,6 +19,7 @@ COMMANDS = {
     "render": ("modelctl.render", "write the configurations of models from their model.yaml"),
     "lint": ("modelctl.lint.command", "check a model repository, and say what to mend"),
     "verify": ("modelctl.verify", "hold a served model's answers against an independent reference"),
+    "bench": ("modelctl.bench.command", "measure what a choice costs and gains, such as the number of instances"),
     "plan": ("modelctl.plan", "build TensorRT plans, where TensorRT and a GPU are"),
     "doctor": ("modelctl.doctor", "check this machine, and say what to mend"),
 }
