@@ -154,8 +154,9 @@ class Lane:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self.leave()  # the place came just as the wait ended
-            else:
+            elif turn in self._queues[queue]:
                 self._queues[queue].remove(turn)
+                self._tell()
             raise
 
     def leave(self) -> None:
@@ -164,8 +165,10 @@ class Lane:
         while any(self._queues) and self.with_triton < self.limit.value:
             self._turn = 1 - self._turn
             queue = self._queues[self._turn] or self._queues[1 - self._turn]
-            queue.popleft().set_result(None)
-            self.with_triton += 1
+            turn = queue.popleft()
+            if not turn.done():  # else its caller has just left
+                turn.set_result(None)
+                self.with_triton += 1
         self._tell()
 
     def _tell(self) -> None:

@@ -7,6 +7,7 @@ them. With several workers each writes its values into files, and whichever is a
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from pathlib import Path
@@ -43,6 +44,7 @@ class Metrics:
         )
         self._items = self._counter("gateway_batch_items", "Items of batches, by problem code.", "code")
         self.running = self._gauge("gateway_requests_running", "Requests being answered now.")
+        self._tasks = self._gauge("gateway_tasks", "Tasks of the event loop.")
         self.body_bytes = self._gauge("gateway_body_bytes", "Bytes of request bodies held now.")
         self.with_triton = self._gauge("gateway_items_with_triton", "Items that have a place now.", "model")
         self.waiting = self._gauge("gateway_items_waiting", "Items that wait for a place now.", "model")
@@ -76,7 +78,8 @@ class Metrics:
         self._items.labels(code).inc()
 
     def text(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format; called in the running loop."""
+        self._tasks.set(len(asyncio.all_tasks()))
         folder = os.environ.get(FOLDER)
         if folder is None:
             return generate_latest(self._registry)

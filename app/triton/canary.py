@@ -7,8 +7,8 @@ while, whatever the canary says. A task that had a default model and has none is
 was: its callers get no answer.
 
 A server whose canary fails gets no more requests for that model while another serves it, and is asked every second
-until it answers again. Where there are several servers, a model's idle ones are asked now and then, so that their latency is
-known.
+until it answers again. Where there are several servers, a model's idle ones are asked now and then, so that their
+latency is known.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     request --least loaded of those that serve the model and are fit--> client --failed connection--> another, once
 
 gRPC connects, reconnects, keeps connections alive and tells what broke. Its load balancing knows neither how many
-calls a server has under way, nor which models it serves, nor what a canary has found, so the choice is made here: the least of
-(latency x calls under way), as in Finagle's Peak EWMA.
+calls a server has under way, nor which models it serves, nor what a canary has found, so the choice is made here: the
+least of (latency x calls under way), as in Finagle's Peak EWMA.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("TRITON_GRPC_PORT", "9001")
     settings = Settings()
     assert settings.image_url_hosts == ("a.example", "b.example")
-    assert settings.triton_target == "127.0.0.1:9001"
+    assert settings.triton_addresses == ("127.0.0.1:9001",)
     with pytest.raises(ValueError, match="frozen"):
         settings.port = 1
 

@@ -19,9 +19,11 @@ from tritonclient.grpc import service_pb2
 from app.api.tasks import _fields
 from app.errors import BackendError, BackendUnavailableError
 from app.tasks import TASKS, detection
+from app.telemetry.metrics import Metrics
 from app.telemetry.timing import Context
 from app.triton.catalog import ServedModel
-from app.triton.client import Answer, TritonClient, read_outputs
+from app.triton.client import TritonClient
+from app.triton.messages import Answer, inference_request, read_outputs
 
 # Answers the first call of any method with an empty message, and no other for an hour.
 SERVER = """
@@ -54,7 +56,7 @@ def response(*outputs: tuple[str, str, list[int], bytes]) -> Any:
 
 def infer(client: TritonClient, timeout_s: float = 1) -> Any:
     """Return the coroutine of one call."""
-    return client.infer("m", None, ("text", b"a"), ("x",), {}, "id", timeout_s)
+    return client.infer("m", inference_request("m", None, ("text", b"a"), ("x",), {}, "id"), timeout_s)
 
 
 def test_outputs_are_read_by_their_types() -> None:
@@ -91,7 +93,7 @@ def test_outputs_that_cannot_be_read_are_the_models_fault(output: tuple[str, str
     async def answer(*_: object, **__: object) -> Any:
         return response(output)
 
-    client = TritonClient("nowhere:1")
+    client = TritonClient("nowhere:1", Metrics())
     client._stub = SimpleNamespace(ModelInfer=answer)
     with pytest.raises(BackendError):
         asyncio.run(infer(client))
@@ -122,7 +124,8 @@ def test_a_server_that_hangs_is_noticed_before_the_deadline() -> None:
     assert server.stdout is not None
 
     async def ask() -> float:
-        client = TritonClient(f"127.0.0.1:{int(server.stdout.readline())}")  # type: ignore[union-attr]
+        port = int(server.stdout.readline())  # type: ignore[union-attr]
+        client = TritonClient(f"127.0.0.1:{port}", Metrics())
         client.open()
         await client.repository_index(5)
         call = asyncio.create_task(infer(client, 60))

@@ -11,7 +11,7 @@ import pytest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.body import Budget
+from app.drain import Drain
 from app.telemetry import envelope
 from app.telemetry.metrics import Metrics
 
@@ -20,9 +20,9 @@ class Call:
     """One POST, of whose body nothing arrives."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self.metrics = Metrics(Budget(1))
+        self.metrics = Metrics()
         self.sent: list[Message] = []
-        self._app = envelope.Envelope(app, self.metrics)
+        self._app = envelope.Envelope(app, self.metrics, Drain())
 
     async def serve(self) -> None:
         """Serve it."""

@@ -8,17 +8,26 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
+from app.drain import Drain
+from app.errors import BackendError
 from app.tasks import BY_NAME
+from app.telemetry.metrics import Metrics
 from app.triton import catalog as catalogs
 from app.triton.canary import Canaries, Readiness
 from app.triton.catalog import Catalog, ServedModel
-from app.triton.client import Answer, TritonClient
+from app.triton.client import TritonClient
+from app.triton.messages import Answer
+from app.triton.servers import Servers
 
 
 class Answering(TritonClient):
-    """A Triton whose models all answer."""
+    """A Triton whose models all answer, but for those that fail."""
 
-    async def infer(self, *_: object, **__: object) -> Answer:  # type: ignore[override]
+    failing: tuple[str, ...] = ()
+
+    async def infer(self, model: str, *_: object, **__: object) -> Answer:  # type: ignore[override]
+        if model in self.failing:
+            raise BackendError("It fails.")
         return Answer("1", {"label": np.array([[b"any"]], object)})
 
 
@@ -31,15 +40,24 @@ CLASSIFIER = model("classifier", "image-classification")
 DETECTOR = model("detector", "object-detection")
 
 
+def many(count: int) -> tuple[Servers, Catalog]:
+    """Return so many servers that answer, and their catalogue."""
+    servers = Servers(tuple(f"server{number}:1" for number in range(count)), Metrics())
+    servers.clients = [Answering(client.address, Metrics()) for client in servers.clients]
+    for client in servers.clients:
+        client.mark_reachable(True)
+    return servers, Catalog(servers)
+
+
 def readiness(*readings: Iterable[ServedModel]) -> Readiness:
     """Return the readiness after the catalogue was read so often, and found these models."""
 
     async def ask() -> Readiness:
-        client = Answering("nowhere:1")
-        catalog = Catalog(client)
+        servers, catalog = many(1)
         for found in readings:
-            catalog._replace({one.name: one for one in found}, {})
-        return await Canaries(client, catalog).readiness()
+            servers.clients[0].models = {one.name: one for one in found}
+            catalog._merge()
+        return await Canaries(servers, catalog, Drain()).readiness()
 
     return asyncio.run(ask())
 
@@ -75,3 +93,41 @@ def test_a_model_that_was_no_default_is_not_missed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(catalogs, "REMEMBERED_S", 0)
     other = model("other", "object-detection", default=False)
     assert readiness([CLASSIFIER, other], [CLASSIFIER]).ready
+
+
+def test_one_server_that_answers_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server whose canary fails gets no requests for that model until it answers again; the gateway is ready."""
+
+    async def test() -> None:
+        servers, catalog = many(2)
+        for client in servers.clients:
+            client.models = {CLASSIFIER.name: CLASSIFIER}
+        catalog._merge()
+        canaries = Canaries(servers, catalog, Drain())
+        bad, good = servers.clients
+        bad.failing = (CLASSIFIER.name,)  # type: ignore[attr-defined]
+        assert (await canaries.readiness()).ready
+        assert {servers.choose(CLASSIFIER.name) for _ in range(4)} == {good}
+        bad.failing = ()  # type: ignore[attr-defined]
+        for client, model in canaries._suspects():
+            await canaries._failure(client, model)
+        assert {servers.choose(CLASSIFIER.name) for _ in range(4)} == {bad, good}
+
+    asyncio.run(test())
+
+
+def test_a_gateway_that_is_stopping_is_not_ready() -> None:
+    """It says why, whatever its models answer."""
+
+    async def test() -> None:
+        servers, catalog = many(1)
+        servers.clients[0].models = {CLASSIFIER.name: CLASSIFIER}
+        catalog._merge()
+        drain = Drain()
+        canaries = Canaries(servers, catalog, drain)
+        assert (await canaries.readiness()).ready
+        drain.begun = True
+        told = await canaries.readiness()
+        assert (told.ready, told.reason) == (False, "The gateway is stopping.")
+
+    asyncio.run(test())

@@ -437,7 +437,7 @@ def waited(answer: httpx.Response) -> float:
 
 
 def test_items_of_a_batch_wait_for_their_turn(make_stack: Callable[..., Any], stack: Any) -> None:
-    """A batch larger than the bound is served whole, single requests find a place meanwhile, and the wait is told."""
+    """A batch larger than the bound is served whole, a single request has its turn meanwhile, and the wait is told."""
     settings = {"GATEWAY_MAX_ITEMS_PER_MODEL": "2", "GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}"}
     small = make_stack((), settings)
     small.start_gateway()
@@ -452,7 +452,8 @@ def test_items_of_a_batch_wait_for_their_turn(make_stack: Callable[..., Any], st
         whole = pool.submit(batch, 30_000)
         time.sleep(0.3)
         single = say(http, "good")
-        assert (single.status_code, waited(single)) == (200, 0)
+        assert single.status_code == 200
+        assert waited(single) < 600
         assert (whole.result().status_code, whole.result().json()["failed"]) == (200, 0)
         assert waited(whole.result()) > 1000
     cut = batch(700)
@@ -481,14 +482,18 @@ def test_requests_that_outlast_a_stop_are_told_so(make_stack: Callable[..., Any]
     assert answer.headers["Retry-After"]
     stopping.gateway.wait(10)
     log = (stopping.folder / "gateway.out").read_text()
-    assert log.count("draining") == 1
+    assert log.count("code=draining") == 1
     assert "Traceback" not in log
     time.sleep(2.5)  # the step sleeps on: the next test must find it awake
 
 
 def test_too_many_items_under_way_are_refused(make_stack: Callable[..., Any], stack: Any) -> None:
     """Past the bound per model a request is refused at once, and served again when there is room."""
-    settings = {"GATEWAY_MAX_ITEMS_PER_MODEL": "2", "GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}"}
+    settings = {
+        "GATEWAY_MAX_ITEMS_PER_MODEL": "2",
+        "GATEWAY_MAX_QUEUE_PER_MODEL": "0",
+        "GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}",
+    }
     small = make_stack((), settings)
     small.start_gateway()
     small.wait_ready()
