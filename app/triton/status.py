@@ -25,6 +25,8 @@ from app.errors import (
 
 REFUSAL = re.compile(r"(?P<code>[a-z_]+)@(?P<step>[a-z_]+): (?P<sentence>[^\n]*)")
 DEAD_STEP = "is not healthy"
+# Triton names the instance of the step that failed, in two ways; the instance is its model and one or two numbers.
+INSTANCE = re.compile(r"(?:model(?: instance)?|Stub process) '(?P<model>[^']+?)(?:_\d+){1,2}'")
 Code = grpc.StatusCode
 
 
@@ -41,9 +43,19 @@ def gateway_error(code: grpc.StatusCode, details: str, model: str) -> GatewayErr
     if code is Code.UNAVAILABLE:
         return _unavailable(details, model)
     if code is Code.INTERNAL and is_dead_step(details):
-        return ModelNotReadyError("A step of the model has died and is being repaired.", model=model)
+        sentence = "A step of the model has died and is being repaired."
+        return ModelNotReadyError(sentence, model=model, step=_step(details, model))
+    if code is Code.RESOURCE_EXHAUSTED and "Sent message" in details:
+        return BackendError("The model's answer is larger than Triton may send.", model=model)
     kind, sentence = _TABLE.get(code, (BackendError, "The model failed on this request."))
-    return kind(sentence, model=model)
+    return kind(sentence, model=model, step=_step(details, model))
+
+
+def _step(details: str, model: str) -> str | None:
+    """Return the step of the ensemble that a message names; None when it names none."""
+    found = INSTANCE.search(details)
+    is_step = found is not None and found["model"].startswith(f"{model}_")
+    return found["model"].removeprefix(f"{model}_") if found is not None and is_step else None
 
 
 def _refused(kind: type[GatewayError], step: str, sentence: str, model: str) -> GatewayError:

@@ -35,7 +35,11 @@ class Call:
 
     def metric(self, name: str) -> float:
         """Return the sum of a metric over its labels."""
-        lines = [line for line in self.metrics.text().decode().splitlines() if line.startswith(name)]
+
+        async def text() -> str:
+            return self.metrics.text().decode()
+
+        lines = [line for line in asyncio.run(text()).splitlines() if line.startswith(name)]
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 

@@ -29,6 +29,8 @@ Code = grpc.StatusCode
         (Code.INTERNAL, "Stub process 'x_0' is not healthy.", 503, "model_not_ready"),
         (Code.DEADLINE_EXCEEDED, "Deadline Exceeded", 504, "deadline_exceeded"),
         (Code.RESOURCE_EXHAUSTED, "Received message larger than max", 413, "body_too_large"),
+        (Code.RESOURCE_EXHAUSTED, "Sent message larger than max", 502, "backend_error"),
+        (Code.CANCELLED, "Cancelled on the server side", 503, "backend_unavailable"),
         (Code.UNIMPLEMENTED, "ModelInfer RPC doesn't support models with decoupled", 501, "unsupported"),
         (Code.UNKNOWN, "x", 502, "backend_error"),
         (Code.PERMISSION_DENIED, "x", 502, "backend_error"),
@@ -65,3 +67,20 @@ def test_dead_steps_are_recognised() -> None:
     """The sentence that proves a dead process is found in any message."""
     assert is_dead_step("Stub process 'x_0_1' is not healthy.")
     assert not is_dead_step("")
+
+
+@pytest.mark.parametrize(
+    ("details", "step"),
+    [
+        ("in ensemble 'x', Stub process 'x_preprocess_0_1' is not healthy.", "preprocess"),
+        ("in ensemble 'x', Failed to process the request(s) for model 'x_network_0_0', message: Traceback", "network"),
+        ("Failed to process the request(s) for model instance 'x_postprocess_0', message: /secret", "postprocess"),
+        ("Failed to process the request(s) for model 'other_0_0', message: no", None),
+        ("no name at all", None),
+    ],
+)
+def test_the_step_that_failed_is_named(details: str, step: str | None) -> None:
+    """Where Triton's message names the instance, the caller is told the step; of the rest nothing."""
+    error = gateway_error(Code.INTERNAL, details, "x")
+    assert error.step == step
+    assert "/secret" not in error.detail

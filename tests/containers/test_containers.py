@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from app.settings import Settings
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -121,6 +123,20 @@ def test_the_plans_service_runs_a_command_that_there_is() -> None:
     assert {"--models", "--cache"} <= set(command) & set(re.findall(r"--\w+", done.stdout))
     assert command[command.index("--models") + 1] == "/models"
     assert command[command.index("--cache") + 1] == "/plans"
+
+
+def test_whoever_stops_the_gateway_waits_until_it_has_drained(services: dict[str, Any]) -> None:
+    """Compose and Kubernetes give it at least the time that its settings name, and a little more."""
+    image = re.search(r"GATEWAY_DRAIN_DELAY_S=(\d+)", (ROOT / "Dockerfile.app").read_text())
+    assert image is not None
+    grace = int(re.sub(r"\D", "", str(services["gateway"]["stop_grace_period"])))
+    assert grace >= int(image[1]) + Settings.model_fields["drain_timeout_s"].default + 2
+    deployment, *_ = yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "gateway.yaml").read_text())
+    pod = deployment["spec"]["template"]["spec"]
+    given = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
+    times = int(given["GATEWAY_DRAIN_DELAY_S"]) + int(given["GATEWAY_DRAIN_TIMEOUT_S"])
+    assert pod["terminationGracePeriodSeconds"] >= times + 2
+    Settings.model_validate({name.removeprefix("GATEWAY_").lower(): value for name, value in given.items()})
 
 
 def environment(folder: Path, *installs: list[str]) -> Path:

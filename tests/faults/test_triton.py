@@ -147,7 +147,7 @@ def test_a_triton_that_lies_gets_no_requests(pair: list[Triton], make_gateway: M
     pair[1].fault("lie")
     until(lambda: httpx.get(f"{gateway.url}/readyz", trust_env=False).status_code == 503, 15)
     healthy(pair, gateway)
-    assert httpx.get(f"{gateway.url}/readyz", trust_env=False).status_code == 200
+    until(lambda: httpx.get(f"{gateway.url}/readyz", trust_env=False).status_code == 200, 5)
     gateway.stop()
 
 
