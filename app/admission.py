@@ -40,6 +40,7 @@ FORGET_S = 30.0
 GRACE_S = 10.0
 """How long after its time a promise is remembered."""
 LONGEST_RETRY_S = 120
+MOST_PROMISES = 10_000
 
 
 class Limit:
@@ -133,8 +134,11 @@ class Lane:
 
     def promise(self, request_id: str, now: float) -> int:
         """Return after how many seconds a request that is refused now will find a place."""
-        for name in [name for name, due in self._promises.items() if due + GRACE_S < now]:
-            del self._promises[name]
+        while self._promises:
+            oldest = next(iter(self._promises))
+            if self._promises[oldest] + GRACE_S >= now and len(self._promises) < MOST_PROMISES:
+                break
+            del self._promises[oldest]
         ahead = len(self._promises) + self.waiting(SINGLE) + self.waiting(BATCH)
         seconds = min(max(1, math.ceil(ahead / self.limit.rate) if self.limit.rate else 1), LONGEST_RETRY_S)
         self._promises[request_id] = now + seconds

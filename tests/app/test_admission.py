@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.admission import FORGET_S, Admission, Limit, Place
+from app.admission import FORGET_S, GRACE_S, MOST_PROMISES, Admission, Limit, Place
 from app.errors import DeadlineExceededError, OverloadedError
 from app.tasks import sentiment
 from app.telemetry.metrics import Metrics
@@ -232,6 +232,23 @@ async def hold(admission: Admission) -> None:
     """Take a place and keep it."""
     with await admission.enter(A, 5, "id"):
         await asyncio.sleep(60)
+
+
+def test_promises_are_forgotten() -> None:
+    """Those whose time has long passed, and the oldest of too many: callers cannot fill the memory."""
+
+    async def test() -> None:
+        admission = made(1)
+        await take(admission)
+        lane = admission._lane(A)
+        with_rate(admission, 1e6)
+        for number in range(MOST_PROMISES + 500):
+            lane.promise(str(number), 0)
+        assert len(lane._promises) == MOST_PROMISES
+        lane.promise("late", 1 + GRACE_S + 1)
+        assert list(lane._promises) == ["late"]
+
+    run(test())
 
 
 class Simulated:
