@@ -5,15 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 
-from modelctl import add, doctor, render, serve, up, verify
+from modelctl import add, doctor, listing, load, plan, remove, render, serve, unload, up, verify
 from modelctl.errors import CommandError
+from modelctl.lint import command as lint
 
 COMMANDS = {
     "serve": (serve, "start Triton on the model repository, and keep it serving"),
     "up": (up, "start Triton and the gateway together, in the foreground"),
     "add": (add, "add a model from anywhere, checked and served"),
+    "list": (listing, "show the models, and what the running server says of them"),
+    "remove": (remove, "take a model out of the server and out of the repository"),
+    "load": (load, "load models into the running server"),
+    "unload": (unload, "take models out of the running server"),
     "render": (render, "write the configurations of models from their model.yaml"),
     "verify": (verify, "hold a served model's answers against an independent reference"),
+    "lint": (lint, "check a model repository, and say what to mend"),
+    "plan": (plan, "build TensorRT plans, where TensorRT and a GPU are"),
     "doctor": (doctor, "check this machine, and say what to mend"),
 }
 

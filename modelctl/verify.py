@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,14 @@ import numpy as np
 from modelctl import spec as specs
 from modelctl.errors import CommandError
 from modelctl.reference.answers import Found, iou
-from modelctl.server import port
+from modelctl.server import PORTS, port, port_text
 from modelctl.spec import FILE, EnsembleSpec, ImagePreprocess, ObjectDetection, TensorModel
 from modelctl.triton import TritonError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 SAMPLES = Path(__file__).parent / "samples"
 SCORE, PIXELS = 1e-3, 1.0
+GRPC_PORT = "TRITON_GRPC_PORT"
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_port(parser: argparse.ArgumentParser) -> None:
     """Declare the option for Triton's port."""
-    default = os.environ.get("TRITON_GRPC_PORT", "8001")
-    parser.add_argument(
-        "--grpc-port", type=port, default=default, help="Triton's (default: TRITON_GRPC_PORT, else 8001)"
-    )
+    kind = partial(port, variable=GRPC_PORT)
+    text = f"Triton's (default: {GRPC_PORT}, else {PORTS[GRPC_PORT]})"
+    parser.add_argument("--grpc-port", type=kind, default=port_text(GRPC_PORT), help=text)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -92,6 +92,37 @@ def test_the_image_of_triton_has_every_backend_but_the_stand_in() -> None:
     assert copied == backends - {"onnxruntime"}
 
 
+def test_plans_are_built_in_triton_s_image_with_modelopt_beside_it(services: dict[str, Any]) -> None:
+    """The image that builds plans is the serving one plus ModelOpt; the serving one is what is built by default."""
+    text = (ROOT / "Dockerfile.triton").read_text()
+    stages = {name: source for source, name in re.findall(r"^FROM (\S+) AS (\w+)$", text, re.MULTILINE)}
+    assert stages["plans"] == "triton"
+    assert stages["triton"].startswith("nvcr.io/nvidia/tritonserver:")
+    _, plans, serving = re.split(r"^FROM triton.*$", text, flags=re.MULTILINE)
+    assert "modelopt" in plans
+    assert "modelopt" not in serving
+    assert services["plans"]["build"]["target"] == "plans"
+    assert "target" not in services["triton"]["build"]
+    assert services["plans"]["build"]["args"] == services["triton"]["build"]["args"]
+    assert services["plans"]["image"] != services["triton"]["image"]
+    # Anyone may write to the folder of earlier plans, since the user is whoever owns models/.
+    assert "--mode=1777 /plans" in plans
+    assert any("/plans" in str(volume) for volume in services["plans"]["volumes"])
+
+
+def test_the_plans_service_runs_a_command_that_there_is() -> None:
+    """Its entrypoint is `modelctl plan` with options that it takes, on the folders that the service mounts."""
+    (line,) = re.findall(
+        r'^ENTRYPOINT (\["modelctl", "plan".*\])$', (ROOT / "Dockerfile.triton").read_text(), re.MULTILINE
+    )
+    command = yaml.safe_load(line)
+    done = subprocess.run([sys.executable, "-m", *command, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert {"--models", "--cache"} <= set(command) & set(re.findall(r"--\w+", done.stdout))
+    assert command[command.index("--models") + 1] == "/models"
+    assert command[command.index("--cache") + 1] == "/plans"
+
+
 def environment(folder: Path, *installs: list[str]) -> Path:
     """Make a clean virtual environment, run the installations in it, and return its Python."""
     venv.create(folder, with_pip=True)

@@ -17,9 +17,13 @@ TEXTS = (Path(__file__).parent.parent.parent / "modelctl" / "samples" / "texts.t
 def spread(model: Any, std: float = 0.3) -> Any:
     """Give every matrix weights of one spread, since fresh ones make all scores alike."""
     torch.manual_seed(7)
-    for _, parameter in model.named_parameters():
+    for name, parameter in model.named_parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=std)
+        elif "class" in name:
+            torch.nn.init.zeros_(parameter)
+        elif "bbox" in name and parameter.shape == (4,):
+            parameter.data[2:] = 2  # boxes of a size that can be compared
     return model.eval()
 
 

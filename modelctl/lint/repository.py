@@ -1,0 +1,149 @@
+"""A model repository as Triton sees it: once with every `config.pbtxt`, and once for each variant.
+
+With `--model-config-name=tensorrt` Triton takes `<model>/configs/tensorrt.pbtxt` where it exists and `config.pbtxt`
+elsewhere, so a variant is a repository of its own, whose models must fit each other too.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from modelctl.lint import lines
+from modelctl.lint.rule import Finding, Rule
+
+VERSION = re.compile(r"0|[1-9]\d*")
+# What Triton completes a config for by itself, when it is not told to leave that (--disable-auto-complete-config).
+COMPLETED = ("model.onnx", "model.plan", "model.savedmodel", "model.graphdef", "model.xml", "model.py")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One configuration file. `error` says why it cannot be read, at `line`; `message` is empty then."""
+
+    path: Path
+    text: str
+    message: Any = field(compare=False)
+    error: str = ""
+    line: int | None = None
+
+    @cached_property
+    def lines(self) -> dict[str, int]:
+        """The line of every field."""
+        return lines.locate(self.text)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """One folder with the config that Triton takes. `base` is its `config.pbtxt`, the same object without a variant."""
+
+    name: str
+    folder: Path
+    config: Config
+    base: Config
+    repository: Repository = field(repr=False)
+
+    @property
+    def message(self) -> Any:
+        """The ModelConfig."""
+        return self.config.message
+
+    @property
+    def steps(self) -> list[Any]:
+        """The steps of an ensemble."""
+        return list(self.message.ensemble_scheduling.step)
+
+    @property
+    def backend(self) -> str:
+        """The backend that runs the model; `ensemble` for an ensemble, empty when the config names none."""
+        of_platform = {"onnxruntime_onnx": "onnxruntime", "tensorrt_plan": "tensorrt", "pytorch_libtorch": "pytorch"}
+        return str(self.message.backend or of_platform.get(self.message.platform, self.message.platform))
+
+    @property
+    def is_variant(self) -> bool:
+        """Whether the config is a variant's."""
+        return self.config is not self.base
+
+    @cached_property
+    def versions(self) -> list[int]:
+        """The versions that Triton loads: those of the policy (by default the latest one) that have a folder."""
+        here = sorted(
+            int(path.name) for path in self.folder.iterdir() if path.is_dir() and VERSION.fullmatch(path.name)
+        )
+        policy = self.message.version_policy
+        kind = policy.WhichOneof("policy_choice")
+        if kind == "all":
+            return here
+        if kind == "specific":
+            return [version for version in here if version in policy.specific.versions]
+        return here[-(policy.latest.num_versions or 1) :]
+
+    def parameter(self, name: str) -> str:
+        """Return a parameter of the config; empty when it is absent."""
+        return str(self.message.parameters[name].string_value) if name in self.message.parameters else ""
+
+    def ensembles(self) -> list[Model]:
+        """Return the ensembles that this model is a step of."""
+        models = self.repository.models.values()
+        return [model for model in models if any(step.model_name == self.name for step in model.steps)]
+
+    def finding(self, rule: Rule, sentence: str, field: str = "") -> Finding:
+        """Return a finding at a field of the config."""
+        line = lines.find(self.config.lines, field) if field else None
+        return Finding(rule, self.name, self.config.path, field, line, sentence)
+
+
+@dataclass(frozen=True, eq=False)
+class Repository:
+    """All models of a folder under one choice of configs. `strays` are folders that Triton tries as models in vain."""
+
+    folder: Path
+    variant: str = ""
+    models: dict[str, Model] = field(default_factory=dict)
+    strays: list[Path] = field(default_factory=list)
+
+
+def read(folder: Path) -> list[Repository]:
+    """Read a folder: the repository of the `config.pbtxt` files first, then one for each variant."""
+    found = sorted(folder.iterdir())
+    bases = {path: _config(path / "config.pbtxt") for path in found if (path / "config.pbtxt").is_file()}
+    variants = {path: {file.stem: _config(file) for file in sorted(path.glob("configs/*.pbtxt"))} for path in bases}
+    strays = [path for path in found if path.is_dir() and path not in bases and not _is_completed(path)]
+    names = sorted({name for configs in variants.values() for name in configs})
+    return [_repository(folder, name, bases, variants, strays) for name in ("", *names)]
+
+
+def _repository(
+    folder: Path,
+    variant: str,
+    bases: dict[Path, Config],
+    variants: dict[Path, dict[str, Config]],
+    strays: list[Path],
+) -> Repository:
+    made = Repository(folder, variant, strays=strays)
+    for path, base in bases.items():
+        made.models[path.name] = Model(path.name, path, variants[path].get(variant, base), base, made)
+    return made
+
+
+def _config(path: Path) -> Config:
+    try:
+        text = path.read_text("utf-8")
+        return Config(path, text, text_format.Parse(text, model_config_pb2.ModelConfig()))
+    except UnicodeDecodeError:
+        return Config(path, "", model_config_pb2.ModelConfig(), "it is not UTF-8", None)
+    except text_format.ParseError as error:
+        said = re.sub(r"^\d+:\d+ : ", "", str(error)).removeprefix("'").split("': ")[-1]
+        said = f"{' '.join(said.split()).rstrip('.')} (column {error.GetColumn()})"
+        return Config(path, text, model_config_pb2.ModelConfig(), said, error.GetLine())
+
+
+def _is_completed(path: Path) -> bool:
+    """Tell whether a folder without a config holds a model that Triton writes one for."""
+    return any((version / name).exists() for version in path.glob("[0-9]*") for name in COMPLETED)

@@ -1,0 +1,26 @@
+"""All rules, by subject. A code is never given to another rule; ten codes belong to each subject."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from modelctl.lint.repository import Model
+from modelctl.lint.rule import Finding, Rule
+from modelctl.lint.rules import batching, config, ensemble, files, machine, onnx, suppression, tensorrt, text
+
+SUBJECTS: dict[str, tuple[Rule, ...]] = {
+    "The linter itself": suppression.RULES,
+    "Files and folders": files.RULES,
+    "One config": config.RULES,
+    "Ensembles": ensemble.RULES,
+    "Batches and queues": batching.RULES,
+    "ONNX": onnx.RULES,
+    "Labels and tokenizers": text.RULES,
+    "TensorRT": tensorrt.RULES,
+    "This machine": machine.RULES,
+}
+RULES: dict[str, Rule] = {rule.code: rule for rules in SUBJECTS.values() for rule in rules}
+CHECKS: tuple[Callable[[Model], Iterator[Finding]], ...] = (
+    *(files.check, config.check, ensemble.check, batching.check, onnx.check, text.check, tensorrt.check),
+    machine.check,
+)

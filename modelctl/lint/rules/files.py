@@ -1,0 +1,127 @@
+"""Rules about files and folders: what Triton looks for, and where."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from modelctl.lint.repository import VERSION, Model, Repository
+from modelctl.lint.rule import Finding, Rule
+
+LAYOUT = "https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_repository.md"
+MEASURED = "measured on Triton 24.10"
+# What a backend loads when the config names no file.
+MODEL_FILES = {"onnxruntime": "model.onnx", "python": "model.py", "openvino": "model.xml", "tensorrt": "model.plan"}
+
+UNREADABLE = Rule(
+    code="TG001",
+    title="The config cannot be read",
+    severity="error",
+    evidence="refuses",
+    why="Triton's parser takes no unknown field, no unknown value and no field twice; its log says only 'failed to "
+    "read text proto', without a line.",
+    fix="Mend the line; the fields are those of model_config.proto.",
+    source="https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto",
+)
+NAME = Rule(
+    code="TG002",
+    title="The folder is not named as the model",
+    severity="error",
+    evidence="refuses",
+    why="Triton knows a model by its folder, and refuses a config that says another name.",
+    fix="Rename the folder, or change `name`, or leave `name` away: then the folder's name is taken.",
+    source=LAYOUT,
+)
+NO_VERSION = Rule(
+    code="TG003",
+    title="There is no version to load",
+    severity="error",
+    evidence="refuses",
+    why="Every model needs a folder named by a number that its version_policy admits, an ensemble too, although "
+    "nothing is in it.",
+    fix="Make the folder `1` (for git with a file `.gitkeep` in it), or mend version_policy.",
+    source=LAYOUT,
+)
+STRAY = Rule(
+    code="TG004",
+    title="A folder beside the models is no model",
+    severity="error",
+    evidence="refuses",
+    why="Unless it is started with --model-control-mode=explicit, Triton tries every folder in the repository as a "
+    "model, hidden ones too, and exits when one fails.",
+    fix="Move it out of the repository.",
+    source=f"{MEASURED}: a folder of notes, or .git, keeps the server from starting",
+)
+NO_MODEL_FILE = Rule(
+    code="TG005",
+    title="The model's file is missing",
+    severity="error",
+    evidence="refuses",
+    why="A backend loads `<version>/<default_model_filename>`, or its own default name. Without its model.py the "
+    "Python backend of 24.10 does not even refuse: loading never ends.",
+    fix="Put the file there, or name the one that is there by `default_model_filename`.",
+    source=LAYOUT,
+)
+VERSION_NAME = Rule(
+    code="TG006",
+    title="A version folder is ignored",
+    severity="warning",
+    evidence="serves wrongly",
+    why="A version is a number without leading zeros; Triton passes over `01` and `v2`, and serves an older version.",
+    fix="Rename the folder to the bare number.",
+    source=LAYOUT,
+)
+GIT_DROPS = Rule(
+    code="TG007",
+    title="Git drops the version folder",
+    severity="warning",
+    evidence="refuses",
+    why="Git keeps no empty folders: in a clone the version folder is missing, and Triton refuses the model.",
+    fix="Put an empty file `.gitkeep` into it.",
+    source="https://git-scm.com/docs/gitfaq#Documentation/gitfaq.txt-HowdoIcommitanemptydirectory",
+)
+RULES = (UNREADABLE, NAME, NO_VERSION, STRAY, NO_MODEL_FILE, VERSION_NAME, GIT_DROPS)
+
+
+def check_folder(repository: Repository) -> Iterator[Finding]:
+    """Check what stands beside the models."""
+    for path in repository.strays:
+        sentence = f"'{path.name}' is no model: it has no config.pbtxt, and Triton tries to load it."
+        yield Finding(STRAY, path.name, path, "", None, sentence)
+
+
+def check(model: Model) -> Iterator[Finding]:
+    """Check one model's folder."""
+    name = model.message.name
+    if name and name != model.name:
+        yield model.finding(NAME, f"The folder is '{model.name}', the config says '{name}'.", "name")
+    yield from _versions(model)
+    yield from _model_file(model)
+
+
+def _versions(model: Model) -> Iterator[Finding]:
+    folders = [path for path in sorted(model.folder.iterdir()) if path.is_dir()]
+    for path in folders:
+        if re.fullmatch(r"[vV]?\d+", path.name) and not VERSION.fullmatch(path.name):
+            sentence = f"The folder '{path.name}' is no version to Triton, which ignores it."
+            yield Finding(VERSION_NAME, model.name, path, "", None, sentence)
+        elif VERSION.fullmatch(path.name) and not any(path.iterdir()) and _in_git(path):
+            sentence = f"The folder '{path.name}' is empty: git drops it, and a clone does not load."
+            yield Finding(GIT_DROPS, model.name, path, "", None, sentence)
+    if not model.versions:
+        policy = "that the version_policy admits" if model.message.HasField("version_policy") else "such as 1"
+        yield model.finding(NO_VERSION, f"There is no version folder {policy}.", "version_policy")
+
+
+def _model_file(model: Model) -> Iterator[Finding]:
+    if model.backend == "tensorrt":  # rules/tensorrt.py: a plan is often built later, on the machine that serves it
+        return
+    name = model.message.default_model_filename or MODEL_FILES.get(model.backend, "")
+    for version in model.versions if name else ():
+        if not (model.folder / str(version) / name).exists():
+            yield model.finding(NO_MODEL_FILE, f"There is no file {version}/{name}.", "default_model_filename")
+
+
+def _in_git(path: Path) -> bool:
+    return any((parent / ".git").exists() for parent in path.resolve().parents)

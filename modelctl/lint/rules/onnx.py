@@ -1,0 +1,128 @@
+"""Rules about an ONNX file and the config of the model that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from modelctl.lint import onnx
+from modelctl.lint.repository import Model
+from modelctl.lint.rule import Finding, Rule
+
+UTILS = "https://github.com/triton-inference-server/onnxruntime_backend/blob/main/src/onnxruntime_utils.cc"
+BACKEND = "https://github.com/triton-inference-server/onnxruntime_backend/blob/main/src/onnxruntime.cc"
+MEASURED = "measured on Triton 24.10 with backends/onnxruntime"
+
+UNREADABLE = Rule(
+    code="TG070",
+    title="The ONNX file cannot be loaded",
+    severity="error",
+    evidence="refuses",
+    why="It is cut off or no ONNX at all (often a Git LFS pointer), or a file with its weights is missing beside it.",
+    fix="Fetch or export it again (`git lfs pull`), with its external data in the same folder.",
+    source=MEASURED,
+)
+NAME = Rule(
+    code="TG071",
+    title="The network has no such tensor",
+    severity="error",
+    evidence="refuses",
+    why="Names in the config are the names in the ONNX file.",
+    fix="Mend the name in the config, or export with `input_names` and `output_names`.",
+    source=BACKEND,
+)
+MISSING = Rule(
+    code="TG072",
+    title="The config lacks an input of the network",
+    severity="error",
+    evidence="refuses",
+    why="A network runs with all of its inputs; outputs may be left away.",
+    fix="Add the input to the config, or export without it.",
+    source=BACKEND,
+)
+DATA_TYPE = Rule(
+    code="TG073",
+    title="The network has another data type",
+    severity="error",
+    evidence="refuses",
+    why="Triton converts nothing between the request and the network.",
+    fix="Write the network's type into the config; convert in the step before.",
+    source=BACKEND,
+)
+SHAPE = Rule(
+    code="TG074",
+    title="The network has another shape",
+    severity="error",
+    evidence="refuses",
+    why="dims are the network's shape, without the batch when max_batch_size is above 0.",
+    fix="Mend dims; with max_batch_size 0 they hold the batch.",
+    source=f"{UTILS}, CompareDimsSupported",
+)
+FIXED = Rule(
+    code="TG075",
+    title="The network's size is fixed where the config's is free",
+    severity="error",
+    evidence="serves wrongly",
+    why="A batch, or a size of -1, reaches a network that was exported for one size alone: NVIDIA's backend refuses "
+    "the model, the one of this project refuses the requests.",
+    fix="Export with dynamic axes (the first is the batch), or write the size into the config; for a network "
+    "without a batch, max_batch_size 0.",
+    source=f"{UTILS}, CompareDimsSupported; {MEASURED}",
+)
+RULES = (UNREADABLE, NAME, MISSING, DATA_TYPE, SHAPE, FIXED)
+
+
+def path_of(model: Model, version: int) -> Path:
+    """Return where a version's network is."""
+    return model.folder / str(version) / (model.message.default_model_filename or "model.onnx")
+
+
+def check(model: Model) -> Iterator[Finding]:
+    """Check every version that Triton loads."""
+    if model.backend != "onnxruntime":
+        return
+    for version in model.versions:
+        path = path_of(model, version)
+        if not path.is_file():  # rules/files.py says so; a folder holds parts that ONNX Runtime joins
+            continue
+        try:
+            network = onnx.read(path)
+        except onnx.OnnxError as error:
+            yield Finding(UNREADABLE, model.name, path, "", None, f"{path.name} is no ONNX model: {error}.")
+            continue
+        for name in sorted(name for name in network.external if not (path.parent / name).is_file()):
+            sentence = f"Its weights are in '{name}', which is missing beside it."
+            yield Finding(UNREADABLE, model.name, path, "", None, sentence)
+        yield from _fit(model, "input", network.inputs)
+        yield from _fit(model, "output", network.outputs)
+
+
+def _fit(model: Model, kind: str, tensors: dict[str, onnx.Tensor]) -> Iterator[Finding]:
+    entries = {entry.name: (index, entry) for index, entry in enumerate(getattr(model.message, kind))}
+    for name, (index, entry) in entries.items():
+        if name not in tensors:
+            sentence = f"The network has no {kind} '{name}'; it has {', '.join(sorted(tensors)) or 'none'}."
+            yield model.finding(NAME, sentence, f"{kind}[{index}]")
+            continue
+        yield from _tensor(model, entry, tensors[name], f"{kind}[{index}]")
+    for name in sorted(tensors.keys() - entries.keys()) if kind == "input" else ():
+        yield model.finding(MISSING, f"The network needs the input '{name}'.", "input")
+
+
+def _tensor(model: Model, entry: Any, tensor: onnx.Tensor, field: str) -> Iterator[Finding]:
+    wanted = entry.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[entry.data_type].name
+    wanted = wanted.removeprefix("TYPE_")
+    if tensor.data_type and wanted != tensor.data_type:
+        sentence = f"'{entry.name}' is {wanted} in the config and {tensor.data_type} in the network."
+        yield model.finding(DATA_TYPE, sentence, field)
+    if tensor.shape is None or getattr(entry, "allow_ragged_batch", False):
+        return
+    dims = list(entry.reshape.shape if entry.HasField("reshape") else entry.dims)
+    shape = [-1, *dims] if model.message.max_batch_size > 0 else dims
+    pairs = list(zip(shape, tensor.shape, strict=False))
+    sentence = f"'{entry.name}' is {shape} in the config and {list(tensor.shape)} in the network."
+    if len(shape) != len(tensor.shape) or any(-1 not in (a, b) and a != b for a, b in pairs):
+        yield model.finding(SHAPE, sentence, f"{field}.dims")
+    elif any(a == -1 and b != -1 for a, b in pairs):
+        yield model.finding(FIXED, sentence, f"{field}.dims")

@@ -1,0 +1,45 @@
+"""Findings that a model's owner knows and accepts: the parameter `lint_ignore` of its `config.pbtxt`.
+
+    parameters { key: "lint_ignore" value { string_value: "TG053: only the smoke test calls it; TG057: see ADR 12" } }
+
+Triton ignores parameters that no backend reads. A comment would not survive tools that write configs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+
+from modelctl.lint.repository import Model
+from modelctl.lint.rule import Finding, Rule
+from modelctl.lint.rules import machine
+
+PARAMETER = "lint_ignore"
+MACHINE = {rule.code for rule in machine.RULES}  # found on one machine, and not on the next
+SPLIT = re.compile(r";\s*(?=TG\d{3})")  # a reason may hold a semicolon
+ENTRY = re.compile(r"(?P<code>TG\d{3}): *(?P<reason>\S.*)", re.DOTALL)
+
+IGNORED_WRONGLY = Rule(
+    code="TG000",
+    title="A lint_ignore ignores nothing",
+    severity="error",
+    evidence="documented",
+    why="An entry without a reason is not honoured, and one that no finding needs would hide a later one.",
+    fix='Write `TG053: the reason`, several parted by ";", and remove what is no longer found.',
+    source="docs/lint.md",
+)
+RULES = (IGNORED_WRONGLY,)
+
+
+def sift(model: Model, findings: Sequence[Finding], known: Collection[str]) -> Iterator[Finding]:
+    """Give a model's findings less the ignored ones, and what is wrong with its `lint_ignore`."""
+    entries = [entry.strip(" ;\n") for entry in SPLIT.split(model.parameter(PARAMETER)) if entry.strip()]
+    matches = {entry: ENTRY.fullmatch(entry) for entry in entries}
+    ignored = {match["code"] for match in matches.values() if match is not None}
+    yield from (finding for finding in findings if finding.rule.code not in ignored)
+    found, field = {finding.rule.code for finding in findings}, f'parameters["{PARAMETER}"]'
+    for entry, match in matches.items():
+        if match is None or match["code"] not in known:
+            yield model.finding(IGNORED_WRONGLY, f"'{entry[:60]}' is no known code with a reason.", field)
+        elif match["code"] not in found | MACHINE:
+            yield model.finding(IGNORED_WRONGLY, f"{match['code']} is not found, so nothing is to ignore.", field)

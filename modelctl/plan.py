@@ -1,0 +1,253 @@
+"""`modelctl plan`: builds TensorRT plans where TensorRT and a GPU are, in the container.
+
+    model.yaml, model.onnx --> a plan that is there, or in the cache, or is built now --> model.plan, model.plan.json
+
+A plan is taken only when its inputs, outputs and precision are as the configuration says. When something fails, what
+was served goes on: the plan of before, or ONNX (`modelctl.plans` decides at the next start).
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelctl import engine, plancache, plans, render, tensorrt
+from modelctl.engine import Facts
+from modelctl.errors import CommandError
+from modelctl.planjob import Job
+from modelctl.plans import Machine
+from modelctl.tensorrt import Files
+
+# Where NVIDIA's packages and archives put it, when it is not in PATH.
+TRTEXEC = ("trtexec", "/usr/src/tensorrt/bin/trtexec", "/opt/tensorrt/bin/trtexec")
+ONNX_STAYS = "the networks stay as they are served now, without a plan that fits as ONNX"
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What plans are built with. `gpu` is the GPU's name: timings of one are of no use to another."""
+
+    trtexec: str
+    modelopt_python: str
+    machine: Machine
+    gpu: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help="models (default: all with tensorrt in model.yaml)")
+    parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
+    parser.add_argument(
+        "--cache", type=Path, default=Path(".triton/plans"), help="folder of plans that were built before"
+    )
+    parser.add_argument("--time", action="store_true", help="then run each plan by itself, and print how fast it is")
+    parser.add_argument("--dry-run", action="store_true", help="print the command lines only; needs no TensorRT")
+    parser.add_argument(
+        "--tensorrt-version",
+        metavar="VERSION",
+        help="whose command lines to print (default: what is here, else 10 and 11)",
+    )
+    parser.add_argument(
+        "--modelopt-python",
+        default=os.environ.get("MODELOPT_PYTHON", sys.executable),
+        metavar="PYTHON",
+        help="the Python that has NVIDIA ModelOpt, for precision fp16 (default: $MODELOPT_PYTHON, else this one)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Bring every plan up to date; return 1 when one could not be."""
+    specs = render.specs(arguments.models, arguments.names)
+    wanted = [model for model in specs if arguments.names or model.network.tensorrt]
+    jobs = [Job(model, arguments.models.resolve(), arguments.cache.resolve()) for model in wanted]
+    if not jobs:
+        print("No model.yaml has network.tensorrt: there is no plan to build.")
+        return 0
+    if arguments.dry_run:
+        _print_lines(jobs, arguments)
+        return 0
+    tools = _tools(arguments.modelopt_python)
+    with _alone(arguments.cache.resolve()):
+        done = [_attempt(job, tools, arguments.time) for job in jobs]
+    return int(not all(done))
+
+
+def _tools(modelopt_python: str) -> Tools:
+    """Return what plans are built with.
+
+    Raises:
+        CommandError: when there is no TensorRT, or no GPU.
+
+    """
+    machine = plans.this_machine()
+    trtexec = next((found for name in TRTEXEC if (found := shutil.which(name))), None)
+    if trtexec is None or not machine.tensorrt_version:
+        raise CommandError(
+            f"There is no TensorRT here, {ONNX_STAYS}; build in the container: docker compose run --rm plans."
+        )
+    if not machine.compute_capability:
+        raise CommandError(f"There is no GPU here (nvidia-smi shows none), {ONNX_STAYS}.")
+    tensorrt.release(machine.tensorrt_version)
+    return Tools(trtexec, modelopt_python, machine, plans.nvidia_smi("name"))
+
+
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """Keep others from building in the same folder."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = (cache / "lock").open("w")
+    except OSError as error:
+        raise CommandError(
+            f"{cache} cannot be written to: {error.strerror}; give another folder by --cache."
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise CommandError(f"Another modelctl plan uses {cache}: wait for it, or give another --cache.") from None
+        yield
+
+
+def _attempt(job: Job, tools: Tools, timed: bool) -> bool:
+    """Bring one plan up to date and time it; say why when that fails, and return whether it did not."""
+    try:
+        _bring(job, tools)
+        if timed:
+            _time(job, tools)
+    except CommandError as error:
+        print(f"modelctl: {job.name}: {error}", file=sys.stderr, flush=True)
+        return False
+    finally:
+        shutil.rmtree(job.work, ignore_errors=True)
+    return True
+
+
+def _bring(job: Job, tools: Tools) -> None:
+    _ = job.profile, job.graph  # what is wrong with these is told before anything else
+    parts = job.parts(tools.machine)
+    told = plancache.find(job.served, parts)
+    if told:
+        _examine(told, job)
+        _say(job, f"its plan is up to date, {_described(told)}")
+        return
+    cached = job.cache / f"{parts.key}.plan"
+    told = plancache.find(cached, parts)
+    if told is None:
+        _say(job, f"building for TensorRT {parts.tensorrt_version} on {tools.gpu}, which takes minutes")
+        told = _build(job, tools)
+        _examine(told, job)
+        plancache.put(job.work / "model.plan", cached, parts, told)
+    _examine(told, job)
+    plancache.put(cached, job.served, parts, told)
+    _say(job, f"there is a new plan, {_described(told)}; it is served after the next start of Triton")
+
+
+def _build(job: Job, tools: Tools) -> Facts:
+    """Build a plan in the work folder, run it once, and return what it tells of itself."""
+    files, shapes, version = _prepare(job, tools), job.shapes(), tools.machine.tensorrt_version
+    if job.precision == "fp16":
+        hint = f"fp16 needs NVIDIA ModelOpt in {tools.modelopt_python}, see --modelopt-python"
+        _call(job, "convert", tensorrt.convert(tools.modelopt_python, files), files.fp16, hint)
+    _call(job, "build", tensorrt.build(tools.trtexec, version, files, shapes, job.precision), files.plan)
+    output = _call(job, "check", tensorrt.check(tools.trtexec, version, files, shapes), files.layers)
+    try:
+        return engine.facts(output, json.loads(files.layers.read_text()))
+    except ValueError as error:
+        raise CommandError(f"trtexec's layers cannot be read: {error}.") from error
+
+
+def _time(job: Job, tools: Tools) -> None:
+    files, shapes = _prepare(job, tools), job.shapes()
+    command = tensorrt.time(tools.trtexec, tools.machine.tensorrt_version, job.served, files, shapes)
+    output = _call(job, "time", command, job.served)
+    batch = max(sizes["opt"][0] for sizes in job.profile.values())
+    for name, value in engine.performance(output).items():
+        _say(job, f"{name}, batches of {batch}: {value}")
+
+
+def _prepare(job: Job, tools: Tools) -> Files:
+    """Make the work folder anew, with what does not come from a command."""
+    from modelctl import planonnx
+
+    files = job.files(tools.machine.tensorrt_version, tools.gpu)
+    shutil.rmtree(job.work, ignore_errors=True)
+    job.work.mkdir(parents=True)
+    if files.onnx != job.onnx:
+        planonnx.untrim(job.onnx, files.onnx)
+    planonnx.write_samples(files, job.config, job.profile)
+    return files
+
+
+def _call(job: Job, step: str, command: list[str], made: Path, hint: str = "") -> str:
+    """Run one command, keep its output in a log, and return it.
+
+    Raises:
+        CommandError: when it fails, or has not made what it was to make; with the last that it said.
+
+    """
+    log = job.cache / f"{job.name}.{step}.log"
+    try:
+        done = subprocess.run(  # noqa: S603 - our own line
+            command,
+            cwd=job.work,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except OSError as error:
+        raise CommandError(f"{command[0]} cannot be run: {error.strerror}.") from error
+    log.write_text(f"{shlex.join(command)}\n{done.stdout}")
+    if done.returncode or not made.exists():
+        raise CommandError(f"to {step} failed{hint and f' ({hint})'}: {_last(done.stdout)} (all of it: {log})")
+    return done.stdout
+
+
+def _last(output: str) -> str:
+    """Return the last that a command said; of trtexec, its errors."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return " / ".join(([line for line in lines if "[E]" in line] or lines)[-3:]) or "it said nothing"
+
+
+def _examine(told: Facts, job: Job) -> None:
+    found = engine.faults(told, job.config, job.precision)
+    if found:
+        raise CommandError(f"{'; '.join(found)}. The plan is not used.")
+
+
+def _described(told: Facts) -> str:
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(told.layers.items()))
+    return f"its layers by precision: {counts}"
+
+
+def _say(job: Job, text: str) -> None:
+    print(f"{job.name}: {text}", flush=True)
+
+
+def _print_lines(jobs: list[Job], arguments: argparse.Namespace) -> None:
+    """Print the command lines of a build."""
+    trtexec = next((found for name in TRTEXEC if (found := shutil.which(name))), "trtexec")
+    here = plans.this_machine().tensorrt_version
+    for version in [arguments.tensorrt_version or here] if arguments.tensorrt_version or here else ["10", "11"]:
+        for job in jobs:
+            print(f"# TensorRT {version}: {job.name}, {job.precision}")
+            files, shapes = job.files(version, plans.nvidia_smi("name")), job.shapes()
+            if files.onnx != job.onnx:
+                print(f"# modelctl itself: {job.onnx} without its nodes trim/... -> {files.onnx}")
+            lines = [tensorrt.convert(arguments.modelopt_python, files)] if job.precision == "fp16" else []
+            lines.append(tensorrt.build(trtexec, version, files, shapes, job.precision))
+            lines.append(tensorrt.check(trtexec, version, files, shapes))
+            lines += [tensorrt.time(trtexec, version, job.served, files, shapes)] if arguments.time else []
+            print(*map(shlex.join, lines), sep="\n")

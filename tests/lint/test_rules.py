@@ -1,0 +1,71 @@
+"""Every rule finds its broken repository and nothing else there, and has a proof."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelctl import plans
+from modelctl.lint.linter import lint
+from modelctl.lint.rules import RULES, machine
+
+HERE = Path(__file__).parent
+# Most broken models have no bound, since a bound has effects of its own (TG054).
+UNBOUNDED = "TG053"
+
+
+@pytest.fixture(autouse=True)
+def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine that TG100 and TG101 speak of: it has no GPU, and a TensorRT of its own."""
+    monkeypatch.setattr(machine, "this_machine", lambda: plans.Machine("", "11.0.0"))
+
+
+def test_a_broken_repository_is_found(case: Any, tmp_path: Path) -> None:
+    """The linter finds what the case is named after, with a place and a fix, and besides only what the case admits."""
+    folder = case.write(tmp_path / "models")
+    _, findings = lint(folder)
+    expected = {case.code, *case.also}
+    assert {finding.rule.code for finding in findings} - {UNBOUNDED} == expected - {UNBOUNDED}
+    own = [finding for finding in findings if finding.rule.code == case.code]
+    assert own
+    for finding in own:
+        assert finding.sentence.endswith(".")
+        assert finding.path.exists()
+        assert finding.line is None or finding.line <= len(finding.path.read_text().splitlines())
+
+
+def test_the_server_refuses(refused: Any, refusal: Callable[[Any], str]) -> None:
+    """The real server does not load the model, and says why."""
+    if refused.code == machine.NO_GPU.code and plans.nvidia_smi("name"):
+        pytest.skip("this machine has a GPU")
+    assert refused.refuses[1] in refusal(refused)
+
+
+def test_every_rule_is_broken_and_proved() -> None:
+    """Each rule has a case; a rule is proved by a case's `refuses`, or by a test of its own, or names its source."""
+    cases = {path.stem: path.read_text() for path in (HERE / "cases").glob("*.txt")}
+    refused = {
+        name.split("-")[0] for name, text in cases.items() if text.startswith(("refuses", "variant tensorrt\nr"))
+    }
+    tested = {code.upper() for code in re.findall(r"def test_(tg\d{3})", (HERE / "test_proofs.py").read_text())}
+    for code, rule in RULES.items():
+        assert code in {name.split("-")[0] for name in cases}, code
+        if rule.evidence == "documented":
+            assert re.search(r"https://|docs/", rule.source), code
+            assert code not in refused | tested, code
+        else:
+            assert code in (refused | tested if rule.evidence == "refuses" else tested), code
+
+
+def test_rules_are_told_apart() -> None:
+    """Codes are unique and titles too; what is said ends as a sentence, so that it can stand in a line."""
+    assert len({rule.title for rule in RULES.values()}) == len(RULES)
+    for code, rule in RULES.items():
+        assert re.fullmatch(r"TG\d{3}", code)
+        assert rule.why.endswith(".")
+        assert rule.fix.endswith(".")
+        assert not rule.title.endswith(".")

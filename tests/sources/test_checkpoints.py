@@ -1,0 +1,180 @@
+"""`modelctl add` on checkpoints of every family: the served answer is that of transformers' own pipeline."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+from skimage import data
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import checkpoints
+    import transformers
+
+from modelctl import __main__ as modelctl
+
+PICTURES = {"astronaut": data.astronaut(), "coffee": data.coffee(), "chelsea": data.chelsea()}
+LONG = "The company expects net sales to fall and will cut a third of its staff. " * 30
+TEXTS = [*checkpoints.TEXTS[:6], "One.", LONG]
+
+
+@pytest.fixture(scope="module")
+def stack(make_stack: Callable[..., Any]) -> Any:
+    """Return a stack that serves next to nothing, for models to be added to."""
+    made = make_stack(("minilm_sentiment", "simple_net"), test_models=False)
+    made.start()
+    return made
+
+
+@pytest.fixture
+def command(stack: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Return a function that runs modelctl in this process, on the stack."""
+    for name, value in stack.environment().items():
+        if name not in os.environ or name.startswith(("GATEWAY_", "TRITON_")):
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["modelctl", *arguments, "--models", str(stack.models)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return modelctl.main()
+
+    return run
+
+
+def png(array: Any) -> bytes:
+    """Encode without loss, so that both sides see the same pixels."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def quietly(make: Callable[[], Any]) -> Any:
+    """Call with the warnings of other people's libraries switched off."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return make()
+
+
+def ask(stack: Any, route: str, model: str, **request: Any) -> dict[str, Any]:
+    """Ask the gateway, which notices a new model within 5 s."""
+    params = {"model": model, **request.pop("params", {})}
+    with stack.client() as client:
+        for _ in range(50):
+            response: httpx.Response = client.post(f"/v1/{route}", params=params, **request)
+            if response.status_code != 404:
+                break
+            time.sleep(0.1)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+@pytest.mark.parametrize("family", ["resnet", "vit"])
+def test_classifiers_answer_as_the_pipeline(
+    stack: Any, command: Callable[..., int], tmp_path: Path, family: str
+) -> None:
+    """All classes of all pictures: scores to 1e-3, in the same order where they differ by more."""
+    checkpoint = tmp_path / family
+    quietly(lambda: checkpoints.PICTURES[family](checkpoint))
+    assert command("add", str(checkpoint)) == 0
+    pipeline = quietly(lambda: transformers.pipeline("image-classification", model=str(checkpoint)))
+    for array in PICTURES.values():
+        expected = quietly(lambda array=array: pipeline(Image.fromarray(array), top_k=4))
+        served = ask(
+            stack, "classify", family, content=png(array), headers={"Content-Type": "image/png"}, params={"top_k": 4}
+        )
+        same_ranking(served["predictions"], expected)
+
+
+def same_ranking(served: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    """Hold labels and scores against the pipeline's."""
+    scores = {one["label"]: one["score"] for one in expected}
+    assert {one["label"] for one in served} == set(scores)
+    assert max(abs(one["score"] - scores[one["label"]]) for one in served) <= 1e-3
+    order = [scores[one["label"]] for one in served]
+    assert all(first >= second - 1e-3 for first, second in pairwise(order))
+    assert max(scores.values()) - min(scores.values()) > 0.05, "the checkpoint's scores have no margins"
+
+
+@pytest.mark.parametrize("family", ["rt_detr", "d_fine", "rf_detr", "detr", "yolos"])
+def test_detectors_answer_as_the_pipeline(stack: Any, command: Callable[..., int], tmp_path: Path, family: str) -> None:
+    """Every box above the threshold: its class, its score to 1e-3, its sides to a pixel."""
+    checkpoint = tmp_path / family
+    quietly(lambda: checkpoints.PICTURES[family](checkpoint))
+    assert command("add", str(checkpoint)) == 0
+    pipeline = quietly(lambda: transformers.pipeline("object-detection", model=str(checkpoint)))
+    seen = 0
+    for array in PICTURES.values():
+        expected = quietly(lambda array=array: pipeline(Image.fromarray(array), threshold=0.5))
+        served = ask(stack, "detect", family, content=png(array), headers={"Content-Type": "image/png"})["predictions"]
+        height, width = array.shape[:2]
+        same_boxes(served, [clipped(one, width, height) for one in expected])
+        seen += sum(one["box"]["xmax"] - one["box"]["xmin"] > 8 for one in served)
+    assert seen >= 3, "the checkpoint finds nothing that could be compared"
+
+
+def clipped(one: dict[str, Any], width: int, height: int) -> dict[str, Any]:
+    """Return a box of the pipeline cut to the picture, as ours are."""
+    limits = {"xmin": width, "xmax": width, "ymin": height, "ymax": height}
+    return {**one, "box": {side: min(max(one["box"][side], 0), limit) for side, limit in limits.items()}}
+
+
+def same_boxes(served: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    """Match each box with one of its class; those near the threshold, and those cut to nothing, may be missing."""
+    left = list(served)
+    for one in expected:
+        if one["score"] < 0.501 or is_thin(one["box"]):
+            continue
+        fits = [
+            other
+            for other in left
+            if other["label"] == one["label"]
+            and abs(other["score"] - one["score"]) <= 1e-3
+            and all(abs(other["box"][side] - one["box"][side]) <= 1 for side in one["box"])
+        ]
+        assert fits, (one, served)
+        left.remove(fits[0])
+    assert not [one for one in left if one["score"] > 0.501 and not is_thin(one["box"])]
+
+
+def is_thin(box: dict[str, float]) -> bool:
+    """Tell whether rounding to whole pixels may leave nothing of a box."""
+    return box["xmax"] - box["xmin"] <= 1 or box["ymax"] - box["ymin"] <= 1
+
+
+@pytest.mark.parametrize("family", checkpoints.TEXT)
+def test_text_classifiers_answer_as_the_pipeline(
+    stack: Any, command: Callable[..., int], tmp_path: Path, family: str
+) -> None:
+    """WordPiece, BPE and Unigram; one label or several; also for a text that is cut at the network's limit."""
+    checkpoint = tmp_path / family
+    quietly(lambda: checkpoints.TEXT[family](checkpoint))
+    assert command("add", str(checkpoint)) == 0
+    pipeline = quietly(lambda: transformers.pipeline("text-classification", model=str(checkpoint), top_k=None))
+    limit = 40 if family == "roberta" else 64
+    for text in TEXTS:
+        expected = quietly(lambda text=text: pipeline(text, truncation=True, max_length=limit)[0])
+        served = ask(stack, "sentiment", family, json={"text": text})
+        same_scores(served["scores"], expected)
+        tokens = len(quietly(lambda text=text: pipeline.tokenizer(text))["input_ids"])
+        assert served["usage"] == {"tokens": min(tokens, limit), "truncated": tokens > limit}
+
+
+def same_scores(served: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    """Hold every label's score against the pipeline's."""
+    scores = {one["label"]: one["score"] for one in expected}
+    assert {one["label"] for one in served} == set(scores)
+    assert max(abs(one["score"] - scores[one["label"]]) for one in served) <= 1e-3
