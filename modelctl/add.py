@@ -1,9 +1,9 @@
 """`modelctl add`: from any model to a served endpoint.
 
-    source -> draft -> precision -> compare with the original -> write -> lint -> load -> ask -> endpoint
+    source -> draft -> precision -> compare with the original -> write -> lint -> move -> load -> ask -> endpoint
 
-Everything is made in a folder beside the repository and moved there in the end. Whatever fails, and Ctrl-C, leaves the
-repository as it was.
+Everything is made in a folder beside the repository and moved there when it has passed. Whatever fails, and Ctrl-C,
+leaves the repository as it was.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -117,6 +117,7 @@ class Addition:
         self._order = order
         self._options = order.options
         self._repository = repository
+        self._made = order.work / "repository"
         self._moved: list[Path] = []
         self._loaded = False
         self._step = ""
@@ -125,12 +126,10 @@ class Addition:
         """Do every step; undo them all when one fails."""
         try:
             self._all()
-        except CommandError as error:
-            self._undo()
-            raise CommandError(f"{self._where()}: {error} The repository is as before.") from error
+        except (CommandError, OSError) as error:
+            raise CommandError(f"{self._where()}: {str(error).rstrip('.')}. {self._undo()}") from error
         except KeyboardInterrupt:
-            self._undo()
-            raise CommandError(f"{self._where()}: stopped. The repository is as before.") from None
+            raise CommandError(f"{self._where()}: stopped. {self._undo()}") from None
         except BaseException:
             self._undo()
             raise
@@ -148,6 +147,7 @@ class Addition:
         self._begin("check", "checking the configurations")
         self._check()
         self._begin("load", "loading it into the running server")
+        self._move()
         self._load(spec)
         self._show(spec)
 
@@ -159,13 +159,20 @@ class Addition:
         return f"{self._order.name} was not added, at the step '{self._step}'"
 
     def _convert(self, draft: Draft) -> None:
-        if self._options.precision == "fp32" or isinstance(draft.spec, TensorModel):
-            if self._options.precision != "fp32":
-                raise CommandError("A tensor model is stored as it is: leave --precision away.")
-            return
+        from modelctl import surgery
+
+        if self._options.precision != "fp32":
+            self._lower(draft)
+        outputs = draft.spec.network.outputs
+        sizes = surgery.declare(draft.network, {tensor.name: tensor.dims or [] for tensor in outputs.values()})
+        draft.spec = with_sizes(draft.spec, sizes)
+
+    def _lower(self, draft: Draft) -> None:
         from modelctl.precision import convert
         from modelctl.reference.model import Reference, onnx_run
 
+        if isinstance(draft.spec, TensorModel):
+            raise CommandError("A tensor model is stored as it is: leave --precision away.")
         reference = Reference(draft.spec, draft.labels, draft.tokenizer, onnx_run(draft.network, draft.spec))
         names = {role: tensor.name for role, tensor in draft.spec.network.inputs.items()}
         items = _items(draft.spec, self._options.examples)
@@ -198,8 +205,8 @@ class Addition:
         return [line]
 
     def _write(self, draft: Draft, lines: list[str]) -> ModelSpec:
-        """Make the model's folders in the workshop, then move them."""
-        made = self._order.work / "repository"
+        """Make the model's folders in the workshop."""
+        made = self._made
         spec = draft.spec.model_copy(
             update={"source": draft.spec.source.model_copy(update={"sha256": _sha256(draft.network)})}
         )
@@ -221,13 +228,24 @@ class Addition:
         (folder / "MODEL_CARD.md").write_text(_card(spec, draft, lines), "utf-8")
         spec = specs.read(folder / FILE)
         render.write(spec, made)
-        for part in sorted(made.iterdir()):
-            self._moved.append(self._repository / part.name)
-            part.rename(self._repository / part.name)
         return spec
 
     def _check(self) -> None:
-        """Lint what was written."""
+        """Lint what was written; raises CommandError with the first of its errors."""
+        from modelctl.lint.linter import lint
+
+        errors = [finding for finding in lint(self._made)[1] if finding.rule.severity == "error"]
+        if errors:
+            rule, said = errors[0].rule, errors[0].sentence
+            raise CommandError(f"{rule.code} in {errors[0].model}: {rule.title}. {said} {rule.fix}")
+
+    def _move(self) -> None:
+        for part in sorted(self._made.iterdir()):
+            target = self._repository / part.name
+            if target.exists():
+                raise CommandError(f"{target} was made by somebody else meanwhile: give another --name.")
+            self._moved.append(target)
+            part.rename(target)
 
     def _load(self, spec: ModelSpec) -> None:
         from modelctl import loading
@@ -243,13 +261,20 @@ class Addition:
                 self._begin("ask", "asking the served model")
                 loading.check(spec, self._repository, self._options.grpc_port)
 
-    def _undo(self) -> None:
-        if self._loaded:
-            from modelctl import loading
+    def _undo(self) -> str:
+        """Unload and delete what was added; return a sentence on how things are now."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave half of it
+        text = "The repository is as before."
+        try:
+            if self._loaded:
+                from modelctl import loading
 
-            loading.unload_all(self._options.grpc_port, [path.name for path in self._moved])
+                loading.unload_all(self._options.grpc_port, [path.name for path in self._moved])
+        except CommandError as error:
+            text += f" The running server may still hold the model ({str(error).rstrip('.')}): restart it."
         for path in self._moved:
             shutil.rmtree(path, ignore_errors=True)
+        return text
 
     def _show(self, spec: ModelSpec) -> None:
         if isinstance(spec, TensorModel):
@@ -265,6 +290,14 @@ class Addition:
         else:
             text = "The battery lasts for days."
             print(f"  curl -H 'Content-Type: application/json' -d '{{\"text\": \"{text}\"}}' '{base}'")
+
+
+def with_sizes(spec: ModelSpec, sizes: Mapping[str, list[int]]) -> ModelSpec:
+    """Return a spec with its outputs' sizes, given by the network's names for them."""
+    outputs = {
+        role: tensor.model_copy(update={"dims": sizes[tensor.name]}) for role, tensor in spec.network.outputs.items()
+    }
+    return spec.model_copy(update={"network": spec.network.model_copy(update={"outputs": outputs})})
 
 
 def _written(spec: ModelSpec) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Self
 
 from modelctl.errors import CommandError
 from modelctl.spec import EnsembleSpec
-from modelctl.triton import READY, State, Triton, TritonError
+from modelctl.triton import State, Triton, TritonError
 
 
 class Running:
@@ -46,14 +46,12 @@ class Running:
             raise CommandError(f"Triton does not load {name}: {str(error)[:500]}") from error
 
     def unload(self, names: Iterable[str]) -> None:
-        """Unload models, in the order given; those that are not loaded are left alone."""
-        states = self.states()
+        """Unload models, in the order given; Triton first ends loads under way, and ignores what is not loaded."""
         for name in names:
-            if name in states and states[name].state == READY:
-                try:
-                    self._triton.unload(name)
-                except TritonError as error:
-                    raise CommandError(f"Triton does not unload {name}: {error}") from error
+            try:
+                self._triton.unload(name)
+            except TritonError as error:
+                raise CommandError(f"Triton does not unload {name}: {error}") from error
 
 
 def reach(port: int) -> Running | None:
@@ -74,7 +72,7 @@ def require(port: int) -> Running:
 
 
 def unload_all(port: int, names: Iterable[str]) -> None:
-    """Unload what an interrupted command had loaded, if the server still answers."""
+    """Unload what an interrupted command had begun to load, if the server still answers."""
     running = reach(port)
     if running is not None:
         with running:

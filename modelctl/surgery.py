@@ -1,6 +1,6 @@
 """The little that is changed in an ONNX file so that Triton can serve it: names and answers stay.
 
-    sources: free_batch, fix_sizes, flatten     at last, whatever else was done to it: declare
+    sources: free_batch, fix_sizes, flatten      `modelctl add`, after the precision: declare
 
 NVIDIA's ONNX Runtime backend wants of a network that batches that the first axis of every input and output is free, and
 that the other sizes of its outputs are exactly those of the configuration: what ONNX Runtime makes of the graph counts.
@@ -18,7 +18,6 @@ from onnx import NodeProto, helper, numpy_helper, version_converter
 from modelctl import graphs
 from modelctl.errors import CommandError
 
-BATCH = "batch"
 PREFIX = "batch/"
 OLDEST_SLICE = 10  # the opset since which Slice takes its bounds as inputs
 
@@ -28,7 +27,7 @@ def free_batch(model: onnx.ModelProto) -> None:
     weights = {tensor.name for tensor in model.graph.initializer}
     for entry in (*model.graph.input, *model.graph.output):
         if entry.name not in weights and entry.type.tensor_type.shape.dim:
-            entry.type.tensor_type.shape.dim[0].dim_param = BATCH
+            entry.type.tensor_type.shape.dim[0].dim_param = graphs.BATCH
     del model.graph.value_info[:]  # shapes inferred for the old batch
 
 
@@ -53,17 +52,18 @@ def declare(path: Path, outputs: Mapping[str, Sequence[int]]) -> dict[str, list[
     """Make the file at `path` say its outputs' sizes: a free batch, then `outputs` (-1 is any).
 
     Returns:
-        the sizes by output, as ONNX Runtime reads them.
+        the sizes by output, without the batch, as ONNX Runtime reads them.
 
     Raises:
-        CommandError: when the batch cannot be freed.
+        CommandError: when the batch cannot be freed, or when the sizes are not the network's.
 
     """
     model = onnx.load(str(path))
+    free_batch(model)
     for entry in model.graph.output:
         shape = entry.type.tensor_type.shape
         del shape.dim[:]
-        shape.dim.add(dim_param=BATCH)
+        shape.dim.add(dim_param=graphs.BATCH)
         for axis, size in enumerate(outputs[entry.name]):
             shape.dim.add(**({"dim_value": size} if size > 0 else {"dim_param": f"{entry.name}/{axis}"}))
     graphs.save(model, path)

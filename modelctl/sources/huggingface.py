@@ -20,7 +20,7 @@ from modelctl.errors import CommandError
 from modelctl.reference.model import Arrays
 from modelctl.sources import export, processors
 from modelctl.sources.draft import HUB, Draft, Order
-from modelctl.sources.onnxfile import text_draft
+from modelctl.sources.texts import text_draft
 from modelctl.spec import ADAPTER
 
 ARCHITECTURES = {
@@ -150,8 +150,6 @@ def _picture(order: Order, checkpoint: Checkpoint) -> Draft:
     sample = export.picture(how)
     free = {"pixel_values": {2: "height", 3: "width"}} if how.width is None else {}
     path = export.to_onnx(network, {"pixel_values": sample}, dict.fromkeys(roles, ()), order.work, free=free)
-    model = graphs.load(path)
-    graphs.free_batch(model)
     made = graphs.run(graphs.session(path), {"pixel_values": sample[:1].numpy()})
     spec = ADAPTER.validate_python(
         {
