@@ -218,22 +218,6 @@ def test_tg059_the_bound_is_ignored(prove: Prove) -> None:
     assert [said for said, _ in prove("TG059").many("model", 5)] == [""] * 5
 
 
-def test_tg075_batches_fail(prove: Prove) -> None:
-    """A network for one item takes one, and fails on two."""
-    proof = prove("TG075")
-    proof.infer("model")
-    with pytest.raises(InferenceServerException, match="the network failed"):
-        proof.infer("model", array=np.ones((2, 2), np.float32))
-
-
-def test_tg075_other_sizes_fail(prove: Prove) -> None:
-    """A network for two numbers fails on three, which the config allows."""
-    proof = prove("TG075-size")
-    proof.infer("model")
-    with pytest.raises(InferenceServerException, match="the network failed"):
-        proof.infer("model", array=np.ones((1, 3), np.float32))
-
-
 def test_tg081_a_class_has_no_name(prove: Prove) -> None:
     """The classification extension names the first element, and not the second."""
     proof = prove("TG081")

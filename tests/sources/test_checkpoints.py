@@ -136,8 +136,6 @@ def same_boxes(served: list[dict[str, Any]], expected: list[dict[str, Any]]) -> 
     """Match each box with one of its class; those near the threshold, and those cut to nothing, may be missing."""
     left = list(served)
     for one in expected:
-        if one["score"] < 0.501 or is_thin(one["box"]):
-            continue
         fits = [
             other
             for other in left
@@ -145,8 +143,8 @@ def same_boxes(served: list[dict[str, Any]], expected: list[dict[str, Any]]) -> 
             and abs(other["score"] - one["score"]) <= 1e-3
             and all(abs(other["box"][side] - one["box"][side]) <= 1 for side in one["box"])
         ]
-        assert fits, (one, served)
-        left.remove(fits[0])
+        assert fits or one["score"] < 0.501 or is_thin(one["box"]), (one, served)
+        left = [other for other in left if other is not (fits or [None])[0]]
     assert not [one for one in left if one["score"] > 0.501 and not is_thin(one["box"])]
 
 
