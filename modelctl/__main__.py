@@ -4,35 +4,38 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib import import_module
 
-from modelctl import add, doctor, listing, load, plan, remove, render, serve, unload, up, verify
 from modelctl.errors import CommandError
-from modelctl.lint import command as lint
 
 COMMANDS = {
-    "serve": (serve, "start Triton on the model repository, and keep it serving"),
-    "up": (up, "start Triton and the gateway together, in the foreground"),
-    "add": (add, "add a model from anywhere, checked and served"),
-    "list": (listing, "show the models, and what the running server says of them"),
-    "remove": (remove, "take a model out of the server and out of the repository"),
-    "load": (load, "load models into the running server"),
-    "unload": (unload, "take models out of the running server"),
-    "render": (render, "write the configurations of models from their model.yaml"),
-    "verify": (verify, "hold a served model's answers against an independent reference"),
-    "lint": (lint, "check a model repository, and say what to mend"),
-    "plan": (plan, "build TensorRT plans, where TensorRT and a GPU are"),
-    "doctor": (doctor, "check this machine, and say what to mend"),
+    "serve": ("modelctl.serve", "start Triton on the model repository, and keep it serving"),
+    "up": ("modelctl.up", "start Triton and the gateway together, in the foreground"),
+    "add": ("modelctl.add", "add a model from anywhere, checked and served"),
+    "list": ("modelctl.listing", "show the models, and what the running server says of them"),
+    "remove": ("modelctl.remove", "take a model out of the server and out of the repository"),
+    "load": ("modelctl.load", "load models into the running server"),
+    "unload": ("modelctl.unload", "take models out of the running server"),
+    "render": ("modelctl.render", "write the configurations of models from their model.yaml"),
+    "lint": ("modelctl.lint.command", "check a model repository, and say what to mend"),
+    "verify": ("modelctl.verify", "hold a served model's answers against an independent reference"),
+    "plan": ("modelctl.plan", "build TensorRT plans, where TensorRT and a GPU are"),
+    "doctor": ("modelctl.doctor", "check this machine, and say what to mend"),
 }
 
 
 def main() -> int:
-    """Run one command; return its exit code."""
+    """Run one command; return its exit code. Only its module is imported: each may need packages that others lack."""
     parser = argparse.ArgumentParser(prog="modelctl", description="Models for Triton, and the Triton that serves them.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, (module, text) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=module.__doc__)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
+    for name, (path, text) in COMMANDS.items():
+        if name in sys.argv[1:2]:
+            module = import_module(path)
+            command = commands.add_parser(name, help=text, description=module.__doc__)
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+        else:
+            commands.add_parser(name, help=text)
     try:
         arguments = parser.parse_args()
         code: int = arguments.run(arguments)

@@ -231,13 +231,15 @@ class Addition:
         return spec
 
     def _check(self) -> None:
-        """Lint what was written; raises CommandError with the first of its errors."""
+        """Lint what was written; an error refuses it, a warning is shown."""
         from modelctl.lint.linter import lint
 
-        errors = [finding for finding in lint(self._made)[1] if finding.rule.severity == "error"]
+        _, found = lint(self._made)
+        for finding in found:
+            say(f"      {finding.rule.code} {finding.model}: {finding.sentence} {finding.rule.fix}")
+        errors = [finding for finding in found if finding.rule.severity == "error"]
         if errors:
-            rule, said = errors[0].rule, errors[0].sentence
-            raise CommandError(f"{rule.code} in {errors[0].model}: {rule.title}. {said} {rule.fix}")
+            raise CommandError(f"modelctl lint finds an error in what was written: {errors[0].sentence}")
 
     def _move(self) -> None:
         for part in sorted(self._made.iterdir()):
@@ -260,11 +262,13 @@ class Addition:
             if not isinstance(spec, TensorModel):
                 self._begin("ask", "asking the served model")
                 loading.check(spec, self._repository, self._options.grpc_port)
+                if not loading.wait_for_gateway(spec.name):
+                    say("      the gateway does not serve it yet: see GET /readyz")
 
     def _undo(self) -> str:
         """Unload and delete what was added; return a sentence on how things are now."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave half of it
         text = "The repository is as before."
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave half of it
         try:
             if self._loaded:
                 from modelctl import loading
@@ -272,8 +276,10 @@ class Addition:
                 loading.unload_all(self._options.grpc_port, [path.name for path in self._moved])
         except CommandError as error:
             text += f" The running server may still hold the model ({str(error).rstrip('.')}): restart it."
-        for path in self._moved:
-            shutil.rmtree(path, ignore_errors=True)
+        finally:
+            for path in self._moved:
+                shutil.rmtree(path, ignore_errors=True)
+            signal.signal(signal.SIGINT, before)
         return text
 
     def _show(self, spec: ModelSpec) -> None:

@@ -123,10 +123,6 @@ def variants(model: ModelSpec) -> dict[str, Any]:
     if model.network.torchscript:
         config = _another(model, "pytorch_libtorch", "model.pt")
         _instances(config, model.network.instances.count, model.network.instances.kind)
-        # Triton finds the tensors of TorchScript by their number.
-        for kind, tensors in (("INPUT", config.input), ("OUTPUT", config.output)):
-            for number, tensor in enumerate(tensors):
-                tensor.name = f"{kind}__{number}"
         config.ClearField("model_warmup")
         made["pytorch"] = config
     return made
@@ -186,6 +182,9 @@ def network(model: ModelSpec) -> Any:
             "enable_mem_pattern": runtime.memory_pattern,
         },
     )
+    if model.network.lint_ignore:
+        reasons = [f"{code}: {reason}" for code, reason in model.network.lint_ignore.items()]
+        _parameters(config, {"lint_ignore": "; ".join(reasons)})
     if not any(size < 0 for tensor in config.input for size in tensor.dims):
         _warm_network(config, text=model.task == "text-classification")
     return config

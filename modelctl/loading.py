@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from modelctl.errors import CommandError
+from modelctl.server import port_text
 from modelctl.spec import EnsembleSpec
 from modelctl.triton import State, Triton, TritonError
+
+GATEWAY_SECONDS = 10
+"""The gateway looks for new models more often than this."""
 
 
 class Running:
@@ -77,6 +84,23 @@ def unload_all(port: int, names: Iterable[str]) -> None:
     if running is not None:
         with running:
             running.unload(names)
+
+
+def wait_for_gateway(name: str) -> bool:
+    """Wait until the gateway on this machine, if one runs, has found a model; return False when it does not."""
+    end = time.monotonic() + GATEWAY_SECONDS
+    while time.monotonic() < end:
+        connection = HTTPConnection("127.0.0.1", int(port_text("GATEWAY_PORT")), timeout=GATEWAY_SECONDS)
+        try:
+            connection.request("GET", f"/v1/models/{name}")
+            if connection.getresponse().status == HTTPStatus.OK:
+                return True
+        except (OSError, HTTPException):
+            return True
+        finally:
+            connection.close()
+        time.sleep(0.2)
+    return False
 
 
 def check(spec: EnsembleSpec, repository: Path, port: int) -> None:

@@ -8,6 +8,7 @@ are refused. Lengths and sizes are pixels, tokens or items; times say their unit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +27,9 @@ SCHEMA_LINE = "# yaml-language-server: $schema=../../docs/model.schema.json\n"
 DataType = Literal["FP32", "FP16", "UINT8", "INT64", "INT32", "BOOL"]
 Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+LintCode = Annotated[str, Field(pattern=r"^TG[0-9]{3}$")]
+DEEPER = re.compile(r"(?P<keys>[a-z_.]+): (?P<text>.*)", re.DOTALL)
+"""What a rule on several keys says: below which of them the fault is, then the sentence."""
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 
 
@@ -116,6 +120,21 @@ class Network(Strict):
     onnxruntime: OnnxRuntime = OnnxRuntime()
     tensorrt: TensorRT | None = None
     torchscript: bool = Field(default=False, description="There is a model.pt for Triton's PyTorch backend too.")
+    lint_ignore: dict[LintCode, str] = Field(
+        default_factory=dict, description="What `modelctl lint` is not to say of the network, each with the reason."
+    )
+
+    @model_validator(mode="after")
+    def _numbered(self) -> Network:
+        if self.torchscript:
+            for kind, tensors in (("INPUT", self.inputs), ("OUTPUT", self.outputs)):
+                for number, tensor in enumerate(tensors.values()):
+                    if tensor.name != f"{kind}__{number}":
+                        raise ValueError(
+                            f"torchscript: Triton's PyTorch backend finds tensors by number: call '{tensor.name}' "
+                            f"{kind}__{number}, in the ONNX file too."
+                        )
+        return self
 
 
 class ImagePreprocess(Strict):
@@ -144,9 +163,9 @@ class ImagePreprocess(Strict):
         if free != (self.width is None) or free != (self.height is None):
             raise ValueError("width and height are needed, except with shortest_edge, which takes neither")
         if (self.resize_to is None) == self.resize.startswith("shortest_edge"):
-            raise ValueError("resize_to is for shortest_edge_center_crop and shortest_edge, which need it")
+            raise ValueError("resize_to: is for shortest_edge_center_crop and shortest_edge, which need it")
         if free != (self.longest_edge is not None):
-            raise ValueError("longest_edge is for shortest_edge, which needs it")
+            raise ValueError("longest_edge: is for shortest_edge, which needs it")
         return self
 
     @property
@@ -222,9 +241,9 @@ class Ensemble(Model):
         ):
             if frozenset(given) not in wanted:
                 names = " or ".join(" and ".join(sorted(one)) for one in sorted(wanted, key=len))
-                raise ValueError(f"network.{kind} must be {names}")
+                raise ValueError(f"network.{kind}: the task needs {names}")
         if any(tensor.dims is None for tensor in self.network.outputs.values()):
-            raise ValueError("network.outputs need dims")
+            raise ValueError("network.outputs: dims are needed")
 
 
 IMAGE = {frozenset({"image"})}
@@ -286,7 +305,7 @@ class TensorModel(Model):
     @model_validator(mode="after")
     def _tensors(self) -> TensorModel:
         if any(tensor.dims is None for tensor in (*self.network.inputs.values(), *self.network.outputs.values())):
-            raise ValueError("the network's inputs and outputs need dims")
+            raise ValueError("network: inputs and outputs need dims")
         return self
 
 
@@ -326,12 +345,13 @@ def read(path: Path) -> ModelSpec:
 def _faults(path: Path, data: Any, error: ValidationError) -> list[str]:
     lines = []
     for fault in error.errors(include_url=False):
-        # The first part names the branch that the task chose; it is no key.
-        keys = (
-            fault["loc"][1:] if isinstance(data, Mapping) and fault["loc"][:1] == (data.get("task"),) else fault["loc"]
-        )
-        key = ".".join(map(str, keys)) or "task"
-        lines.append(f"{path}:{_line(data, keys)}: {key}: {fault['msg'].removeprefix('Value error, ')}")
+        keys, text = fault["loc"], fault["msg"].removeprefix("Value error, ")
+        if isinstance(data, Mapping) and keys[:1] == (data.get("task"),):
+            keys = keys[1:]  # the branch that the task chose; it is no key
+        if fault["type"] == "value_error" and (deeper := DEEPER.fullmatch(text)):
+            keys, text = (*keys, *deeper["keys"].split(".")), deeper["text"]
+        keys = keys or ("task",)
+        lines.append(f"{path}:{_line(data, keys)}: {'.'.join(map(str, keys))}: {text}")
     return lines
 
 

@@ -138,7 +138,7 @@ def test_the_catalogue_lists_what_is_served(http: httpx.Client) -> None:
 
 def test_simple_net_answers_through_triton(stack: Any) -> None:
     """The smallest tensor model is reachable at Triton itself."""
-    request = {"inputs": [{"name": "INPUT", "shape": [1, 2], "datatype": "FP32", "data": [0.5, -1.5]}]}
+    request = {"inputs": [{"name": "INPUT__0", "shape": [1, 2], "datatype": "FP32", "data": [0.5, -1.5]}]}
     answer = httpx.post(f"http://127.0.0.1:{stack.http}/v2/models/simple_net/infer", json=request).json()
     assert answer["outputs"][0]["shape"] == [1, 2]
 

@@ -157,7 +157,7 @@ class Proof:
         self._state.mkdir(parents=True)
         ports = Ports(*_free_ports())
         found = installation.find()
-        launch = Launch(found, self.models, backends, self._state, "127.0.0.1", ports, (), variant, extra)
+        launch = Launch(found, self.models, backends, self._state, "127.0.0.1", ports, extra, variant=variant)
         self.server = Server(launch)
         self.client = triton.InferenceServerClient(f"127.0.0.1:{ports.grpc}")
 

@@ -233,12 +233,6 @@ def test_tg084_every_text_fails(name: str, prove: Prove) -> None:
         prove(name).infer("model", name="text", array=texts("good"))
 
 
-def test_tg085_every_text_fails_in_a_fixed_network(prove: Prove) -> None:
-    """The same where only the ONNX file knows the length."""
-    with pytest.raises(InferenceServerException, match="the network failed"):
-        prove("TG085-onnx").infer("model", name="text", array=texts("good"))
-
-
 def test_tg093_the_contract_changes(case_of: Read, make_proof: Make) -> None:
     """With the variant the same request, which config.pbtxt takes, is refused."""
     plain, other = (make_proof(case_of("TG093"), variant=variant) for variant in (None, "tensorrt"))

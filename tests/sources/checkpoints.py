@@ -12,6 +12,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 LABELS = ["alpha", "beta", "gamma", "delta"]
 TEXTS = (Path(__file__).parent.parent.parent / "modelctl" / "samples" / "texts.txt").read_text("utf-8").splitlines()
+QUERIES = 10
+"""Of every detector."""
 
 
 def spread(model: Any, std: float = 0.3) -> Any:
@@ -129,7 +131,7 @@ CLASSIFIER = transformers.AutoModelForImageClassification
 DETECTOR = transformers.AutoModelForObjectDetection
 DETR_SIZES = {
     "d_model": 32,
-    "num_queries": 10,
+    "num_queries": QUERIES,
     "decoder_layers": 2,
     "decoder_attention_heads": 2,
     "encoder_attention_heads": 2,
@@ -203,7 +205,7 @@ def rf_detr() -> Any:
     return transformers.RfDetrConfig(
         backbone_config=backbone,
         d_model=32,
-        num_queries=10,
+        num_queries=QUERIES,
         decoder_layers=2,
         decoder_ffn_dim=32,
         decoder_self_attention_heads=2,
@@ -225,7 +227,9 @@ def detr() -> Any:
 
 def yolos() -> Any:
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    return transformers.YolosConfig(image_size=[64, 96], patch_size=16, num_detection_tokens=10, **sizes, **named())
+    return transformers.YolosConfig(
+        image_size=[64, 96], patch_size=16, num_detection_tokens=QUERIES, **sizes, **named()
+    )
 
 
 def square(side: int) -> dict[str, int]:

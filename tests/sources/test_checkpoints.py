@@ -111,7 +111,10 @@ def same_ranking(served: list[dict[str, Any]], expected: list[dict[str, Any]]) -
 
 @pytest.mark.parametrize("family", ["rt_detr", "d_fine", "rf_detr", "detr", "yolos"])
 def test_detectors_answer_as_the_pipeline(stack: Any, command: Callable[..., int], tmp_path: Path, family: str) -> None:
-    """Every box above the threshold: its class, its score to 1e-3, its sides to a pixel."""
+    """Every box above the threshold: its class, its score to 1e-3, its sides to a pixel.
+
+    The answer has at most one box a query; some pipelines fill up with the second class of the same box.
+    """
     checkpoint = tmp_path / family
     quietly(lambda: checkpoints.PICTURES[family](checkpoint))
     assert command("add", str(checkpoint)) == 0
@@ -119,6 +122,7 @@ def test_detectors_answer_as_the_pipeline(stack: Any, command: Callable[..., int
     seen = 0
     for array in PICTURES.values():
         expected = quietly(lambda array=array: pipeline(Image.fromarray(array), threshold=0.5))
+        expected = sorted(expected, key=lambda one: -one["score"])[: checkpoints.QUERIES]
         served = ask(stack, "detect", family, content=png(array), headers={"Content-Type": "image/png"})["predictions"]
         height, width = array.shape[:2]
         same_boxes(served, [clipped(one, width, height) for one in expected])
@@ -136,6 +140,8 @@ def same_boxes(served: list[dict[str, Any]], expected: list[dict[str, Any]]) -> 
     """Match each box with one of its class; those near the threshold, and those cut to nothing, may be missing."""
     left = list(served)
     for one in expected:
+        if one["score"] < 0.501 or is_thin(one["box"]):
+            continue
         fits = [
             other
             for other in left
@@ -143,14 +149,14 @@ def same_boxes(served: list[dict[str, Any]], expected: list[dict[str, Any]]) -> 
             and abs(other["score"] - one["score"]) <= 1e-3
             and all(abs(other["box"][side] - one["box"][side]) <= 1 for side in one["box"])
         ]
-        assert fits or one["score"] < 0.501 or is_thin(one["box"]), (one, served)
-        left = [other for other in left if other is not (fits or [None])[0]]
-    assert not [one for one in left if one["score"] > 0.501 and not is_thin(one["box"])]
+        assert fits, (one, served)
+        left.remove(fits[0])
+    assert not [one for one in left if one["score"] > 0.501 and not is_thin(one["box"], 2)]
 
 
-def is_thin(box: dict[str, float]) -> bool:
-    """Tell whether rounding to whole pixels may leave nothing of a box."""
-    return box["xmax"] - box["xmin"] <= 1 or box["ymax"] - box["ymin"] <= 1
+def is_thin(box: dict[str, float], pixels: float = 1) -> bool:
+    """Tell whether cutting to whole pixels, as the pipeline does, may leave nothing of a box."""
+    return box["xmax"] - box["xmin"] <= pixels or box["ymax"] - box["ymin"] <= pixels
 
 
 @pytest.mark.parametrize("family", checkpoints.TEXT)

@@ -1,23 +1,26 @@
 """Writes the smallest tensor model, which shows that tensors pass through Triton and nothing else.
 
-    python -m training.simple_net.export models/simple_net/1/model.onnx
+    python -m training.simple_net.export models/simple_net/1
 
-    `INPUT` FP32 [N, 2] -> Linear 2 to 4 -> ReLU -> Linear 4 to 2 -> `OUTPUT` FP32 [N, 2]
+    `INPUT__0` FP32 [N, 2] -> Linear 2 to 4 -> ReLU -> Linear 4 to 2 -> `OUTPUT__0` FP32 [N, 2]
 
-The weights come from a fixed seed and mean nothing. The same bytes come out every time; opset 17 and IR version 8 are
-read by every ONNX Runtime since 1.12.
+as `model.onnx` and, for Triton's PyTorch backend, as `model.pt` (TorchScript). The tensors' names are those by which
+that backend finds them. The weights come from a fixed seed and mean nothing. The same bytes of ONNX come out every
+time; opset 17 and IR version 8 are read by every ONNX Runtime since 1.12.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+INPUT, OUTPUT = "INPUT__0", "OUTPUT__0"
 SEED, INPUTS, HIDDEN, OUTPUTS = 0, 2, 4, 2
 
 
@@ -36,15 +39,15 @@ def weights() -> dict[str, npt.NDArray[np.float32]]:
 def build() -> onnx.ModelProto:
     """Return the network as a checked ONNX model."""
     nodes = [
-        helper.make_node("Gemm", ["INPUT", "hidden.weight", "hidden.bias"], ["hidden"], "hidden"),
+        helper.make_node("Gemm", [INPUT, "hidden.weight", "hidden.bias"], ["hidden"], "hidden"),
         helper.make_node("Relu", ["hidden"], ["active"], "active"),
-        helper.make_node("Gemm", ["active", "output.weight", "output.bias"], ["OUTPUT"], "output"),
+        helper.make_node("Gemm", ["active", "output.weight", "output.bias"], [OUTPUT], "output"),
     ]
     graph = helper.make_graph(
         nodes,
         "simple_net",
-        [helper.make_tensor_value_info("INPUT", TensorProto.FLOAT, ["N", INPUTS])],
-        [helper.make_tensor_value_info("OUTPUT", TensorProto.FLOAT, ["N", OUTPUTS])],
+        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", INPUTS])],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["N", OUTPUTS])],
         [numpy_helper.from_array(value, name) for name, value in weights().items()],
     )
     model = helper.make_model(
@@ -54,11 +57,25 @@ def build() -> onnx.ModelProto:
     return model
 
 
+def build_torchscript() -> Any:
+    """Return the same network as a scripted module of PyTorch, which only this needs."""
+    import torch
+
+    given = {name: torch.from_numpy(value) for name, value in weights().items()}
+    layers = {"hidden": torch.nn.Linear(INPUTS, HIDDEN), "output": torch.nn.Linear(HIDDEN, OUTPUTS)}
+    for name, layer in layers.items():
+        layer.load_state_dict({"weight": given[f"{name}.weight"].T, "bias": given[f"{name}.bias"]})
+    network = torch.nn.Sequential(layers["hidden"], torch.nn.ReLU(), layers["output"]).eval()
+    return torch.jit.trace(network, torch.zeros(1, INPUTS))
+
+
 def main() -> None:
-    """Write the model to the path given."""
+    """Write both files to the folder given."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("path", type=Path)
-    onnx.save(build(), parser.parse_args().path)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    onnx.save(build(), folder / "model.onnx")
+    build_torchscript().save(folder / "model.pt")
 
 
 if __name__ == "__main__":
