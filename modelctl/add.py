@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _sizes(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
+    return [pictures.side(part) for part in text.split(",")]
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -106,14 +106,14 @@ def activation_of(order: Order, made: Any) -> str:
     return "none" if is_probability else "softmax"
 
 
-def spec_of(order: Order, **parts: Any) -> ModelSpec:
-    """Return the spec of an ONNX file; one of fixed sizes can be a TensorRT plan too.
+def spec_of(order: Order, terms: str = "unknown", **parts: Any) -> ModelSpec:
+    """Return a spec; a network of fixed sizes can be a TensorRT plan too. `terms`: the licence, where none is given.
 
     Raises:
         CommandError: when an option is out of its range.
 
     """
-    source = {"origin": order.source, "license": order.options.license or "unknown"}
+    source = {"origin": order.source, "license": order.options.license or terms}
     try:
         spec = ADAPTER.validate_python({"name": order.name, "source": source, **parts})
     except ValidationError as error:

@@ -280,12 +280,24 @@ def _tensor(port: Port, settled: Settled) -> dict[str, Any]:
     return {"name": port.name, "dtype": port.dtype, "dims": [a if a == b > 0 else -1 for a, b in pairs]}
 
 
+def _written(said: dict[str, str]) -> dict[str, Any]:
+    """Return the classes and, for a network of any size, the size that it was trained for."""
+    try:
+        names, size = ast.literal_eval(said["names"]), ast.literal_eval(said.get("imgsz", "None"))
+        labels = [str(names[index]) for index in range(len(names))]
+    except (ValueError, SyntaxError, TypeError, LookupError, MemoryError, RecursionError) as error:
+        raise CommandError(
+            f"What Ultralytics has written into the file cannot be read ({str(error)[:100]}): export it again."
+        ) from error
+    is_size = isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)
+    return {"labels": labels, **({"size": size} if is_size else {})}
+
+
 def ultralytics(model: onnx.ModelProto) -> dict[str, Any]:
     """Return what Ultralytics' exporter writes beside a graph: classes, task, whether NMS is inside."""
     said = {entry.key: entry.value for entry in model.metadata_props}
     if "names" not in said or "Ultralytics" not in said.get("author", ""):
         return {}
-    names = ast.literal_eval(said["names"])
     if said.get("task") != "detect":
         raise CommandError(
             f"This is an Ultralytics network for '{said.get('task')}': only 'detect' can be served here."
@@ -294,7 +306,7 @@ def ultralytics(model: onnx.ModelProto) -> dict[str, Any]:
     inside = len(outputs) == 1 and len(outputs[0].shape) == 3 and outputs[0].shape[-1] == 6
     return {
         "task": "object-detection",
-        "labels": [str(names[index]) for index in range(len(names))],
+        **_written(said),
         "decoder": "end_to_end" if inside else "yolov8",
         "resize": "letterbox_center",
         "scale": 1 / 255,

@@ -89,6 +89,7 @@ def text_draft(
     batch = order.options.max_batch_size if fits else 1
     spec = spec_of(
         order,
+        known.get("license", "unknown"),
         task="text-classification",
         preprocess={"max_length": length, "pad_id": pad},
         network={
