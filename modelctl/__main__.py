@@ -42,6 +42,9 @@ def main() -> int:
     except CommandError as error:
         print(f"modelctl: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("modelctl: stopped.", file=sys.stderr)
+        return 130
     return code
 
 

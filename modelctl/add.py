@@ -30,6 +30,8 @@ from modelctl.verify import add_port
 
 STEPS = ("read", "convert", "compare", "write", "check", "load", "ask")
 ROUTES = {"image-classification": "classify", "object-detection": "detect", "text-classification": "sentiment"}
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+"""They end the command as Ctrl-C does."""
 CANARY_SIDE = 128
 CLEAR = 0.05
 """By so much the canary's first label must lead, to be expected of every machine."""
@@ -78,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     name = arguments.name or _name(source)
     if not re.fullmatch(specs.NAME, name):
         raise CommandError(f"'{name}' is no name for a model: give letters, digits, '_', '-' and '.' by --name.")
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in ENDINGS:
         signal.signal(number, signal.default_int_handler)
     repository = arguments.models.resolve()
     if not repository.is_dir():
@@ -103,7 +105,13 @@ def _folders(name: str) -> list[str]:
 @contextmanager
 def _workshop(repository: Path) -> Iterator[Path]:
     """Give an empty folder on the repository's file system, so that what is made there can be moved in one step."""
-    folder = Path(tempfile.mkdtemp(prefix=".modelctl-", dir=repository.parent))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".modelctl-", dir=repository.parent))
+    except OSError as error:
+        raise CommandError(
+            f"{repository.parent} cannot be written ({error.strerror}): let this user write there, where models are "
+            "made before they are moved to the repository."
+        ) from error
     try:
         yield folder
     finally:
@@ -268,7 +276,8 @@ class Addition:
     def _undo(self) -> str:
         """Unload and delete what was added; return a sentence on how things are now."""
         text = "The repository is as before."
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave half of it
+        # A second Ctrl-C would leave half of it.
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *ENDINGS)}
         try:
             if self._loaded:
                 from modelctl import loading
@@ -279,7 +288,8 @@ class Addition:
         finally:
             for path in self._moved:
                 shutil.rmtree(path, ignore_errors=True)
-            signal.signal(signal.SIGINT, before)
+            for number, action in before.items():
+                signal.signal(number, action)
         return text
 
     def _show(self, spec: ModelSpec) -> None:

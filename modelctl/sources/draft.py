@@ -118,8 +118,8 @@ def spec_of(order: Order, terms: str = "unknown", **parts: Any) -> ModelSpec:
         spec = ADAPTER.validate_python({"name": order.name, "source": source, **parts})
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"][1:]))
-        raise CommandError(f"The options do not fit: {key}: {first['msg'].removeprefix('Value error, ')}.") from error
+        said = f"{'.'.join(map(str, first['loc'][1:]))} {first['msg'].removeprefix('Value error, ')}".strip()
+        raise CommandError(f"The options do not fit: {said}.") from error
     if order.options.precision != "fp32" or _is_free(spec):
         return spec
     network = spec.network.model_copy(update={"tensorrt": TensorRT()})

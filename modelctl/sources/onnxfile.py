@@ -40,7 +40,7 @@ def draft(order: Order) -> Draft:
     """
     path = Path(order.source)
     if not path.is_file():
-        raise CommandError(f"There is no file {path}.")
+        raise CommandError(f"There is no file {path}: give the path of one.")
     return from_file(order, path, ultralytics(graphs.load(path)))
 
 

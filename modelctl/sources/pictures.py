@@ -137,4 +137,5 @@ def preprocess(port: Port, options: argparse.Namespace, known: dict[str, Any]) -
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise CommandError(f"The options do not fit: {key} {first['msg'].removeprefix('Value error, ')}.") from error
+        said = f"{key} {first['msg'].removeprefix('Value error, ')}".strip()
+        raise CommandError(f"The options do not fit: {said}.") from error

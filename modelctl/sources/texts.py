@@ -73,7 +73,11 @@ def text_draft(
     surgery.free_batch(model)
     notes = []
     if is_free and "attention_mask" in {port.name for port in inputs}:
-        model = trim.trim_to_longest(model)
+        try:
+            model = trim.trim_to_longest(model)
+        except (ValueError, onnx.checker.ValidationError) as error:
+            text = " ".join(str(error).split())[:200]
+            raise CommandError(f"The network cannot be made to cut its padding: {text}: export it again.") from error
         notes.append("The network cuts its own padding, so texts of every length share a batch.")
     path = order.work / "model.onnx"
     graphs.save(model, path)

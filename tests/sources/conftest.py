@@ -19,6 +19,7 @@ from tritonclient import grpc as triton
 
 from modelctl import __main__ as modelctl
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported
 CLOSED = "1"
 """A port that nobody listens on: `modelctl add` then waits for no gateway."""
 
@@ -84,7 +85,6 @@ def command(
     for name, value in stack.environment().items():
         if name not in os.environ or name.startswith(("GATEWAY_", "TRITON_")):
             monkeypatch.setenv(name, value)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     before = set(stack.models.iterdir())
     yield Command(stack.models, monkeypatch, capsys, stack.environment())
     added = sorted(set(stack.models.iterdir()) - before)
