@@ -55,6 +55,7 @@ def load(path: Path) -> onnx.ModelProto:
     """
     try:
         model = onnx.load(str(path))
+        _require_text(model)
     except Exception as error:
         raise CommandError(f"{path} cannot be read as ONNX: {_short(error)}") from error
     if not model.graph.node or not model.graph.input or not model.graph.output:
@@ -62,6 +63,16 @@ def load(path: Path) -> onnx.ModelProto:
     _require_tensors(model)
     _require_known_operators(model)
     return model
+
+
+def _require_text(model: onnx.ModelProto) -> None:
+    """Raise ValueError when a name is no UTF-8: protobuf then gives bytes, and fails only where they are set again."""
+    graph = model.graph
+    names = [name for node in graph.node for name in (node.name, node.op_type, node.domain, *node.input, *node.output)]
+    names += [entry.name for entries in (graph.initializer, graph.input, graph.output) for entry in entries]
+    names += [text for entry in model.metadata_props for text in (entry.key, entry.value)]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("a name is no UTF-8")
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:

@@ -90,6 +90,17 @@ READ: dict[str, tuple[Make, str]] = {
         ),
         "cannot be read as ONNX",
     ),
+    "a name that is no text": (
+        lambda folder: (
+            file(
+                folder,
+                "a.onnx",
+                networks.classifier(folder / "b.onnx").read_bytes().replace(b"pooled", b"\xff\xfeoled"),
+            ),
+            *HOW,
+        ),
+        "cannot be read as ONNX",
+    ),
     "no operators": (lambda folder: odd(folder, [], [X], [Y]), "holds no network: it has 0 operators"),
     "a custom operator": (
         lambda folder: odd(folder, [node("Mystery", ["x"], ["y"], domain="acme")], [X], [Y], "acme"),
