@@ -59,6 +59,17 @@ def declare(path: Path, outputs: Mapping[str, Sequence[int]]) -> dict[str, list[
 
     """
     model = onnx.load(str(path))
+    graphs.save(_with_sizes(model, outputs), path)
+    fixed = [name for name, shape in _shapes(path).items() if isinstance(shape[0], int)]
+    if fixed:
+        graphs.save(_with_sizes(_hide_batch(model, fixed), outputs), path)
+    shapes = _shapes(path)
+    if any(isinstance(shape[0], int) for shape in shapes.values()):
+        raise CommandError("The network has a fixed batch that cannot be freed: export it with a dynamic batch.")
+    return {name: [size if isinstance(size, int) else -1 for size in shape[1:]] for name, shape in shapes.items()}
+
+
+def _with_sizes(model: onnx.ModelProto, outputs: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
     free_batch(model)
     for entry in model.graph.output:
         shape = entry.type.tensor_type.shape
@@ -66,14 +77,7 @@ def declare(path: Path, outputs: Mapping[str, Sequence[int]]) -> dict[str, list[
         shape.dim.add(dim_param=graphs.BATCH)
         for axis, size in enumerate(outputs[entry.name]):
             shape.dim.add(**({"dim_value": size} if size > 0 else {"dim_param": f"{entry.name}/{axis}"}))
-    graphs.save(model, path)
-    fixed = [name for name, shape in _shapes(path).items() if isinstance(shape[0], int)]
-    if fixed:
-        graphs.save(_hide_batch(model, fixed), path)
-    shapes = _shapes(path)
-    if any(isinstance(shape[0], int) for shape in shapes.values()):
-        raise CommandError("The network has a fixed batch that cannot be freed: export it with a dynamic batch.")
-    return {name: [size if isinstance(size, int) else -1 for size in shape[1:]] for name, shape in shapes.items()}
+    return model
 
 
 def _shapes(path: Path) -> dict[str, list[int | str | None]]:
@@ -84,7 +88,13 @@ def _hide_batch(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelPro
     """Cut outputs to as many items as come in: of one item nothing goes, but no reader of shapes can know that."""
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     if opset < OLDEST_SLICE:
-        model = version_converter.convert_version(model, OLDEST_SLICE)
+        try:
+            model = version_converter.convert_version(model, OLDEST_SLICE)
+        except Exception as error:
+            raise CommandError(
+                f"The network has a fixed batch, and its opset {opset} is too old to free it: "
+                f"export it with a dynamic batch, or with opset {OLDEST_SLICE} or later."
+            ) from error
     inputs, _ = graphs.ports(model)
     count = PREFIX + "count"
     nodes = [helper.make_node("Shape", [inputs[0].name], [PREFIX + "shape"], PREFIX + "shape")]

@@ -176,6 +176,36 @@ def yolo(
     )
 
 
+def end_to_end(path: Path, *, classes: int = 3, size: int = 64, stride: int = 16) -> Path:
+    """Write RGB of 0 to 1 [N, 3, size, size] -> what NMS leaves [N, cells, 6]: corners, score, class."""
+    cells = size // stride
+    centres = (np.arange(cells) + 0.5) * stride
+    grid = np.stack([np.tile(centres, cells), np.repeat(centres, cells)])
+    constants = {
+        "w": weights(5, 3, 1, 1, spread=3.0),
+        "b": np.array([0, 0, 0, 0, 1.5], np.float32),
+        "all": np.array([0, 5, -1], np.int64),
+        "parts": np.array([4, 1], np.int64),
+        "grid": np.concatenate([grid - 12, grid + 12])[None].astype(np.float32),
+        "nothing": np.float32(0),
+        "classes": (np.arange(cells * cells) % classes)[None, None].astype(np.float32),
+    }
+    nodes = [
+        node("AveragePool", ["images"], ["pooled"], kernel_shape=[stride] * 2, strides=[stride] * 2),
+        node("Conv", ["pooled", "w", "b"], ["raw"]),
+        node("Reshape", ["raw", "all"], ["flat"]),
+        node("Split", ["flat", "parts"], ["offsets", "scores"], axis=1),
+        node("Add", ["offsets", "grid"], ["corners"]),
+        node("Sigmoid", ["scores"], ["sure"]),
+        node("Mul", ["scores", "nothing"], ["zeros"]),
+        node("Add", ["zeros", "classes"], ["kinds"]),
+        node("Concat", ["corners", "sure", "kinds"], ["columns"], axis=1),
+        node("Transpose", ["columns"], ["found"], perm=[0, 2, 1]),
+    ]
+    inputs = [value("images", TensorProto.FLOAT, ["batch", 3, size, size])]
+    return save(path, nodes, inputs, [value("found", TensorProto.FLOAT, ["batch", cells * cells, 6])], constants)
+
+
 def two_towers(path: Path) -> Path:
     """Write `a` FP32 [N, 3] and `index` INT64 [N, L] -> `sum` [N, 3] and `picked` [N, L]: no task that we know."""
     nodes = [

@@ -231,6 +231,26 @@ def test_yolo_with_a_transposed_head(command: Add, served: Any, stack: Any, tmp_
         same_boxes(served.detect("yolo", png(array)), expected)
 
 
+def test_boxes_without_suppression(command: Any, served: Any, tmp_path: Path) -> None:
+    """Rows of corners, score and class are taken as they are; a class beyond the labels is refused."""
+    path = networks.end_to_end(tmp_path / "whole.onnx")
+    how = ("--resize", "letterbox_center", *UNIT, "--decoder", "end_to_end", "--iou-threshold", "0")
+    refused = command.run("add", str(path), *how, "--labels", labels(tmp_path, 2))
+    assert (refused.code, "and there are 2 labels: give all" in refused.sentence) == (1, True), refused.err
+    assert command("add", str(path), *how, "--labels", labels(tmp_path, 3)) == 0
+    for array in PICTURES:
+        canvas, scale, corner = letterboxed(array, 64)
+        rows = run(path, images=(canvas / 255).transpose(2, 0, 1)[None].astype(np.float32))[0][0].astype(float)
+        height, width = array.shape[:2]
+        boxes = ((rows[:, :4] - np.tile(corner, 2)) / np.tile(scale, 2)).clip(0, [width, height, width, height])
+        expected = [
+            (f"label {int(row[5])}", row[4], box.tolist())
+            for row, box in zip(rows, boxes, strict=True)
+            if row[4] >= 0.25 and (box[2:] > box[:2]).all()
+        ]
+        same_boxes(served.detect("whole", png(array)), expected)
+
+
 def test_a_network_without_a_task_is_served_by_its_tensors(
     command: Add, served: Any, stack: Any, tmp_path: Path
 ) -> None:
