@@ -40,9 +40,12 @@ make_environment() {
 }
 
 install_packages() {
-  local which=$1 lock="requirements/$1.txt" wanted
+  local which=$1 lock wanted
+  if [ "$which" = local ] && [ -f .venv/.installed ]; then
+    which=$(cut -d ' ' -f 1 .venv/.installed) # what is there holds all of local.txt, and is wanted still
+  fi
+  lock="requirements/$which.txt"
   wanted=$(cat "$lock" pyproject.toml | sha256sum | cut -d ' ' -f 1)
-  # What dev.txt and export.txt install holds all of local.txt.
   if grep -qsx -e "$which $wanted" .venv/.installed; then
     return
   fi
@@ -58,9 +61,8 @@ install_packages() {
     fail "the project itself could not be installed: the lines above say why."
   if [ "$which" != local ]; then
     install_torch
-    echo "local $(cat requirements/local.txt pyproject.toml | sha256sum | cut -d ' ' -f 1)" >>.venv/.installed
   fi
-  echo "$which $wanted" >>.venv/.installed
+  echo "$which $wanted" >.venv/.installed
 }
 
 # By pip, which takes a CPU build where an index offers one; uv would take several GB of CUDA libraries.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import re
 import shutil
 import signal
@@ -22,7 +21,7 @@ from pathlib import Path
 from modelctl import render
 from modelctl import spec as specs
 from modelctl.errors import CommandError
-from modelctl.server import say
+from modelctl.server import port_text, say
 from modelctl.sources import find, pictures
 from modelctl.sources.draft import Draft, Order
 from modelctl.spec import FILE, Canary, ImagePreprocess, ModelSpec, ObjectDetection, TensorModel
@@ -243,8 +242,8 @@ class Addition:
         from modelctl.lint.linter import lint
 
         _, found = lint(self._made)
-        for finding in found:
-            say(f"      {finding.rule.code} {finding.model}: {finding.sentence} {finding.rule.fix}")
+        for line in dict.fromkeys(f"{one.rule.code} {one.model}: {one.sentence} {one.rule.fix}" for one in found):
+            say(f"      {line}")
         errors = [finding for finding in found if finding.rule.severity == "error"]
         if errors:
             raise CommandError(f"modelctl lint finds an error in what was written: {errors[0].sentence}")
@@ -293,14 +292,13 @@ class Addition:
         return text
 
     def _show(self, spec: ModelSpec) -> None:
+        place = "served" if self._loaded else "in the repository"
         if isinstance(spec, TensorModel):
-            port = os.environ.get("TRITON_HTTP_PORT", "8000")
-            print(
-                f"{spec.name} is in the repository. Its tensors: POST http://127.0.0.1:{port}/v2/models/{spec.name}/infer"
-            )
+            base = f"http://127.0.0.1:{port_text('TRITON_HTTP_PORT')}/v2/models/{spec.name}/infer"
+            print(f"{spec.name} is {place}. Its tensors: POST {base}")
             return
-        base = f"http://127.0.0.1:{os.environ.get('GATEWAY_PORT', '8080')}/v1/{ROUTES[spec.task]}?model={spec.name}"
-        print(f"{spec.name} is {'served' if self._loaded else 'in the repository'}: POST {base}")
+        base = f"http://127.0.0.1:{port_text('GATEWAY_PORT')}/v1/{ROUTES[spec.task]}?model={spec.name}"
+        print(f"{spec.name} is {place}: POST {base}")
         if isinstance(spec.preprocess, ImagePreprocess):
             print(f"  curl -F image=@{self._repository.name}/{spec.name}/canary.jpg '{base}'")
         else:

@@ -65,6 +65,19 @@ def start_time(pid: int) -> str:
     return next(iter(_fields(pid)[19:20]), "")
 
 
+def processor_seconds(group: int) -> float:
+    """Return the processor time that the living processes of a group have taken."""
+    ticks = sum(int(number) for pid in living(group) for number in _fields(pid)[11:13])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def machine_seconds() -> float:
+    """Return the processor time that all programs of this machine have taken, and its hypervisor from it."""
+    numbers = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    user, nice, system, _idle, _waiting, interrupts, soft, stolen = numbers
+    return (user + nice + system + interrupts + soft + stolen) / os.sysconf("SC_CLK_TCK")
+
+
 def kill_group(group: int, seconds: float = 5) -> None:
     """Kill a process group and wait until nothing of it lives."""
     deadline = time.monotonic() + seconds

@@ -14,10 +14,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from modelctl import processes
 from modelctl.errors import CommandError
@@ -40,6 +40,15 @@ class Ports:
     http: int
     grpc: int
     metrics: int
+
+    @classmethod
+    def free(cls, host: str) -> Self:
+        """Return ports that nobody listens on now."""
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
+            for one in sockets:
+                one.bind((host, 0))
+            return cls(*(one.getsockname()[1] for one in sockets))
 
     def check(self, host: str) -> None:
         """Raise CommandError when one is taken: gRPC's own socket would share it with another server unnoticed."""

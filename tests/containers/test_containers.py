@@ -173,4 +173,9 @@ def test_tritons_packages_suffice(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     done = subprocess.run([python.parent / "modelctl", "serve", "--help"], cwd=tmp_path, capture_output=True, text=True)
     assert "--models" in done.stdout
+    recipes = [python.parent / "modelctl", "add", "finbert", "--models", source]
+    done = subprocess.run(recipes, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.search(r"needs? .*(onnxruntime|torch)", done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
     absent(python, "onnxruntime", "pytriton", "torch", "fastapi", "app")

@@ -1,0 +1,106 @@
+"""Bar charts as SVG, without a library: one panel for each unit, readable on light and on dark pages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.sax.saxutils import escape
+
+from modelctl.bench.results import Spread
+
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM, RIGHT = 300, 300, 62, 66, 48, 12
+STYLE = """
+  .page { fill: #ffffff } text { fill: #1f2328; font: 12px system-ui, sans-serif } .title { font-weight: 600 }
+  .grid { stroke: #d1d9e0 } .range { stroke: #1f2328 } .bar0 { fill: #0969da } .bar1 { fill: #bc4c00 }
+  @media (prefers-color-scheme: dark) {
+    .page { fill: #0d1117 } text { fill: #f0f6fc } .grid { stroke: #3d444d } .range { stroke: #f0f6fc }
+    .bar0 { fill: #4493f8 } .bar1 { fill: #db6d28 }
+  }
+"""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Bars of one colour: a value for each category, with the range of its rounds."""
+
+    name: str
+    values: Sequence[Spread]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One unit. `y` names what is measured and its unit, `x` what the categories are; two series at most."""
+
+    y: str
+    x: str
+    categories: Sequence[str]
+    series: Sequence[Series]
+
+
+def draw(title: str, panels: Sequence[Panel]) -> str:
+    """Return an SVG of panels side by side; the thin lines are the least and the greatest of the rounds."""
+    width = WIDTH * len(panels)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT}" width="{width}" height="{HEIGHT}" '
+        f'role="img">',
+        f"<title>{escape(title)}</title><style>{STYLE}</style>",
+        f'<rect class="page" width="{width}" height="{HEIGHT}"/>',
+        _text(12, 22, title, "start", "title"),
+    ]
+    for number, panel in enumerate(panels):
+        parts += [f'<g transform="translate({number * WIDTH} 0)">', *_panel(panel), "</g>"]
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def ticks(greatest: float, most: int = 5) -> list[float]:
+    """Return round numbers from 0 to at least `greatest`, in steps of 1, 2 or 5 times a power of ten."""
+    if greatest <= 0:
+        return [0.0, 1.0]
+    size = 10 ** math.floor(math.log10(greatest / most))
+    step = next(size * factor for factor in (1, 2, 5, 10, 20) if greatest / (size * factor) <= most)
+    return [step * number for number in range(math.ceil(greatest / step - 1e-9) + 1)]
+
+
+def _panel(panel: Panel) -> list[str]:
+    marks = ticks(max(value.high for series in panel.series for value in series.values))
+    floor, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+
+    def height(value: float) -> float:
+        return floor - (floor - TOP) * value / marks[-1]
+
+    made = []
+    for mark in marks:
+        made.append(f'<path class="grid" d="M{LEFT} {height(mark):.1f}H{right}"/>')
+        made.append(_text(LEFT - 6, height(mark) + 4, f"{mark:g}", "end"))
+    slot = (right - LEFT) / len(panel.categories)
+    bar = min(slot * 0.7 / len(panel.series), 34)
+    for index, category in enumerate(panel.categories):
+        centre = LEFT + slot * (index + 0.5)
+        made.append(_text(centre, floor + 18, category, "middle"))
+        for number, series in enumerate(panel.series):
+            value, left = series.values[index], centre + bar * (number - len(panel.series) / 2)
+            top, middle = height(value.median), left + bar / 2
+            made.append(
+                f'<rect class="bar{number}" x="{left:.1f}" y="{top:.1f}" width="{bar - 2:.1f}" '
+                f'height="{floor - top:.1f}"><title>{escape(f"{series.name}, {category}: {value.median:.4g}")}'
+                f'</title></rect><path class="range" d="M{middle - 1:.1f} {height(value.low):.1f}'
+                f'V{height(value.high):.1f}"/>'
+            )
+    made += _labels(panel, (LEFT + right) / 2)
+    return made
+
+
+def _labels(panel: Panel, centre: float) -> list[str]:
+    made = [_text(centre, HEIGHT - 10, panel.x, "middle"), _text(12, 48, panel.y, "start")]
+    if len(panel.series) > 1:
+        for number, series in enumerate(panel.series):
+            x = WIDTH - RIGHT - 52 * (len(panel.series) - number)
+            made.append(f'<rect class="bar{number}" x="{x}" y="39" width="10" height="10"/>')
+            made.append(_text(x + 14, 48, series.name, "start"))
+    return made
+
+
+def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
+    style = f' class="{kind}"' if kind else ""
+    return f'<text{style} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'

@@ -1,0 +1,101 @@
+"""A model of the repository, copied for one measurement with another number of instances.
+
+Weights, labels and warm-up data are linked, not copied; only configurations are written anew.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+
+from modelctl.errors import CommandError
+from modelctl.repository import Model, read_config
+
+THREADS = "intra_op_thread_count"
+CONFIG, VARIANTS = "config.pbtxt", "configs"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is varied: the instances of one model, and the threads of each; None leaves the threads as they are."""
+
+    count: int
+    threads: int | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name in tables: the count, or count x threads."""
+        return str(self.count) if self.threads is None else f"{self.count}x{self.threads}"
+
+
+def varied(model: Model, step: str | None) -> str:
+    """Return the model whose instances are counted: a tensor model itself, or an ensemble's step.
+
+    Raises:
+        CommandError: when there is no such step.
+
+    """
+    if not model.steps:
+        if step is not None:
+            raise CommandError(f"{model.name} is no ensemble: leave --step away.")
+        return model.name
+    name = f"{model.name}_{step or 'network'}"
+    if name not in model.steps:
+        raise CommandError(f"{model.name} has no step {name}; its steps are: {', '.join(model.steps)}.")
+    return name
+
+
+def write(source: Path, model: Model, name: str, setting: Setting, target: Path) -> None:
+    """Write a repository of one model and its steps; `name` is the one that gets the setting.
+
+    Raises:
+        CommandError: when a configuration cannot be read, or has no such setting.
+
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    for folder in (model.name, *model.steps):
+        if not (source / folder).is_dir():
+            raise CommandError(f"The step {folder} of {model.name} is missing in {source}: run modelctl lint {source}.")
+        (target / folder).mkdir(parents=True)
+        for path in (source / folder).iterdir():
+            if path.name not in (CONFIG, VARIANTS):
+                (target / folder / path.name).symlink_to(path.resolve())
+        for path in ((source / folder) / CONFIG, *sorted((source / folder / VARIANTS).glob("*.pbtxt"))):
+            copy = target / folder / path.relative_to(source / folder)
+            copy.parent.mkdir(exist_ok=True)
+            if folder == name:
+                copy.write_text(text_format.MessageToString(_read(path, setting), as_utf8=True), "utf-8")
+            else:
+                shutil.copyfile(path, copy)
+
+
+def _read(path: Path, setting: Setting) -> Any:
+    config = read_config(path)
+    if not config.ByteSize():
+        raise CommandError(f"{path} cannot be read: run modelctl lint {path.parent}.")
+    # A variant may be of another backend, which has no such threads.
+    return vary(config, setting if path.name == CONFIG else Setting(setting.count))
+
+
+def vary(config: Any, setting: Setting) -> Any:
+    """Return a copy of a ModelConfig with `setting.count` instances in each of its groups.
+
+    Raises:
+        CommandError: when threads are given and ONNX Runtime does not run the model.
+
+    """
+    made = type(config)()
+    made.CopyFrom(config)
+    if not made.instance_group:
+        made.instance_group.add()
+    for group in made.instance_group:
+        group.count = setting.count
+    if setting.threads is not None:
+        if made.backend != "onnxruntime":
+            raise CommandError(f"{made.name} is not run by ONNX Runtime: leave --threads away.")
+        made.parameters[THREADS].string_value = str(setting.threads)
+    return made

@@ -1,0 +1,120 @@
+"""A fresh Triton for one measurement: started empty on free ports, filled, and stopped with all that belongs to it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from modelctl import plans
+from modelctl.bench import memory
+from modelctl.bench.load import Answered, Load
+from modelctl.errors import CommandError
+from modelctl.repository import Model
+from modelctl.server import Launch, Server
+from modelctl.triton import READY, Triton, TritonError
+
+START_S = 60
+METRICS_MS = 250
+EXTRA = (f"--metrics-interval-ms={METRICS_MS}",)
+
+
+class Stopped(Exception):  # noqa: N818 - no error: the operator's wish
+    """The command was told to stop."""
+
+
+class Fresh:
+    """One Triton. Waiting for it ends, by Stopped, when `stopping` is set.
+
+    Nothing repairs it: a measurement during which something dies is none.
+    """
+
+    def __init__(self, launch: Launch, model: Model, stopping: threading.Event) -> None:
+        self._stopping = stopping
+        self._model = model
+        choice = plans.choose(launch.models, [model.name, *model.steps], plans.this_machine())
+        variant = plans.VARIANT if choice.plans else None
+        self.networks = "TensorRT plans" if choice.plans else "ONNX"
+        """What networks run as: what `modelctl serve` would choose."""
+        self._log = launch.state / "triton.log"
+        self._metrics = launch.ports.metrics
+        self.target = f"{launch.host}:{launch.ports.grpc}"
+        self._server = Server(replace(launch, variant=variant, extra=(*launch.extra, *EXTRA)))
+        self._triton = Triton(self.target, stopping)
+
+    def __enter__(self) -> Self:
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the server and its stubs, and remove their shared memory."""
+        self._triton.close()
+        self._server.stop()
+
+    def load(self) -> None:
+        """Load the model with its steps.
+
+        Raises:
+            CommandError: with Triton's reason.
+            Stopped: when told to stop meanwhile.
+
+        """
+        try:
+            self._triton.load(self._model.name)
+            ready = self._triton.state(self._model.name) == READY
+        except TritonError as error:
+            self._check()
+            raise CommandError(f"Triton does not load {self._model.name}: {str(error)[:500]}") from error
+        if not ready:
+            raise CommandError(f"{self._model.name} did not become ready: read {self._log}.")
+        self._server.stubs()  # which remembers their shared memory
+
+    def ask(self, load: Load, requests: Sequence[bytes]) -> Answered:
+        """Put a load on it; raises as Load.run does, and Stopped when told to stop meanwhile."""
+        answered = load.run(self.target, requests, self._server.group, self._stopping)
+        self._check()
+        return answered
+
+    def memory(self) -> memory.Host:
+        """Return the host memory of server and stubs."""
+        self._check()
+        return memory.host(self._server.group)
+
+    def gpu_memory(self) -> float | None:
+        """Return the GPU memory in use in MB; None without a GPU."""
+        used = self._gpu_now()
+        if used is None:
+            return None
+        # What Triton tells may be as old as its interval.
+        self._stopping.wait(2 * METRICS_MS / 1e3)
+        return self._gpu_now()
+
+    def _gpu_now(self) -> float | None:
+        self._check()
+        return memory.gpu(memory.metrics(self._metrics) or "")
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + START_S
+        # Metrics are served a moment after gRPC.
+        while not self._triton.is_live() or memory.metrics(self._metrics) is None:
+            self._check()
+            if time.monotonic() > deadline:
+                raise CommandError(f"Triton did not start in {START_S} s: read {self._log}.")
+            self._stopping.wait(0.05)
+
+    def _check(self) -> None:
+        """Raise Stopped when told to stop, and CommandError when the server has ended by itself."""
+        if self._stopping.is_set():
+            raise Stopped
+        if not self._server.is_alive():
+            raise CommandError(f"Triton ended by itself: read {self._log}.")

@@ -1,0 +1,89 @@
+"""`modelctl bench instances`: what more instances of a model cost in memory and gain in throughput and latency.
+
+    for each round, for each count: copy the model -> start Triton -> memory -> load -> memory -> callers -> memory
+
+For an ensemble the instances of one step are counted, by default its network's, and calls go to the ensemble.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import threading
+from contextlib import closing
+
+from modelctl.bench import copy, instances_report, quiet, sample, trial
+from modelctl.bench.copy import Setting
+from modelctl.bench.fresh import Stopped
+from modelctl.bench.order import Order
+from modelctl.bench.results import Machine
+from modelctl.bench.trial import Trial
+from modelctl.errors import CommandError
+from modelctl.server import on_stop, say, take_state
+
+STEPS = ("preprocess", "network", "postprocess")
+COUNTS, MOST = "1,2,3,4", 64
+STOPPED = 130  # as a shell says of a command that Ctrl-C ended
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that only this measurement has."""
+    parser.add_argument("name", metavar="NAME", help="an ensemble, or a model that takes numbers")
+    text = f"the numbers of instances to compare, the first is compared with (default: {COUNTS})"
+    parser.add_argument("--counts", type=numbers, default=numbers(COUNTS), metavar="N,N", help=text)
+    parser.add_argument("--step", choices=STEPS, help="of an ensemble: whose instances (default: network)")
+    text = "with each count also these intra_op_thread_count of ONNX Runtime (default: as configured)"
+    parser.add_argument("--threads", type=numbers, metavar="N,N", help=text)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Read different whole numbers from 1 to 64; raises CommandError when it is something else."""
+    parts = text.split(",")
+    if not all(part.isdecimal() and 1 <= int(part) <= MOST for part in parts) or len(set(parts)) < len(parts):
+        raise CommandError(f"'{text}' are no numbers to compare: give different ones from 1 to {MOST}, such as 1,2,4.")
+    return tuple(map(int, parts))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print and write; return the exit code."""
+    stopping = threading.Event()
+    on_stop(stopping.set)
+    try:
+        order = Order.of(arguments)
+        report = instances_report.of(order, measure(order, stopping), Machine.this())
+    except Stopped:
+        say("Stopped: nothing is left running, and nothing was written.")
+        return STOPPED
+    print(report.as_json() if arguments.json else report.text)
+    for path in report.write(arguments.out):
+        say(f"written: {path}")
+    return 0
+
+
+def measure(order: Order, stopping: threading.Event) -> dict[Setting, list[Trial]]:
+    """Measure all settings, in rounds; every other round goes backwards.
+
+    Raises:
+        CommandError: when a server does not start, load or answer.
+        Stopped: when `stopping` is set; nothing is left running.
+
+    """
+    trials: dict[Setting, list[Trial]] = {setting: [] for setting in order.settings}
+    requests = sample.requests(order.models, order.model)
+    with closing(take_state(order.state)):
+        copied = order.state / "models"
+        try:
+            for number in range(order.rounds):
+                for setting in order.settings[:: -1 if number % 2 else 1]:
+                    quiet.wait(order.patience, stopping)
+                    copy.write(order.models, order.model, order.varied, setting, copied)
+                    one = trial.run(order.launch(copied), order.model, order.load, requests, stopping)
+                    trials[setting].append(one)
+                    say(
+                        f"Round {number + 1} of {order.rounds}, {order.varied} x {setting.label}: "
+                        f"{one.throughput:.1f} inferences/s, p50 {one.p50:.1f} ms, {one.used:.0f} MB; "
+                        f"others kept {one.cores.others:.1f} cores busy"
+                    )
+        finally:
+            shutil.rmtree(copied, ignore_errors=True)
+    return trials

@@ -1,0 +1,182 @@
+"""What was measured, as medians and ratios, and as the files that documents quote.
+
+A ratio is taken within each round, between settings that ran one after the other, and then the median over the rounds:
+what slows a whole round hurts both sides of it. The least and the greatest of the rounds show how far to believe it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from modelctl.bench.memory import MB
+from modelctl.errors import CommandError
+from modelctl.plans import nvidia_smi
+
+Rounds = Mapping[str, Sequence[Mapping[str, float]]]
+"""Setting -> its rounds -> metric -> value. The first setting is what the others are compared with."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of some rounds, the least and the greatest."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Return the spread of at least one value."""
+        return cls(median(values), min(values), max(values))
+
+
+def spreads(rounds: Rounds) -> dict[str, dict[str, Spread]]:
+    """Return each setting's metrics over its rounds."""
+    return {
+        setting: {metric: Spread.of([one[metric] for one in measured]) for metric in measured[0]}
+        for setting, measured in rounds.items()
+    }
+
+
+def ratios(rounds: Rounds, metrics: Sequence[str]) -> dict[str, Spread]:
+    """Return every setting's metrics relative to the first setting's, by names such as `throughput 2/1`.
+
+    Where the first setting's value is 0, there is no ratio.
+    """
+    (first, base), *others = rounds.items()
+    made = {}
+    for metric in metrics:
+        for setting, measured in others:
+            pairs = [(one[metric], other[metric]) for one, other in zip(measured, base, strict=True)]
+            if all(under for _, under in pairs):
+                made[f"{metric} {setting}/{first}"] = Spread.of([over / under for over, under in pairs])
+    return made
+
+
+def figure(value: float) -> str:
+    """Return a number of three digits, or of as many as it has before the point."""
+    decimals = next((decimals for least, decimals in ((100, 0), (10, 1), (1, 2)) if value >= least), 3)
+    return f"{value:.{decimals}f}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table that is aligned as plain text too; numbers to the right, the first column to the left."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = (
+            cell.ljust(width) if not column else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return f"| {' | '.join([first, *others])} |"
+
+    ruler = "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])])
+    return "\n".join([line(header), f"|{ruler}|", *map(line, rows)])
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the figures were taken on; nothing that would name it."""
+
+    cores: int
+    architecture: str
+    memory_gb: int
+    gpu: str
+    python: str
+
+    @classmethod
+    def this(cls) -> Machine:
+        """Return the machine that this runs on: the cores that it may use."""
+        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return cls(
+            cores=len(os.sched_getaffinity(0)),
+            architecture=platform.machine(),
+            memory_gb=round(pages / MB / 1000),
+            gpu=nvidia_smi("name"),
+            python=platform.python_version(),
+        )
+
+    def sentence(self) -> str:
+        """Return it in words."""
+        gpu = self.gpu or "no GPU"
+        return f"{self.cores}-core {self.architecture} machine, {self.memory_gb} GB, {gpu}; Python {self.python}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """One measurement, ready to be printed and written.
+
+    Attributes:
+        name: of its files.
+        title: what it is about.
+        command: what repeats it.
+        subject: what is special to it, for JSON.
+        rounds: all figures.
+        compared: the metrics that have ratios.
+        text: table and sentences, in Markdown.
+        chart: an SVG.
+
+    """
+
+    name: str
+    title: str
+    command: str
+    machine: Machine
+    subject: Mapping[str, Any]
+    rounds: Rounds
+    compared: Sequence[str]
+    text: str
+    chart: str
+
+    def as_json(self) -> str:
+        """Return one object; `ratios` is flat, and `ranges` has the least and the greatest of the rounds for each."""
+        found = ratios(self.rounds, self.compared)
+        measured = spreads(self.rounds)
+        return json.dumps(
+            {
+                "title": self.title,
+                "command": self.command,
+                "machine": asdict(self.machine),
+                **self.subject,
+                "medians": {
+                    setting: {metric: round(value.median, 3) for metric, value in metrics.items()}
+                    for setting, metrics in measured.items()
+                },
+                "ratios": {name: round(ratio.median, 4) for name, ratio in found.items()},
+                "ranges": {name: [round(ratio.low, 4), round(ratio.high, 4)] for name, ratio in found.items()},
+                "rounds": {
+                    setting: [{metric: round(value, 3) for metric, value in one.items()} for one in each]
+                    for setting, each in self.rounds.items()
+                },
+            },
+            indent=2,
+        )
+
+    def page(self) -> str:
+        """Return the table with what one must know to believe it."""
+        about = f"Measured by `{self.command}` on a {self.machine.sentence()}."
+        return f"# {self.title}\n\n{about}\n\n{self.text}\n\n![{self.title}]({self.name}.svg)\n"
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write table, JSON and chart; return their paths.
+
+        Raises:
+            CommandError: when the folder cannot be written.
+
+        """
+        contents = {".md": self.page(), ".json": self.as_json() + "\n", ".svg": self.chart}
+        paths = [folder / f"{self.name}{ending}" for ending in contents]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path, content in zip(paths, contents.values(), strict=True):
+                path.write_text(content, "utf-8")
+        except OSError as error:
+            raise CommandError(f"{folder} cannot be written ({error.strerror}): give another by --out.") from error
+        return paths
