@@ -91,6 +91,18 @@ def classifier(
     return save(path, nodes, inputs, [value(last, TYPES[dtype], shape)], constants)
 
 
+def any_size(path: Path, *, classes: int = 6) -> Path:
+    """Write [N, 3, height, width] -> the mean of all pixels -> logits [N, classes], for pictures of every size."""
+    constants = {"w": weights(classes, 3, 1, 1, spread=3.0), "b": weights(classes, spread=0.3)}
+    nodes = [
+        node("GlobalAveragePool", ["pixels"], ["pooled"]),
+        node("Conv", ["pooled", "w", "b"], ["square"]),
+        node("Flatten", ["square"], ["logits"]),
+    ]
+    inputs = [value("pixels", TensorProto.FLOAT, ["N", 3, "height", "width"])]
+    return save(path, nodes, inputs, [value("logits", TensorProto.FLOAT, ["N", classes])], constants)
+
+
 def bytes_classifier(path: Path, *, classes: int, height: int, width: int) -> Path:
     """Write UINT8 [N, height, width, 3] -> mean of 4 x 4 pixels -> logits [N, classes]."""
     constants = {

@@ -128,6 +128,21 @@ def test_probabilities_are_seen_and_logits_are_not_taken_for_them(
             same_ranking(served.classify(name, png(array), 6), expected)
 
 
+def test_pictures_of_every_size(command: Add, served: Any, stack: Any, tmp_path: Path) -> None:
+    """The shorter side is 40 pixels, and the longer as long as the picture makes it."""
+    path = networks.any_size(tmp_path / "free.onnx")
+    how = ("--resize", "shortest_edge", "--resize-to", "40", "--longest-edge", "100")
+    assert command("add", str(path), *how, *UNIT, "--labels", labels(tmp_path, 6)) == 0
+    assert shapes(stack.models, "free_network")[0][1:] == [3, "height", "width"]
+    assert "tensorrt" not in spec(stack.models, "free")["network"], "a plan would need to be told the sizes"
+    for array in PICTURES:
+        height, width = array.shape[:2]
+        short = min(height, width)
+        resized = stretched(array, int(width * 40 / short), int(height * 40 / short))
+        expected = softmax(run(path, pixels=(resized / 255).transpose(2, 0, 1)[None].astype(np.float32))[0][0])
+        same_ranking(served.classify("free", png(array), 6), expected)
+
+
 Boxes = list[tuple[str, float, list[float]]]
 
 
