@@ -300,7 +300,7 @@ class Addition:
         base = f"http://127.0.0.1:{port_text('GATEWAY_PORT')}/v1/{ROUTES[spec.task]}?model={spec.name}"
         print(f"{spec.name} is {place}: POST {base}")
         if isinstance(spec.preprocess, ImagePreprocess):
-            print(f"  curl -F image=@{self._repository.name}/{spec.name}/canary.jpg '{base}'")
+            print(f"  curl -F image=@{self._options.models / spec.name / 'canary.jpg'} '{base}'")
         else:
             text = "The battery lasts for days."
             print(f"  curl -H 'Content-Type: application/json' -d '{{\"text\": \"{text}\"}}' '{base}'")
