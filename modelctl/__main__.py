@@ -33,6 +33,9 @@ def main() -> int:
     except CommandError as error:
         print(f"modelctl: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("modelctl: stopped.", file=sys.stderr)
+        return 130
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("modelctl", "stages"):
             raise

@@ -1,9 +1,9 @@
 """`modelctl add`: from any model to a served endpoint.
 
-    source -> draft -> precision -> compare with the original -> write -> lint -> load -> ask -> endpoint
+    source -> draft -> precision -> compare with the original -> write -> lint -> move -> load -> ask -> endpoint
 
-Everything is made in a folder beside the repository and moved there in the end. Whatever fails, and Ctrl-C, leaves the
-repository as it was.
+Everything is made in a folder beside the repository and moved there when it has passed. Whatever fails, and Ctrl-C,
+leaves the repository as it was.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +29,8 @@ from modelctl.verify import add_port
 
 STEPS = ("read", "convert", "compare", "write", "check", "load", "ask")
 ROUTES = {"image-classification": "classify", "object-detection": "detect", "text-classification": "sentiment"}
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+"""They end the command as Ctrl-C does."""
 CANARY_SIDE = 128
 CLEAR = 0.05
 """By so much the canary's first label must lead, to be expected of every machine."""
@@ -68,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _sizes(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
+    return [pictures.side(part) for part in text.split(",")]
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -77,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     name = arguments.name or _name(source)
     if not re.fullmatch(specs.NAME, name):
         raise CommandError(f"'{name}' is no name for a model: give letters, digits, '_', '-' and '.' by --name.")
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in ENDINGS:
         signal.signal(number, signal.default_int_handler)
     repository = arguments.models.resolve()
     if not repository.is_dir():
@@ -102,7 +104,13 @@ def _folders(name: str) -> list[str]:
 @contextmanager
 def _workshop(repository: Path) -> Iterator[Path]:
     """Give an empty folder on the repository's file system, so that what is made there can be moved in one step."""
-    folder = Path(tempfile.mkdtemp(prefix=".modelctl-", dir=repository.parent))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".modelctl-", dir=repository.parent))
+    except OSError as error:
+        raise CommandError(
+            f"{repository.parent} cannot be written ({error.strerror}): let this user write there, where models are "
+            "made before they are moved to the repository."
+        ) from error
     try:
         yield folder
     finally:
@@ -116,6 +124,7 @@ class Addition:
         self._order = order
         self._options = order.options
         self._repository = repository
+        self._made = order.work / "repository"
         self._moved: list[Path] = []
         self._loaded = False
         self._step = ""
@@ -124,12 +133,10 @@ class Addition:
         """Do every step; undo them all when one fails."""
         try:
             self._all()
-        except CommandError as error:
-            self._undo()
-            raise CommandError(f"{self._where()}: {error} The repository is as before.") from error
+        except (CommandError, OSError) as error:
+            raise CommandError(f"{self._where()}: {str(error).rstrip('.')}. {self._undo()}") from error
         except KeyboardInterrupt:
-            self._undo()
-            raise CommandError(f"{self._where()}: stopped. The repository is as before.") from None
+            raise CommandError(f"{self._where()}: stopped. {self._undo()}") from None
         except BaseException:
             self._undo()
             raise
@@ -147,6 +154,7 @@ class Addition:
         self._begin("check", "checking the configurations")
         self._check()
         self._begin("load", "loading it into the running server")
+        self._move()
         self._load(spec)
         self._show(spec)
 
@@ -158,13 +166,20 @@ class Addition:
         return f"{self._order.name} was not added, at the step '{self._step}'"
 
     def _convert(self, draft: Draft) -> None:
-        if self._options.precision == "fp32" or isinstance(draft.spec, TensorModel):
-            if self._options.precision != "fp32":
-                raise CommandError("A tensor model is stored as it is: leave --precision away.")
-            return
+        from modelctl import surgery
+
+        if self._options.precision != "fp32":
+            self._lower(draft)
+        outputs = draft.spec.network.outputs
+        sizes = surgery.declare(draft.network, {tensor.name: tensor.dims or [] for tensor in outputs.values()})
+        draft.spec = with_sizes(draft.spec, sizes)
+
+    def _lower(self, draft: Draft) -> None:
         from modelctl.precision import convert
         from modelctl.reference.model import Reference, onnx_run
 
+        if isinstance(draft.spec, TensorModel):
+            raise CommandError("A tensor model is stored as it is: leave --precision away.")
         reference = Reference(draft.spec, draft.labels, draft.tokenizer, onnx_run(draft.network, draft.spec))
         names = {role: tensor.name for role, tensor in draft.spec.network.inputs.items()}
         items = _items(draft.spec, self._options.examples)
@@ -197,8 +212,8 @@ class Addition:
         return [line]
 
     def _write(self, draft: Draft, lines: list[str]) -> ModelSpec:
-        """Make the model's folders in the workshop, then move them."""
-        made = self._order.work / "repository"
+        """Make the model's folders in the workshop."""
+        made = self._made
         spec = draft.spec.model_copy(
             update={"source": draft.spec.source.model_copy(update={"sha256": _sha256(draft.network)})}
         )
@@ -220,22 +235,26 @@ class Addition:
         (folder / "MODEL_CARD.md").write_text(_card(spec, draft, lines), "utf-8")
         spec = specs.read(folder / FILE)
         render.write(spec, made)
-        for part in sorted(made.iterdir()):
-            self._moved.append(self._repository / part.name)
-            part.rename(self._repository / part.name)
         return spec
 
     def _check(self) -> None:
         """Lint what was written; an error refuses it, a warning is shown."""
         from modelctl.lint.linter import lint
 
-        written = {path.name for path in self._moved}
-        found = [finding for finding in lint(self._repository)[1] if finding.model in written]
+        _, found = lint(self._made)
         for line in dict.fromkeys(f"{one.rule.code} {one.model}: {one.sentence} {one.rule.fix}" for one in found):
             say(f"      {line}")
         errors = [finding for finding in found if finding.rule.severity == "error"]
         if errors:
             raise CommandError(f"modelctl lint finds an error in what was written: {errors[0].sentence}")
+
+    def _move(self) -> None:
+        for part in sorted(self._made.iterdir()):
+            target = self._repository / part.name
+            if target.exists():
+                raise CommandError(f"{target} was made by somebody else meanwhile: give another --name.")
+            self._moved.append(target)
+            part.rename(target)
 
     def _load(self, spec: ModelSpec) -> None:
         from modelctl import loading
@@ -253,13 +272,24 @@ class Addition:
                 if not loading.wait_for_gateway(spec.name):
                     say("      the gateway does not serve it yet: see GET /readyz")
 
-    def _undo(self) -> None:
-        if self._loaded:
-            from modelctl import loading
+    def _undo(self) -> str:
+        """Unload and delete what was added; return a sentence on how things are now."""
+        text = "The repository is as before."
+        # A second Ctrl-C would leave half of it.
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *ENDINGS)}
+        try:
+            if self._loaded:
+                from modelctl import loading
 
-            loading.unload_all(self._options.grpc_port, [path.name for path in self._moved])
-        for path in self._moved:
-            shutil.rmtree(path, ignore_errors=True)
+                loading.unload_all(self._options.grpc_port, [path.name for path in self._moved])
+        except CommandError as error:
+            text += f" The running server may still hold the model ({str(error).rstrip('.')}): restart it."
+        finally:
+            for path in self._moved:
+                shutil.rmtree(path, ignore_errors=True)
+            for number, action in before.items():
+                signal.signal(number, action)
+        return text
 
     def _show(self, spec: ModelSpec) -> None:
         place = "served" if self._loaded else "in the repository"
@@ -270,10 +300,18 @@ class Addition:
         base = f"http://127.0.0.1:{port_text('GATEWAY_PORT')}/v1/{ROUTES[spec.task]}?model={spec.name}"
         print(f"{spec.name} is {place}: POST {base}")
         if isinstance(spec.preprocess, ImagePreprocess):
-            print(f"  curl -F image=@{self._repository.name}/{spec.name}/canary.jpg '{base}'")
+            print(f"  curl -F image=@{self._options.models / spec.name / 'canary.jpg'} '{base}'")
         else:
             text = "The battery lasts for days."
             print(f"  curl -H 'Content-Type: application/json' -d '{{\"text\": \"{text}\"}}' '{base}'")
+
+
+def with_sizes(spec: ModelSpec, sizes: Mapping[str, list[int]]) -> ModelSpec:
+    """Return a spec with its outputs' sizes, given by the network's names for them."""
+    outputs = {
+        role: tensor.model_copy(update={"dims": sizes[tensor.name]}) for role, tensor in spec.network.outputs.items()
+    }
+    return spec.model_copy(update={"network": spec.network.model_copy(update={"outputs": outputs})})
 
 
 def _written(spec: ModelSpec) -> list[str]:

@@ -1,8 +1,7 @@
-"""ONNX files: what they take and give, whether they can be served, and the little that is changed in them."""
+"""ONNX files: what they take and give, whether they can be served, and how they are run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper
+from google.protobuf.message import EncodeError
+from onnx import TensorProto
 
 from modelctl.errors import CommandError
 
@@ -55,11 +55,37 @@ def load(path: Path) -> onnx.ModelProto:
     """
     try:
         model = onnx.load(str(path))
+        _require_text(model)
     except Exception as error:
         raise CommandError(f"{path} cannot be read as ONNX: {_short(error)}") from error
+    if not model.graph.node or not model.graph.input or not model.graph.output:
+        raise CommandError(f"{path} holds no network: it has {len(model.graph.node)} operators.")
     _require_tensors(model)
     _require_known_operators(model)
     return model
+
+
+def _require_text(model: onnx.ModelProto) -> None:
+    """Raise ValueError when a name is no UTF-8: protobuf then gives bytes, and fails only where they are set again."""
+    graph = model.graph
+    names = [name for node in graph.node for name in (node.name, node.op_type, node.domain, *node.input, *node.output)]
+    names += [entry.name for entries in (graph.initializer, graph.input, graph.output) for entry in entries]
+    names += [text for entry in model.metadata_props for text in (entry.key, entry.value)]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("a name is no UTF-8")
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Write an ONNX file, its weights inside.
+
+    Raises:
+        CommandError: when it is too large for one file.
+
+    """
+    try:
+        onnx.save(model, str(path))
+    except (ValueError, EncodeError) as error:
+        raise CommandError(f"The network cannot be stored in one ONNX file of 2 GB: {_short(error)}") from error
 
 
 def _require_tensors(model: onnx.ModelProto) -> None:
@@ -72,7 +98,8 @@ def _require_tensors(model: onnx.ModelProto) -> None:
                 raise CommandError(f"The {kind} '{port.name}' {text}, which Triton cannot serve: export tensors{hint}.")
             element = port.type.tensor_type.elem_type
             if element not in DATA_TYPES:
-                name = TensorProto.DataType.Name(element)
+                known = element in TensorProto.DataType.values()
+                name = TensorProto.DataType.Name(element) if known else f"number {element}"
                 raise CommandError(f"The {kind} '{port.name}' is of type {name}: {', '.join(NUMPY)} can be served.")
 
 
@@ -95,37 +122,8 @@ def ports(model: onnx.ModelProto) -> tuple[list[Port], list[Port]]:
 
 def _port(entry: onnx.ValueInfoProto) -> Port:
     tensor = entry.type.tensor_type
-    shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
+    shape = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim)
     return Port(entry.name, DATA_TYPES[tensor.elem_type], shape)
-
-
-def free_batch(model: onnx.ModelProto) -> None:
-    """Give every input and output a free first axis, as Triton asks for; what is inside may still disagree."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    for entry in (*model.graph.input, *model.graph.output):
-        if entry.name not in weights and entry.type.tensor_type.shape.dim:
-            entry.type.tensor_type.shape.dim[0].dim_param = BATCH
-    del model.graph.value_info[:]  # shapes inferred for the old batch
-
-
-def fix_sizes(model: onnx.ModelProto, name: str, sizes: Mapping[int, int]) -> None:
-    """Set sizes of an input's axes."""
-    for entry in model.graph.input:
-        if entry.name == name:
-            for axis, size in sizes.items():
-                entry.type.tensor_type.shape.dim[axis].dim_value = size
-    del model.graph.value_info[:]
-
-
-def flatten(model: onnx.ModelProto, output: str) -> None:
-    """Make an output [N, C, 1, 1] one of [N, C]."""
-    entry = next(entry for entry in model.graph.output if entry.name == output)
-    inside = f"{output}/unflattened"
-    for node in model.graph.node:
-        node.output[:] = [inside if name == output else name for name in node.output]
-        node.input[:] = [inside if name == output else name for name in node.input]
-    model.graph.node.append(helper.make_node("Flatten", [inside], [output], f"{output}/flatten", axis=1))
-    del entry.type.tensor_type.shape.dim[2:]
 
 
 def session(model: onnx.ModelProto | Path) -> Any:
@@ -159,14 +157,14 @@ def run(session: Any, inputs: Arrays) -> Arrays:
 
 
 def batches(session: Any, sample: Arrays) -> bool:
-    """Tell whether two items together get the answers that each gets alone; `sample` holds two items."""
+    """Tell whether two items together get the answers that each gets alone; `sample` holds two different items."""
     singles = [run(session, {name: array[index : index + 1] for name, array in sample.items()}) for index in range(2)]
     try:
         together = run(session, sample)
     except CommandError:
         return False
     return all(
-        array.shape[0] == 2
+        array.shape[:1] == (2,)
         and all(
             np.allclose(array[index], single[name][0], rtol=1e-3, atol=1e-4) for index, single in enumerate(singles)
         )

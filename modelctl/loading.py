@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -13,8 +14,9 @@ from typing import Self
 from modelctl.errors import CommandError
 from modelctl.server import port_text
 from modelctl.spec import EnsembleSpec
-from modelctl.triton import READY, State, Triton, TritonError
+from modelctl.triton import State, Triton, TritonError
 
+CALLS = re.compile(r"\n*At:\n(?:\s+\S+\(\d+\): .+\n?)*")
 GATEWAY_SECONDS = 10
 """The gateway looks for new models more often than this."""
 
@@ -50,17 +52,20 @@ class Running:
         try:
             self._triton.load(name)
         except TritonError as error:
-            raise CommandError(f"Triton does not load {name}: {str(error)[:500]}") from error
+            raise CommandError(f"Triton does not load {name}: {reason(error)}") from error
 
     def unload(self, names: Iterable[str]) -> None:
-        """Unload models, in the order given; those that are not loaded are left alone."""
-        states = self.states()
+        """Unload models, in the order given; Triton first ends loads under way, and ignores what is not loaded."""
         for name in names:
-            if name in states and states[name].state == READY:
-                try:
-                    self._triton.unload(name)
-                except TritonError as error:
-                    raise CommandError(f"Triton does not unload {name}: {error}") from error
+            try:
+                self._triton.unload(name)
+            except TritonError as error:
+                raise CommandError(f"Triton does not unload {name}: {reason(error)}") from error
+
+
+def reason(error: TritonError) -> str:
+    """Return Triton's words on one line, without the places in the Python steps' code that may stand behind them."""
+    return " ".join(CALLS.sub("", str(error)).split()).rstrip(".;")[:500]
 
 
 def reach(port: int) -> Running | None:
@@ -81,7 +86,7 @@ def require(port: int) -> Running:
 
 
 def unload_all(port: int, names: Iterable[str]) -> None:
-    """Unload what an interrupted command had loaded, if the server still answers."""
+    """Unload what an interrupted command had begun to load, if the server still answers."""
     running = reach(port)
     if running is not None:
         with running:
@@ -123,7 +128,7 @@ def check(spec: EnsembleSpec, repository: Path, port: int) -> None:
         try:
             pairs = {name: (served.answer(spec, item), reference.answer(item)) for name, item in items.items()}
         except TritonError as error:
-            raise CommandError(f"The served model fails: {str(error)[:300]}") from error
+            raise CommandError(f"The served model fails: {reason(error)}") from error
     found = agreement(pairs, spec)
     if found.score > SCORE or found.pixels > PIXELS or found.missing:
         raise CommandError(f"The served model answers something else than its network ({found.sentence()}).")

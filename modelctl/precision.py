@@ -13,6 +13,7 @@ from typing import Any
 
 import onnx
 
+from modelctl import graphs
 from modelctl.errors import CommandError
 from modelctl.graphs import Arrays
 from modelctl.row_bytes import row_bytes
@@ -46,7 +47,7 @@ def convert(path: Path, precision: str, examples: Sequence[Arrays], *, text: boo
 def _halve(path: Path) -> None:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    onnx.save(convert_float_to_float16(onnx.load(str(path)), keep_io_types=True), str(path))
+    graphs.save(convert_float_to_float16(onnx.load(str(path)), keep_io_types=True), path)
 
 
 def _rows(path: Path) -> None:
@@ -54,7 +55,7 @@ def _rows(path: Path) -> None:
     opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if opset >= 18:
         raise CommandError(f"int8 for texts needs a graph of opset 17 or less, this one has {opset}: export it so.")
-    onnx.save(row_bytes(model), str(path))
+    graphs.save(row_bytes(model), path)
 
 
 def _static(path: Path, examples: Sequence[Arrays]) -> None:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from modelctl.errors import CommandError
 
@@ -330,9 +330,14 @@ def read(path: Path) -> ModelSpec:
         data = YAML().load(path.read_text("utf-8"))
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise CommandError(f"{path}:{line}: {error.problem}") from error
+        raise CommandError(f"{path}:{line}: {error.problem or 'this is no YAML'}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"{path} cannot be read: {error}") from error
+    except (YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        # ruamel.yaml's constructors raise them for what only looks like a number, a date or a key.
+        raise CommandError(
+            f"{path}:1: this is no YAML that can be read: {' '.join(str(error).split())[:200]}"
+        ) from error
     try:
         spec = ADAPTER.validate_python(data)
     except ValidationError as error:

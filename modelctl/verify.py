@@ -89,15 +89,22 @@ def inputs(pictures: bool, folder: Path | None, texts: Path | None) -> dict[str,
         raise CommandError(
             f"Give {'--images, as the model takes pictures' if pictures else '--texts, as it takes texts'}."
         )
-    if pictures:
-        paths = sorted(path for path in (folder or SAMPLES).iterdir() if path.suffix.lower() in PICTURES)
-        found = {path.name: path.read_bytes() for path in paths}
-    else:
-        lines = (texts or SAMPLES / "texts.txt").read_text("utf-8").splitlines()
-        found = {line[:40]: line.encode() for line in lines if line.strip()}
+    try:
+        found = _pictures(folder or SAMPLES) if pictures else _lines(texts or SAMPLES / "texts.txt")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"What to ask about cannot be read: {error}: give another place.") from error
     if not found:
         raise CommandError(f"There is nothing to ask about in {folder or texts}.")
     return found
+
+
+def _pictures(folder: Path) -> dict[str, bytes]:
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def _lines(path: Path) -> dict[str, bytes]:
+    return {line[:40]: line.encode() for line in path.read_text("utf-8").splitlines() if line.strip()}
 
 
 def threshold_of(spec: EnsembleSpec) -> float:

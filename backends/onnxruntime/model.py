@@ -155,7 +155,10 @@ def providers(args: dict[str, str]) -> list[Any]:
 
 
 def check(kind: str, entries: Sequence[dict[str, Any]], tensors: Sequence[Any], batches: bool) -> None:
-    """Raise TritonModelException when a config's inputs or outputs do not fit the network's.
+    """Raise TritonModelException when a config's inputs or outputs do not fit the network's, as NVIDIA's backend does.
+
+    A batch needs a free first axis, and sizes must be equal; only an input may be free in the network where the config
+    has a number (CompareDimsSupported in onnxruntime_utils.cc, triton-inference-server/onnxruntime_backend).
 
     Args:
         kind: `input` or `output`.
@@ -180,12 +183,15 @@ def check(kind: str, entries: Sequence[dict[str, Any]], tensors: Sequence[Any], 
             )
         shape = found[name].shape
         dims = [*([-1] if batches else []), *(int(size) for size in entry["dims"])]
-        if len(dims) != len(shape) or any(_differ(a, b) for a, b in zip(dims, shape, strict=True)):
+        free = kind == "input"
+        if len(dims) != len(shape) or not all(_fits(a, b, free) for a, b in zip(dims, shape, strict=True)):
             raise pb_utils.TritonModelException(
                 f"The {kind} '{name}' has the shape {dims} in the config and {shape} in the network."
             )
 
 
-def _differ(size: int, actual: int | str | None) -> bool:
-    """Tell whether two sizes of one axis are both fixed and unequal; the network's free ones are names or None."""
-    return size >= 0 and isinstance(actual, int) and actual >= 0 and size != actual
+def _fits(size: int, actual: int | str | None, free: bool) -> bool:
+    """Tell whether a config's size of an axis fits the network's, whose free ones are names or None, or negative."""
+    if not isinstance(actual, int) or actual < 0:
+        return free or size == -1
+    return size == actual

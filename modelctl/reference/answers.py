@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from modelctl.errors import CommandError
 from modelctl.reference.pictures import Placement
 from modelctl.spec import DetectionPostprocess
 
@@ -58,6 +59,10 @@ def boxes(
         overlapping = any(other == class_id and iou(box, kept_box) > how.iou_threshold for other, kept_box in kept)
         if how.decoder not in ("detr", "end_to_end") and overlapping:
             continue
+        if class_id >= len(labels):
+            raise CommandError(
+                f"The network has found a class {class_id}, and there are {len(labels)} labels: give all."
+            )
         kept.append((class_id, box))
         found.append(Found(labels[class_id], class_id, score, tuple(clipped.tolist())))
     return found

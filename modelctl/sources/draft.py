@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
 
 from modelctl.errors import CommandError
 from modelctl.reference.model import Arrays
-from modelctl.spec import ModelSpec
+from modelctl.spec import ADAPTER, ImagePreprocess, ModelSpec, TensorModel, TensorRT
 
 HUB = "hf:"
 
@@ -74,3 +78,61 @@ def labels_of(path: Path, classes: int | None) -> list[str]:
     if classes not in (None, len(labels)):
         raise CommandError(f"The network has {classes} classes, {path} has {len(labels)} labels: give one a line.")
     return labels
+
+
+def labels_for(order: Order, classes: int | None, known: Sequence[str]) -> list[str]:
+    """Return the labels that the user gave, else those that the source knows.
+
+    Raises:
+        CommandError: when there are none, or when their number does not fit.
+
+    """
+    if order.options.labels is not None:
+        return labels_of(order.options.labels, classes)
+    if not known:
+        count = f"{classes} " if classes else ""
+        raise CommandError(f"The file does not name its {count}classes: give --labels FILE, one a line.")
+    if classes not in (None, len(known)):
+        raise CommandError(f"The network has {classes} classes, its file names {len(known)}: give --labels FILE.")
+    return list(known)
+
+
+def activation_of(order: Order, made: Any) -> str:
+    """Return what makes probabilities of outputs [N, C]: nothing, when they are some already."""
+    if order.options.activation:
+        return str(order.options.activation)
+    values = made.astype(np.float64)
+    is_probability = values.min() >= -1e-3 and np.allclose(values.sum(axis=-1), 1, atol=5e-3)
+    return "none" if is_probability else "softmax"
+
+
+def spec_of(order: Order, terms: str = "unknown", **parts: Any) -> ModelSpec:
+    """Return a spec; a network of fixed sizes can be a TensorRT plan too. `terms`: the licence, where none is given.
+
+    Raises:
+        CommandError: when an option is out of its range.
+
+    """
+    source = {"origin": order.source, "license": order.options.license or terms}
+    try:
+        spec = ADAPTER.validate_python({"name": order.name, "source": source, **parts})
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = f"{'.'.join(map(str, first['loc'][1:]))} {first['msg'].removeprefix('Value error, ')}".strip()
+        raise CommandError(f"The options do not fit: {said}.") from error
+    if order.options.precision != "fp32" or _is_free(spec):
+        return spec
+    network = spec.network.model_copy(update={"tensorrt": TensorRT()})
+    return spec.model_copy(update={"network": network})
+
+
+def _is_free(spec: ModelSpec) -> bool:
+    """Tell whether an input has an axis of any size beside the batch."""
+    if isinstance(spec, TensorModel):
+        return any(size < 0 for tensor in spec.network.inputs.values() for size in tensor.dims or [])
+    return isinstance(spec.preprocess, ImagePreprocess) and spec.preprocess.width is None
+
+
+def batch_note(batch: int) -> list[str]:
+    """Return what the model card says of a network that takes one item at a time."""
+    return ["The network takes one item at a time: nothing is batched."] if batch == 1 else []

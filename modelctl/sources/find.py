@@ -53,6 +53,8 @@ def draft(order: Order) -> Draft:
     if path.suffix in TORCH_FILES:
         from modelctl.sources import torchscript, ultralytics
 
+        if not path.is_file() and path.parent != Path():  # Ultralytics fetches what is a name alone
+            raise CommandError(f"There is no file {path}: give the path of one.")
         if not torchscript.is_torchscript(path):
             return ultralytics.draft(order)
         _require("torch")

@@ -19,9 +19,8 @@ from modelctl import graphs
 from modelctl.errors import CommandError
 from modelctl.reference.model import Arrays
 from modelctl.sources import export, processors
-from modelctl.sources.draft import HUB, Draft, Order
-from modelctl.sources.onnxfile import text_draft
-from modelctl.spec import ADAPTER
+from modelctl.sources.draft import HUB, Draft, Order, spec_of
+from modelctl.sources.texts import text_draft
 
 ARCHITECTURES = {
     "ForImageClassification": "image-classification",
@@ -126,6 +125,7 @@ def _text(order: Order, checkpoint: Checkpoint) -> Draft:
     sigmoid = config.problem_type == "multi_label_classification" or config.num_labels == 1
     known = {
         "labels": checkpoint.labels,
+        "license": _license(order, checkpoint.place),
         "pad_id": pad,
         "activation": order.options.activation or ("sigmoid" if sigmoid else "softmax"),
     }
@@ -150,23 +150,18 @@ def _picture(order: Order, checkpoint: Checkpoint) -> Draft:
     sample = export.picture(how)
     free = {"pixel_values": {2: "height", 3: "width"}} if how.width is None else {}
     path = export.to_onnx(network, {"pixel_values": sample}, dict.fromkeys(roles, ()), order.work, free=free)
-    model = graphs.load(path)
-    graphs.free_batch(model)
     made = graphs.run(graphs.session(path), {"pixel_values": sample[:1].numpy()})
-    spec = ADAPTER.validate_python(
-        {
-            "name": order.name,
-            "task": checkpoint.task,
-            "source": {"origin": order.source, "license": order.options.license or _license(checkpoint.place)},
-            "preprocess": how,
-            "network": {
-                "inputs": {"image": {"name": "pixel_values"}},
-                "outputs": {role: {"name": role, "dims": list(made[role].shape[1:])} for role in roles},
-                "batching": {"max_batch_size": order.options.max_batch_size},
-                **({"tensorrt": {"precision": "fp16"}} if order.options.precision == "fp32" and how.width else {}),
-            },
-            "postprocess": _detection(order, checkpoint) if detector else _classification(order, checkpoint),
-        }
+    spec = spec_of(
+        order,
+        _license(order, checkpoint.place),
+        task=checkpoint.task,
+        preprocess=how,
+        network={
+            "inputs": {"image": {"name": "pixel_values"}},
+            "outputs": {role: {"name": role, "dims": list(made[role].shape[1:])} for role in roles},
+            "batching": {"max_batch_size": order.options.max_batch_size},
+        },
+        postprocess=_detection(order, checkpoint) if detector else _classification(order, checkpoint),
     )
     original = _run(network, ("image",), roles)
     return Draft(spec, path, checkpoint.labels, original=original)
@@ -202,8 +197,10 @@ def _run(network: Any, parts: tuple[str, ...], roles: tuple[str, ...]) -> Callab
     return run
 
 
-def _license(place: str) -> str:
-    """Return the licence that the checkpoint's card names in its head; `unknown` when it names none."""
+def _license(order: Order, place: str) -> str:
+    """Return the licence that the user names, else the checkpoint's card in its head; `unknown` when neither does."""
+    if order.options.license:
+        return str(order.options.license)
     card = Path(place) / "README.md"
     if not Path(place).is_dir():
         try:

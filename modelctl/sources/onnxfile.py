@@ -7,26 +7,28 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
-from modelctl import graphs, trim
+from modelctl import graphs, surgery
 from modelctl.errors import CommandError
 from modelctl.graphs import Arrays, Port
 from modelctl.reference.model import onnx_run
 from modelctl.reference.pictures import prepare
-from modelctl.sources import pictures
-from modelctl.sources.draft import Draft, Order, labels_of
-from modelctl.spec import ADAPTER, ImagePreprocess, ModelSpec
+from modelctl.sources import pictures, texts
+from modelctl.sources.draft import Draft, Order, activation_of, batch_note, labels_for, spec_of
+from modelctl.spec import ImagePreprocess
 
 TASKS = ("image-classification", "object-detection", "text-classification", "none")
 DECODERS = ("yolov5", "yolov8", "yolox", "detr", "end_to_end")
-TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 SAMPLES = Path(__file__).parent.parent / "samples"
-DEFAULT_LENGTH = 512
+SHOWN = ("coffee.jpg", "astronaut.jpg")
+ANY_SIZE = 8
+"""Of an axis of a tensor model that may have any size."""
 
 
 def draft(order: Order) -> Draft:
@@ -38,7 +40,7 @@ def draft(order: Order) -> Draft:
     """
     path = Path(order.source)
     if not path.is_file():
-        raise CommandError(f"There is no file {path}.")
+        raise CommandError(f"There is no file {path}: give the path of one.")
     return from_file(order, path, ultralytics(graphs.load(path)))
 
 
@@ -46,14 +48,27 @@ def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
     """Return the draft of an ONNX file; `known` is what is known of it beside the graph (see `ultralytics`)."""
     model = graphs.load(path)
     inputs, outputs = graphs.ports(model)
+    _require_batch(inputs)
     task = order.options.task or known.get("task") or _task(inputs, outputs)
-    make = {"image-classification": _classifier, "object-detection": _detector, "text-classification": _text}
+    make = {"image-classification": _classifier, "object-detection": _detector, "text-classification": texts.from_graph}
     make_draft: Callable[..., Draft] = make.get(task, _tensors)
     made = make_draft(order, model, inputs, outputs, known)
     made.notes += known.get("notes", [])
     if task != "none":
         made.original = _original(path, made.spec)
     return made
+
+
+def _require_batch(inputs: list[Port]) -> None:
+    """Raise CommandError when the network takes no batch, or always several items."""
+    for port in inputs:
+        if not port.shape:
+            raise CommandError(f"The input '{port.name}' has no batch as its first axis: export it with one.")
+        if (port.shape[0] or 1) > 1:
+            raise CommandError(
+                f"The input '{port.name}' takes {port.shape[0]} items, no more and no fewer: "
+                "export it with a dynamic batch, or with a batch of 1."
+            )
 
 
 def _original(path: Path, spec: Any) -> Callable[[Arrays], Arrays] | None:
@@ -93,23 +108,25 @@ def _classifier(
             f"A classifier has one output [batch, classes], this network has {shapes}: give another --task."
         )
     if len(outputs[0].shape) == 4:
-        graphs.flatten(model, outputs[0].name)
+        surgery.flatten(model, outputs[0].name)
     how = pictures.preprocess(given, order.options, known)
-    path, sample, batch = _settle(order, model, given, how)
-    made = graphs.run(graphs.session(path), {given.name: sample[:1]})[outputs[0].name]
+    settled = _settle(order, model, given, how)
+    made = np.concatenate([one[outputs[0].name] for one in settled.made])
     classes = made.shape[-1]
-    spec = _spec(
+    spec = spec_of(
         order,
         task="image-classification",
         preprocess=how,
         network={
             "inputs": {"image": {"name": given.name, "dtype": given.dtype}},
-            "outputs": {"logits": _tensor(outputs[0], made)},
-            "batching": {"max_batch_size": batch},
+            "outputs": {"logits": _tensor(outputs[0], settled)},
+            "batching": {"max_batch_size": settled.batch},
         },
-        postprocess={"activation": _activation(order, made), "top_k": min(5, classes)},
+        postprocess={"activation": activation_of(order, made), "top_k": min(5, classes)},
     )
-    return Draft(spec, path, _labels(order, classes, known), notes=_batch_note(batch))
+    return Draft(
+        spec, settled.path, labels_for(order, classes, known.get("labels", [])), notes=batch_note(settled.batch)
+    )
 
 
 def _detector(
@@ -121,11 +138,10 @@ def _detector(
         raise CommandError(f"The file does not name its head's family: give --decoder, one of {', '.join(DECODERS)}.")
     roles = _head_roles(decoder, outputs)
     how = pictures.preprocess(given, order.options, known)
-    path, sample, batch = _settle(order, model, given, how)
-    made = graphs.run(graphs.session(path), {given.name: sample[:1]})
-    heads = {role: made[port.name] for role, port in roles.items()}
+    settled = _settle(order, model, given, how)
+    heads = {role: settled.made[0][port.name] for role, port in roles.items()}
     classes = _detector_classes(decoder, heads, order.options.activation)
-    labels = _labels(order, classes, known)
+    labels = labels_for(order, classes, known.get("labels", []))
     post = {
         "decoder": decoder,
         "activation": order.options.activation,
@@ -135,18 +151,18 @@ def _detector(
     }
     thresholds = ("score_threshold", "iou_threshold", "max_detections")
     post |= {name: value for name in thresholds if (value := getattr(order.options, name)) is not None}
-    spec = _spec(
+    spec = spec_of(
         order,
         task="object-detection",
         preprocess=how,
         network={
             "inputs": {"image": {"name": given.name, "dtype": given.dtype}},
-            "outputs": {role: _tensor(port, made[port.name]) for role, port in roles.items()},
-            "batching": {"max_batch_size": batch},
+            "outputs": {role: _tensor(port, settled) for role, port in roles.items()},
+            "batching": {"max_batch_size": settled.batch},
         },
         postprocess={name: value for name, value in post.items() if value is not None},
     )
-    return Draft(spec, path, labels, notes=_batch_note(batch))
+    return Draft(spec, settled.path, labels, notes=batch_note(settled.batch))
 
 
 def _head_roles(decoder: str, outputs: list[Port]) -> dict[str, Port]:
@@ -185,62 +201,6 @@ def _is_encoded(order: Order, decoder: str, heads: Arrays) -> bool:
     return float(np.abs(heads["head"][0, :, :2]).max()) < 32
 
 
-def _text(
-    order: Order, model: onnx.ModelProto, inputs: list[Port], outputs: list[Port], known: dict[str, Any]
-) -> Draft:
-    unknown = [port.name for port in inputs if port.name not in TEXT_INPUTS]
-    if unknown or "input_ids" not in {port.name for port in inputs}:
-        has = ", ".join(port.name for port in inputs)
-        raise CommandError(f"A text network takes {', '.join(TEXT_INPUTS)}; this one takes {has}.")
-    if len(outputs) != 1 or len(outputs[0].shape) != 2:
-        raise CommandError("A text classifier has one output [batch, classes]: give another --task.")
-    if order.options.tokenizer is None:
-        raise CommandError("A text network needs its tokenizer: give --tokenizer tokenizer.json.")
-    length = inputs[0].shape[1] or order.options.max_length or DEFAULT_LENGTH
-    return text_draft(order, model, inputs, outputs[0], length, order.options.tokenizer, known)
-
-
-def text_draft(
-    order: Order,
-    model: onnx.ModelProto,
-    inputs: list[Port],
-    output: Port,
-    length: int,
-    tokenizer: Path,
-    known: dict[str, Any],
-) -> Draft:
-    """Return the draft of a text network; one of free length is made to cut its own padding (`modelctl.trim`)."""
-    if order.options.max_length and order.options.max_length > length:
-        raise CommandError(f"The network reads {length} tokens at most, --max-length is {order.options.max_length}.")
-    is_free = all(port.shape[1] is None for port in inputs)
-    length = min(length, order.options.max_length or length) if is_free else length
-    graphs.free_batch(model)
-    notes = []
-    if is_free and "attention_mask" in {port.name for port in inputs}:
-        model = trim.trim_to_longest(model)
-        notes.append("The network cuts its own padding, so texts of every length share a batch.")
-    path = order.work / "model.onnx"
-    onnx.save(model, str(path))
-    tokens = {port.name: np.ones((2, length), graphs.NUMPY[port.dtype]) for port in inputs}
-    session = graphs.session(path)
-    made = graphs.run(session, {name: array[:1] for name, array in tokens.items()})[output.name]
-    batch = order.options.max_batch_size if graphs.batches(session, tokens) else 1
-    spec = _spec(
-        order,
-        task="text-classification",
-        preprocess={"max_length": length, "pad_id": known.get("pad_id", 0)},
-        network={
-            "inputs": {port.name: {"name": port.name, "dtype": port.dtype} for port in inputs},
-            "outputs": {"logits": _tensor(output, made)},
-            "batching": {"max_batch_size": batch},
-        },
-        postprocess={"activation": known.get("activation") or _activation(order, made)},
-    )
-    return Draft(
-        spec, path, _labels(order, made.shape[-1], known), tokenizer=tokenizer, notes=notes + _batch_note(batch)
-    )
-
-
 def _tensors(
     order: Order, model: onnx.ModelProto, inputs: list[Port], outputs: list[Port], known: dict[str, Any]
 ) -> Draft:
@@ -248,16 +208,14 @@ def _tensors(
     for port in (*inputs, *outputs):
         if len(port.shape) < 2:
             raise CommandError(
-                f"'{port.name}' of shape {list(port.shape)} has no batch before its sizes, which serving here needs."
+                f"'{port.name}' of shape {list(port.shape)} has no batch before its sizes, which serving here needs: "
+                "export it with one."
             )
-    graphs.free_batch(model)
+    surgery.free_batch(model)
     path = order.work / "model.onnx"
-    onnx.save(model, str(path))
+    graphs.save(model, path)
     session = graphs.session(path)
-    sample = {
-        port.name: np.ones((2, *(size or 8 for size in port.shape[1:])), graphs.NUMPY[port.dtype]) for port in inputs
-    }
-    batch = order.options.max_batch_size if graphs.batches(session, sample) else 1
+    batch = order.options.max_batch_size if graphs.batches(session, _numbers(inputs)) else 1
     network = {
         kind: {
             port.name: {"name": port.name, "dtype": port.dtype, "dims": [size or -1 for size in port.shape[1:]]}
@@ -265,10 +223,21 @@ def _tensors(
         }
         for kind, ports in (("inputs", inputs), ("outputs", outputs))
     }
-    spec = _spec(order, task="none", network={**network, "batching": {"max_batch_size": batch}})
+    spec = spec_of(order, task="none", network={**network, "batching": {"max_batch_size": batch}})
     return Draft(
-        spec, path, [], notes=["No task is known for this network: it is served by its tensors.", *_batch_note(batch)]
+        spec, path, [], notes=["No task is known for this network: it is served by its tensors.", *batch_note(batch)]
     )
+
+
+def _numbers(inputs: list[Port]) -> Arrays:
+    """Return two different items of chance: small whole numbers, since they may be indices, or 0 to 1."""
+    source = np.random.default_rng(0)
+    made = {}
+    for port in inputs:
+        shape = (2, *(size or ANY_SIZE for size in port.shape[1:]))
+        values = source.random(shape) if port.dtype.startswith("FP") else source.integers(0, 2, shape)
+        made[port.name] = values.astype(graphs.NUMPY[port.dtype])
+    return made
 
 
 def _one_picture(inputs: list[Port]) -> Port:
@@ -280,51 +249,48 @@ def _one_picture(inputs: list[Port]) -> Port:
     return inputs[0]
 
 
-def _settle(order: Order, model: onnx.ModelProto, given: Port, how: ImagePreprocess) -> tuple[Path, Any, int]:
-    """Free the batch and store the network; return its file, two prepared pictures, and the largest batch."""
-    graphs.free_batch(model)
+@dataclass(frozen=True)
+class Settled:
+    """A stored network for pictures: what it makes of two, by the outputs' names, and how many it takes at once."""
+
+    path: Path
+    made: tuple[Arrays, Arrays]
+    batch: int
+
+
+def _settle(order: Order, model: onnx.ModelProto, given: Port, how: ImagePreprocess) -> Settled:
+    """Free the batch, store the network, and see what it makes of two pictures, one by one and together."""
+    surgery.free_batch(model)
     if how.width and how.height:
         rows, columns = (2, 3) if how.layout == "NCHW" else (1, 2)
-        graphs.fix_sizes(model, given.name, {rows: how.height, columns: how.width})
+        surgery.fix_sizes(model, given.name, {rows: how.height, columns: how.width})
     path = order.work / "model.onnx"
-    onnx.save(model, str(path))
-    found = [prepare((SAMPLES / name).read_bytes(), how, given.dtype)[0] for name in ("coffee.jpg", "astronaut.jpg")]
-    sample = np.concatenate(found if found[0].shape == found[1].shape else [found[0]] * 2)
-    fits = graphs.batches(graphs.session(path), {given.name: sample})
-    return path, sample, order.options.max_batch_size if fits else 1
+    graphs.save(model, path)
+    session = graphs.session(path)
+    one, other = (prepare((SAMPLES / name).read_bytes(), how, given.dtype)[0] for name in SHOWN)
+    pair = np.concatenate([one, other if one.shape == other.shape else one[:, ::-1, ::-1]])
+    fits = graphs.batches(session, {given.name: pair})
+    made = graphs.run(session, {given.name: one}), graphs.run(session, {given.name: other})
+    return Settled(path, made, order.options.max_batch_size if fits else 1)
 
 
-def _batch_note(batch: int) -> list[str]:
-    return ["The network takes one item at a time: nothing is batched."] if batch == 1 else []
+def _tensor(port: Port, settled: Settled) -> dict[str, Any]:
+    """Return an output's part of the spec; what depends on the picture, or may be nothing, has no fixed size."""
+    pairs = zip(*(made[port.name].shape[1:] for made in settled.made), strict=True)
+    return {"name": port.name, "dtype": port.dtype, "dims": [a if a == b > 0 else -1 for a, b in pairs]}
 
 
-def _activation(order: Order, made: Any) -> str:
-    """Return what makes probabilities of the output: nothing, when it holds some already."""
-    if order.options.activation:
-        return str(order.options.activation)
-    values = made.astype(np.float64)
-    is_probability = values.min() >= -1e-3 and np.allclose(values.sum(axis=-1), 1, atol=5e-3)
-    return "none" if is_probability else "softmax"
-
-
-def _labels(order: Order, classes: int | None, known: dict[str, Any]) -> list[str]:
-    if order.options.labels is not None:
-        return labels_of(order.options.labels, classes)
-    if known.get("labels"):
-        return list(known["labels"])
-    count = f"{classes} " if classes else ""
-    raise CommandError(f"The file does not name its {count}classes: give --labels FILE, one a line.")
-
-
-def _tensor(port: Port, made: Any) -> dict[str, Any]:
-    return {"name": port.name, "dtype": port.dtype, "dims": list(made.shape[1:])}
-
-
-def _spec(order: Order, **parts: Any) -> ModelSpec:
-    source = {"origin": order.source, "license": order.options.license or "unknown"}
-    if order.options.precision == "fp32" or parts["task"] == "none":
-        parts["network"]["tensorrt"] = {"precision": "fp16"}
-    return ADAPTER.validate_python({"name": order.name, "source": source, **parts})
+def _written(said: dict[str, str]) -> dict[str, Any]:
+    """Return the classes and, for a network of any size, the size that it was trained for."""
+    try:
+        names, size = ast.literal_eval(said["names"]), ast.literal_eval(said.get("imgsz", "None"))
+        labels = [str(names[index]) for index in range(len(names))]
+    except (ValueError, SyntaxError, TypeError, LookupError, MemoryError, RecursionError) as error:
+        raise CommandError(
+            f"What Ultralytics has written into the file cannot be read ({str(error)[:100]}): export it again."
+        ) from error
+    is_size = isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)
+    return {"labels": labels, **({"size": size} if is_size else {})}
 
 
 def ultralytics(model: onnx.ModelProto) -> dict[str, Any]:
@@ -332,7 +298,6 @@ def ultralytics(model: onnx.ModelProto) -> dict[str, Any]:
     said = {entry.key: entry.value for entry in model.metadata_props}
     if "names" not in said or "Ultralytics" not in said.get("author", ""):
         return {}
-    names = ast.literal_eval(said["names"])
     if said.get("task") != "detect":
         raise CommandError(
             f"This is an Ultralytics network for '{said.get('task')}': only 'detect' can be served here."
@@ -341,7 +306,7 @@ def ultralytics(model: onnx.ModelProto) -> dict[str, Any]:
     inside = len(outputs) == 1 and len(outputs[0].shape) == 3 and outputs[0].shape[-1] == 6
     return {
         "task": "object-detection",
-        "labels": [str(names[index]) for index in range(len(names))],
+        **_written(said),
         "decoder": "end_to_end" if inside else "yolov8",
         "resize": "letterbox_center",
         "scale": 1 / 255,

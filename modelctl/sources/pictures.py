@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -23,19 +24,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how pictures were prepared (for files that do not say)")
     group.add_argument("--resize", choices=RULES)
     group.add_argument("--resize-to", type=float, metavar="PIXELS", help="the shorter side before the crop")
-    group.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="where the network takes any")
+    group.add_argument("--size", type=side, nargs=2, metavar=("HEIGHT", "WIDTH"), help="where the network takes any")
+    group.add_argument(
+        "--longest-edge", type=side, metavar="PIXELS", help="shortest_edge: the most that a side may have"
+    )
     group.add_argument("--resample", choices=("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"))
     group.add_argument("--rounding", choices=("nearest", "down"), help="of a side that is not whole")
     group.add_argument("--pad-value", type=int, metavar="GREY", help="around a letterboxed picture, 0 to 255")
     group.add_argument("--scale", type=_number, help="factor on the 8-bit values, such as 1/255")
     group.add_argument("--mean", type=_numbers, metavar="A,B,C", help="subtracted after that, in the tensor's order")
-    group.add_argument("--std", type=_numbers, metavar="A,B,C", help="divided by last, in the tensor's order")
+    group.add_argument("--std", type=_divisors, metavar="A,B,C", help="divided by last, in the tensor's order")
     group.add_argument("--channel-order", choices=("RGB", "BGR"))
     group.add_argument("--layout", choices=("NCHW", "NHWC"), help="default: seen from the shape")
 
 
+def side(text: str) -> int:
+    """Read a size from an option; argparse refuses what is none."""
+    if not text.strip().isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no size: give whole numbers from 1")
+    return int(text)
+
+
 def _number(text: str) -> float:
-    return float(Fraction(text))
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number: give one such as 0.5 or 1/255") from error
+
+
+def _divisors(text: str) -> list[float]:
+    values = _numbers(text)
+    if not all(values):
+        raise argparse.ArgumentTypeError("nothing can be divided by 0")
+    return values
 
 
 def _numbers(text: str) -> list[float]:
@@ -68,6 +89,17 @@ def layout_of(port: Port, asked: str | None) -> str:
     raise CommandError(f"The input '{port.name}' of shape {list(shape)} does not tell its layout: give --layout.")
 
 
+def _size(asked: Sequence[int] | None, height: int | None, width: int | None) -> tuple[int | None, int | None]:
+    """Return height and width: what the network says, else what is asked for."""
+    if asked is None:
+        return height, width
+    if any(own not in (None, wanted) for own, wanted in zip((height, width), asked, strict=True)):
+        raise CommandError(
+            f"The network takes pictures of {height} x {width}, not {asked[0]} x {asked[1]}: omit --size."
+        )
+    return asked[0], asked[1]
+
+
 def preprocess(port: Port, options: argparse.Namespace, known: dict[str, Any]) -> ImagePreprocess:
     """Return the preparation of pictures for an input: what the file says (`known`), overruled by what the user says.
 
@@ -77,11 +109,13 @@ def preprocess(port: Port, options: argparse.Namespace, known: dict[str, Any]) -
     """
     layout = layout_of(port, options.layout)
     height, width = port.shape[2:] if layout == "NCHW" else port.shape[1:3]
-    if options.size:
-        height, width = options.size
-    names = ("resize", "resize_to", "resample", "rounding", "pad_value", "scale", "mean", "std", "channel_order")
+    height, width = _size(options.size or known.get("size"), height, width)
+    names = (
+        *("resize", "resize_to", "longest_edge", "resample", "rounding", "pad_value"),
+        *("scale", "mean", "std", "channel_order"),
+    )
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
-    how = {**known, **given, "layout": layout}
+    how = {**{name: known[name] for name in names if name in known}, **given, "layout": layout}
     raw = port.dtype == "UINT8"
     missing = [name for name in ("resize", *(() if raw else ("scale", "mean", "std"))) if name not in how]
     if missing:
@@ -103,4 +137,5 @@ def preprocess(port: Port, options: argparse.Namespace, known: dict[str, Any]) -
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise CommandError(f"The options do not fit: {key} {first['msg'].removeprefix('Value error, ')}.") from error
+        said = f"{key} {first['msg'].removeprefix('Value error, ')}".strip()
+        raise CommandError(f"The options do not fit: {said}.") from error

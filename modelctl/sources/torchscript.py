@@ -45,7 +45,8 @@ def draft(order: Order) -> Draft:
         try:
             made = network(sample)
         except RuntimeError as error:
-            raise CommandError(f"The network does not take items of {_sizes(order)}: {str(error)[-200:]}") from error
+            reason = str(error).strip().splitlines()[-1][:200]  # after TorchScript's own traceback
+            raise CommandError(f"The network does not take items of {_sizes(order)}: {reason}") from error
     count = len(made) if isinstance(made, tuple | list) else 1
     names = [f"OUTPUT__{number}" for number in range(count)]
     path = export.to_onnx(network, {"INPUT__0": sample}, dict.fromkeys(names), order.work, free={})

@@ -58,6 +58,4 @@ def draft(order: Order) -> Draft:
     if done.returncode or not path.is_file():
         last = (done.stderr.strip() or "it wrote no file").splitlines()[-1]
         raise CommandError(f"Ultralytics could not export {order.source}: {last[:300]}")
-    size = order.options.size or [640, 640]
-    order.options.size = size
     return onnxfile.from_file(order, path, onnxfile.ultralytics(graphs.load(path)))

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 FILE = Path(__file__).resolve().parents[2] / "backends/onnxruntime/model.py"
 # INPUT INT64 [N, 1] -> OUTPUT FP32 [N, 1] = table[INPUT], a Gather on the table 0, 1, 2, 3: any other index fails.
@@ -80,10 +81,10 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def load(backend: ModuleType, folder: Path, **config: Any) -> Any:
-    """Load the gathering network with a configuration."""
+def load(backend: ModuleType, folder: Path, network: bytes = b"", **config: Any) -> Any:
+    """Load a network, by default the gathering one, with a configuration."""
     (folder / "1").mkdir(exist_ok=True)
-    (folder / "1" / "model.onnx").write_bytes(base64.b64decode(GATHER))
+    (folder / "1" / "model.onnx").write_bytes(network or base64.b64decode(GATHER))
     model = backend.TritonPythonModel()
     whole = {"max_batch_size": 8, "input": [INPUT], "output": [OUTPUT], **config}
     args = {"model_name": "gather", "model_version": "1", "model_instance_kind": "CPU", "model_instance_device_id": "0"}
@@ -178,6 +179,43 @@ def test_a_config_that_does_not_fit_the_network_keeps_it_from_loading(
     """The sentence says what does not fit, and how it is."""
     with pytest.raises(ModelException, match=sentence):
         load(backend, tmp_path, **config)
+
+
+def sized(given: list[int | str], made: list[int | str]) -> bytes:
+    """Return the gathering network with other declared sizes, computed by an operator that tells nothing of them."""
+    node = helper.make_node("Expand", ["INPUT", "SHAPE"], ["WIDE"])
+    cast = helper.make_node("Cast", ["WIDE"], ["OUTPUT"], to=TensorProto.FLOAT)
+    shape = helper.make_node("Shape", ["INPUT"], ["SHAPE"])
+    inputs = [helper.make_tensor_value_info("INPUT", TensorProto.INT64, given)]
+    outputs = [helper.make_tensor_value_info("OUTPUT", TensorProto.FLOAT, made)]
+    graph = helper.make_graph([shape, node, cast], "sized", inputs, outputs)
+    made_model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(made_model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("given", "made", "config", "culprit"),
+    [
+        (["N", 1], ["N", 1], {}, None),
+        (["N", "L"], ["N", 1], {}, None),  # an input of any size serves a config of one size
+        ([1, 1], ["N", 1], {}, "input 'INPUT'"),
+        (["N", 1], [1, 1], {}, "output 'OUTPUT'"),
+        (["N", "L"], ["N", "L"], {}, "output 'OUTPUT'"),
+        (["N", 1], ["N", 1], {"input": [INPUT | {"dims": [-1]}]}, "input 'INPUT'"),
+        (["N", "L"], ["N", "L"], {"output": [OUTPUT | {"dims": [-1]}]}, None),
+        (["N", 1], ["N", 1], {"output": [OUTPUT | {"dims": [-1]}]}, "output 'OUTPUT'"),
+        ([1, 1], [1, 1], {"max_batch_size": 0, **{"input": [INPUT | {"dims": [1, 1]}]}}, "output 'OUTPUT'"),
+    ],
+)
+def test_sizes_are_refused_as_by_nvidias_backend(
+    backend: ModuleType, tmp_path: Path, given: Any, made: Any, config: dict[str, Any], culprit: str | None
+) -> None:
+    """A batch must be free in the network, an output's sizes equal; an input may be freer than its config."""
+    if culprit is None:
+        load(backend, tmp_path, sized(given, made), **config)
+        return
+    with pytest.raises(ModelException, match=f"The {culprit} has the shape"):
+        load(backend, tmp_path, sized(given, made), **config)
 
 
 def test_options_have_the_names_of_nvidias_backend(backend: ModuleType) -> None:

@@ -12,9 +12,9 @@ from nbclient import NotebookClient
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 
 
-def outputs(notebook: Any) -> list[list[str]]:
+def outputs(notebook: Any) -> list[set[str]]:
     """Return the kinds of output of each code cell."""
-    return [[output.output_type for output in cell.outputs] for cell in notebook.cells if cell.cell_type == "code"]
+    return [{output.output_type for output in cell.outputs} for cell in notebook.cells if cell.cell_type == "code"]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::RuntimeWarning")

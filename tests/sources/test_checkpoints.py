@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import os
-import sys
-import time
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from PIL import Image
+from sample_files import png
 from skimage import data
 
 with warnings.catch_warnings():
@@ -22,43 +18,10 @@ with warnings.catch_warnings():
     import checkpoints
     import transformers
 
-from modelctl import __main__ as modelctl
-
+PNG = {"Content-Type": "image/png"}
 PICTURES = {"astronaut": data.astronaut(), "coffee": data.coffee(), "chelsea": data.chelsea()}
 LONG = "The company expects net sales to fall and will cut a third of its staff. " * 30
 TEXTS = [*checkpoints.TEXTS[:6], "One.", LONG]
-
-
-@pytest.fixture(scope="module")
-def stack(make_stack: Callable[..., Any]) -> Any:
-    """Return a stack that serves next to nothing, for models to be added to."""
-    made = make_stack(("minilm_sentiment", "simple_net"), test_models=False)
-    made.start()
-    return made
-
-
-@pytest.fixture
-def command(stack: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Return a function that runs modelctl in this process, on the stack."""
-    for name, value in stack.environment().items():
-        if name not in os.environ or name.startswith(("GATEWAY_", "TRITON_")):
-            monkeypatch.setenv(name, value)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["modelctl", *arguments, "--models", str(stack.models)])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return modelctl.main()
-
-    return run
-
-
-def png(array: Any) -> bytes:
-    """Encode without loss, so that both sides see the same pixels."""
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def quietly(make: Callable[[], Any]) -> Any:
@@ -68,23 +31,9 @@ def quietly(make: Callable[[], Any]) -> Any:
         return make()
 
 
-def ask(stack: Any, route: str, model: str, **request: Any) -> dict[str, Any]:
-    """Ask the gateway, which notices a new model within 5 s."""
-    params = {"model": model, **request.pop("params", {})}
-    with stack.client() as client:
-        for _ in range(50):
-            response: httpx.Response = client.post(f"/v1/{route}", params=params, **request)
-            if response.status_code != 404:
-                break
-            time.sleep(0.1)
-    assert response.status_code == 200, response.text
-    answer: dict[str, Any] = response.json()
-    return answer
-
-
 @pytest.mark.parametrize("family", ["resnet", "vit"])
 def test_classifiers_answer_as_the_pipeline(
-    stack: Any, command: Callable[..., int], tmp_path: Path, family: str
+    command: Callable[..., int], served: Any, tmp_path: Path, family: str
 ) -> None:
     """All classes of all pictures: scores to 1e-3, in the same order where they differ by more."""
     checkpoint = tmp_path / family
@@ -93,10 +42,8 @@ def test_classifiers_answer_as_the_pipeline(
     pipeline = quietly(lambda: transformers.pipeline("image-classification", model=str(checkpoint)))
     for array in PICTURES.values():
         expected = quietly(lambda array=array: pipeline(Image.fromarray(array), top_k=4))
-        served = ask(
-            stack, "classify", family, content=png(array), headers={"Content-Type": "image/png"}, params={"top_k": 4}
-        )
-        same_ranking(served["predictions"], expected)
+        answer = served.post("classify", family, content=png(array), headers=PNG, params={"top_k": 4})
+        same_ranking(answer["predictions"], expected)
 
 
 def same_ranking(served: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
@@ -110,7 +57,9 @@ def same_ranking(served: list[dict[str, Any]], expected: list[dict[str, Any]]) -
 
 
 @pytest.mark.parametrize("family", ["rt_detr", "d_fine", "rf_detr", "detr", "yolos"])
-def test_detectors_answer_as_the_pipeline(stack: Any, command: Callable[..., int], tmp_path: Path, family: str) -> None:
+def test_detectors_answer_as_the_pipeline(
+    command: Callable[..., int], served: Any, tmp_path: Path, family: str
+) -> None:
     """Every box above the threshold: its class, its score to 1e-3, its sides to a pixel.
 
     The answer has at most one box a query; some pipelines fill up with the second class of the same box.
@@ -123,10 +72,10 @@ def test_detectors_answer_as_the_pipeline(stack: Any, command: Callable[..., int
     for array in PICTURES.values():
         expected = quietly(lambda array=array: pipeline(Image.fromarray(array), threshold=0.5))
         expected = sorted(expected, key=lambda one: -one["score"])[: checkpoints.QUERIES]
-        served = ask(stack, "detect", family, content=png(array), headers={"Content-Type": "image/png"})["predictions"]
+        found = served.post("detect", family, content=png(array), headers=PNG)["predictions"]
         height, width = array.shape[:2]
-        same_boxes(served, [clipped(one, width, height) for one in expected])
-        seen += sum(one["box"]["xmax"] - one["box"]["xmin"] > 8 for one in served)
+        same_boxes(found, [clipped(one, width, height) for one in expected])
+        seen += sum(one["box"]["xmax"] - one["box"]["xmin"] > 8 for one in found)
     assert seen >= 3, "the checkpoint finds nothing that could be compared"
 
 
@@ -161,7 +110,7 @@ def is_thin(box: dict[str, float], pixels: float = 1) -> bool:
 
 @pytest.mark.parametrize("family", checkpoints.TEXT)
 def test_text_classifiers_answer_as_the_pipeline(
-    stack: Any, command: Callable[..., int], tmp_path: Path, family: str
+    command: Callable[..., int], served: Any, tmp_path: Path, family: str
 ) -> None:
     """WordPiece, BPE and Unigram; one label or several; also for a text that is cut at the network's limit."""
     checkpoint = tmp_path / family
@@ -171,10 +120,10 @@ def test_text_classifiers_answer_as_the_pipeline(
     limit = 40 if family == "roberta" else 64
     for text in TEXTS:
         expected = quietly(lambda text=text: pipeline(text, truncation=True, max_length=limit)[0])
-        served = ask(stack, "sentiment", family, json={"text": text})
-        same_scores(served["scores"], expected)
+        answer = served.post("sentiment", family, json={"text": text})
+        same_scores(answer["scores"], expected)
         tokens = len(quietly(lambda text=text: pipeline.tokenizer(text))["input_ids"])
-        assert served["usage"] == {"tokens": min(tokens, limit), "truncated": tokens > limit}
+        assert answer["usage"] == {"tokens": min(tokens, limit), "truncated": tokens > limit}
 
 
 def same_scores(served: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:

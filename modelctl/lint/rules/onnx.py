@@ -63,9 +63,8 @@ FIXED = Rule(
     code="TG075",
     title="The network's size is fixed where the config's is free",
     severity="error",
-    evidence="serves wrongly",
-    why="A batch, or a size of -1, reaches a network that was exported for one size alone: NVIDIA's backend refuses "
-    "the model, the one of this project refuses the requests.",
+    evidence="refuses",
+    why="A batch, or a size of -1, would reach a network that was exported for one size alone.",
     fix="Export with dynamic axes (the first is the batch), or write the size into the config; for a network "
     "without a batch, max_batch_size 0.",
     source=f"{UTILS}, CompareDimsSupported; {MEASURED}",

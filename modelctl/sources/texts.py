@@ -1,0 +1,142 @@
+"""A text network in ONNX -> a draft: how long its texts may be, and whether its answers depend on padding.
+
+tokenizer.json --our sample texts--> tokens --network, alone and padded and together--> length, batch, dims
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from tokenizers import Tokenizer
+
+from modelctl import graphs, surgery, trim
+from modelctl.errors import CommandError
+from modelctl.graphs import Arrays, Port
+from modelctl.sources.draft import Draft, Order, activation_of, batch_note, labels_for, spec_of
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+DEFAULT_LENGTH = 512
+SAMPLES = Path(__file__).parent.parent / "samples" / "texts.txt"
+
+
+def from_graph(
+    order: Order, model: onnx.ModelProto, inputs: list[Port], outputs: list[Port], known: dict[str, Any]
+) -> Draft:
+    """Return the draft of a text classifier whose tokenizer the user names.
+
+    Raises:
+        CommandError: when its inputs and outputs are others, or when an option is missing.
+
+    """
+    unknown = [port.name for port in inputs if port.name not in INPUTS]
+    if unknown or "input_ids" not in {port.name for port in inputs}:
+        has = ", ".join(port.name for port in inputs)
+        raise CommandError(f"A text network takes {', '.join(INPUTS)}; this one takes {has}: give another --task.")
+    odd = [port for port in inputs if len(port.shape) != 2 or port.dtype not in ("INT32", "INT64")]
+    if odd:
+        raise CommandError(
+            f"The input '{odd[0].name}' is {odd[0].dtype} {list(odd[0].shape)}; tokens are INT64 or INT32 "
+            "[batch, length]: give another --task."
+        )
+    if len(outputs) != 1 or len(outputs[0].shape) != 2:
+        raise CommandError("A text classifier has one output [batch, classes]: give another --task.")
+    if order.options.tokenizer is None:
+        raise CommandError("A text network needs its tokenizer: give --tokenizer tokenizer.json.")
+    length = inputs[0].shape[1] or order.options.max_length or DEFAULT_LENGTH
+    return text_draft(order, model, inputs, outputs[0], length, order.options.tokenizer, known)
+
+
+def text_draft(
+    order: Order,
+    model: onnx.ModelProto,
+    inputs: list[Port],
+    output: Port,
+    length: int,
+    tokenizer: Path,
+    known: dict[str, Any],
+) -> Draft:
+    """Return the draft of a text network; one of free length is made to cut its own padding (`modelctl.trim`).
+
+    Raises:
+        CommandError: when it cannot be served.
+
+    """
+    if order.options.max_length and order.options.max_length > length:
+        raise CommandError(f"The network reads {length} tokens at most, --max-length is {order.options.max_length}.")
+    is_free = all(port.shape[1] is None for port in inputs)
+    length = min(length, order.options.max_length or length) if is_free else length
+    read = _tokenizer(tokenizer)
+    pad = known.get("pad_id", (read.padding or {}).get("pad_id", 0))
+    surgery.free_batch(model)
+    notes = []
+    if is_free and "attention_mask" in {port.name for port in inputs}:
+        try:
+            model = trim.trim_to_longest(model)
+        except (ValueError, onnx.checker.ValidationError) as error:
+            text = " ".join(str(error).split())[:200]
+            raise CommandError(f"The network cannot be made to cut its padding: {text}: export it again.") from error
+        notes.append("The network cuts its own padding, so texts of every length share a batch.")
+    path = order.work / "model.onnx"
+    graphs.save(model, path)
+    session = graphs.session(path)
+    tokens, short = _tokens(read, inputs, length, pad)
+    try:
+        fits = graphs.batches(session, tokens)
+    except CommandError as error:
+        raise CommandError(f"With {length} tokens: {error} If it reads fewer, give --max-length.") from error
+    made = np.concatenate([graphs.run(session, _item(tokens, index))[output.name] for index in range(2)])
+    if is_free:
+        _require_padding(session, {name: array[1:, :short] for name, array in tokens.items()}, made[1], output.name)
+    batch = order.options.max_batch_size if fits else 1
+    spec = spec_of(
+        order,
+        known.get("license", "unknown"),
+        task="text-classification",
+        preprocess={"max_length": length, "pad_id": pad},
+        network={
+            "inputs": {port.name: {"name": port.name, "dtype": port.dtype} for port in inputs},
+            "outputs": {"logits": {"name": output.name, "dtype": output.dtype, "dims": list(made.shape[1:])}},
+            "batching": {"max_batch_size": batch},
+        },
+        postprocess={"activation": known.get("activation") or activation_of(order, made)},
+    )
+    labels = labels_for(order, made.shape[-1], known.get("labels", []))
+    return Draft(spec, path, labels, tokenizer=tokenizer, notes=notes + batch_note(batch))
+
+
+def _tokenizer(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        raise CommandError(f"{path} is no tokenizer.json: {text}: give the file of the tokenizers library.") from error
+
+
+def _tokens(tokenizer: Tokenizer, inputs: list[Port], length: int, pad: int) -> tuple[Arrays, int]:
+    """Return a text of full length and a short one, padded, [2, length]; and the short one's own length."""
+    texts = SAMPLES.read_text("utf-8").splitlines()
+    tokenizer.enable_truncation(length)
+    tokenizer.no_padding()
+    long, short = tokenizer.encode(" ".join(texts * (length // 50 + 1))), tokenizer.encode(texts[0])
+    shape = (2, length)
+    ids, mask = np.full(shape, pad), np.zeros(shape, np.int64)
+    for row, encoding in enumerate((long, short)):
+        ids[row, : len(encoding.ids)], mask[row, : len(encoding.ids)] = encoding.ids, 1
+    rows = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros(shape)}
+    return {port.name: rows[port.name].astype(graphs.NUMPY[port.dtype]) for port in inputs}, len(short.ids)
+
+
+def _item(tokens: Arrays, index: int) -> Arrays:
+    return {name: array[index : index + 1] for name, array in tokens.items()}
+
+
+def _require_padding(session: Any, alone: Arrays, padded: Any, output: str) -> None:
+    """Raise CommandError when a text answers otherwise with padding behind it."""
+    if not np.allclose(graphs.run(session, alone)[output][0], padded, rtol=1e-3, atol=1e-4):
+        raise CommandError(
+            "The network's answer changes with the padding behind a text, which serving needs: "
+            "export it with an attention_mask that it heeds."
+        )
