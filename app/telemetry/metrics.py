@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import struct
+import time
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
@@ -19,6 +21,7 @@ from app.telemetry.timing import Context
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+READINGS = 50
 
 
 class Metrics:
@@ -83,10 +86,24 @@ class Metrics:
         folder = os.environ.get(FOLDER)
         if folder is None:
             return generate_latest(self._registry)
-        _forget_the_dead(Path(folder))
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        left = READINGS
+        while True:
+            try:
+                return _of_all(folder)
+            except (FileNotFoundError, struct.error):
+                # Another worker has just removed a file, or made one and not filled it yet.
+                left -= 1
+                if not left:
+                    raise
+                time.sleep(0.001)
+
+
+def _of_all(folder: str) -> bytes:
+    """Return the metrics of all workers."""
+    _forget_the_dead(Path(folder))
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
 
 
 def _forget_the_dead(folder: Path) -> None:
