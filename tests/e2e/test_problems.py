@@ -430,6 +430,15 @@ def test_head_of_a_route_that_takes_only_posts_is_not_allowed(http: httpx.Client
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
+def test_the_log_has_what_the_caller_is_not_told(http: httpx.Client, stack: Any) -> None:
+    """The full text of a failure stands in the log, on a line with the request's id; the answer has neither."""
+    answer = say(http, "raise", {"X-Request-ID": "find-me-in-the-log"})
+    assert (answer.status_code, answer.json()["code"]) == (502, "backend_error")
+    assert "Traceback" not in answer.text
+    lines = [line for line in (stack.folder / "gateway.out").read_text().splitlines() if "find-me-in-the-log" in line]
+    assert any("triton failed" in line and "model.py failed" in line for line in lines), lines
+
+
 def waited(answer: httpx.Response) -> float:
     """Return the milliseconds that an answer says to have waited for admission."""
     spans = dict(part.split(";dur=") for part in answer.headers["Server-Timing"].split(", "))

@@ -151,6 +151,18 @@ def test_a_triton_that_lies_gets_no_requests(pair: list[Triton], make_gateway: M
     gateway.stop()
 
 
+def test_a_name_in_dns_is_followed(pair: list[Triton], make_stack: Make) -> None:
+    """`localhost` has an address where nobody listens, on most machines: the other one serves."""
+    name = f"dns:///localhost:{pair[0].stack.grpc}"
+    gateway = make_stack((), {"GATEWAY_TRITON_URLS": name}, test_models=False)
+    gateway.start_gateway()
+    gateway.wait_ready()
+    first, _ = asyncio.run(offer(lambda: [gateway.url], 40, 1))
+    assert len(first.successes) == len(first)
+    assert 1 in scrape(gateway)["gateway_triton_up"]
+    gateway.stop()
+
+
 def test_a_step_that_crashes_is_passed_by(pair: list[Triton], make_gateway: Make) -> None:
     """A dead step on one server costs no request, as the other serves it; the supervisor repairs it."""
     gateway = make_gateway(*pair)
