@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import re
 import shutil
 import signal
@@ -32,6 +33,10 @@ ROUTES = {"image-classification": "classify", "object-detection": "detect", "tex
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 """They end the command as Ctrl-C does."""
 CANARY_SIDE = 128
+LEAST_OVERLAP = 0.7
+"""Of boxes before and after a conversion to fp16 or int8."""
+OF_TASKS = ("labels", "activation", "resize", "scale", "mean", "std", "decoder", "tokenizer", "max_length")
+"""Options that only models with a task have."""
 CLEAR = 0.05
 """By so much the canary's first label must lead, to be expected of every machine."""
 
@@ -51,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--license", help="the weights' licence")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="the classes' names, one a line")
     parser.add_argument("--activation", choices=("softmax", "sigmoid", "none"), help="what makes probabilities")
+    text = "with a configuration for a TensorRT plan, which `modelctl plan` builds: until then all models run as ONNX"
+    parser.add_argument("--tensorrt", action="store_true", default=None, help=text)
     parser.add_argument("--max-batch-size", type=int, default=8, metavar="N")
     parser.add_argument("--shape", type=_sizes, metavar="A,B", help="TorchScript: the sizes of one item")
     parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
@@ -103,14 +110,13 @@ def _folders(name: str) -> list[str]:
 
 @contextmanager
 def _workshop(repository: Path) -> Iterator[Path]:
-    """Give an empty folder on the repository's file system, so that what is made there can be moved in one step."""
+    """Give an empty folder, where it can be on the repository's file system, for what is then moved there."""
+    if not os.access(repository, os.W_OK):
+        raise CommandError(f"{repository} cannot be written: let this user write there, or give another by --models.")
     try:
         folder = Path(tempfile.mkdtemp(prefix=".modelctl-", dir=repository.parent))
-    except OSError as error:
-        raise CommandError(
-            f"{repository.parent} cannot be written ({error.strerror}): let this user write there, where models are "
-            "made before they are moved to the repository."
-        ) from error
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="modelctl-"))
     try:
         yield folder
     finally:
@@ -145,6 +151,7 @@ class Addition:
     def _all(self) -> None:
         self._begin("read", f"reading {self._order.source}")
         draft = find.draft(self._order)
+        self._settle(draft)
         self._begin("convert", f"storing the network as {self._options.precision}")
         self._convert(draft)
         self._begin("compare", "comparing with the original")
@@ -154,9 +161,22 @@ class Addition:
         self._begin("check", "checking the configurations")
         self._check()
         self._begin("load", "loading it into the running server")
-        self._move()
         self._load(spec)
         self._show(spec)
+
+    def _settle(self, draft: Draft) -> None:
+        """Hold the draft against what was asked for."""
+        if isinstance(draft.spec, TensorModel) and self._options.task is None:
+            given = [name for name in OF_TASKS if getattr(self._options, name) is not None]
+            if given:
+                options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+                raise CommandError(
+                    f"The network's inputs and outputs fit no task, so {options} would have no effect: "
+                    "give --task, or leave them away to serve it by its tensors."
+                )
+        if not self._options.tensorrt:
+            network = draft.spec.network.model_copy(update={"tensorrt": None})
+            draft.spec = draft.spec.model_copy(update={"network": network})
 
     def _begin(self, step: str, text: str) -> None:
         self._step = step
@@ -200,14 +220,13 @@ class Addition:
         stored = Reference(draft.spec, draft.labels, draft.tokenizer, onnx_run(draft.network, draft.spec))
         original = Reference(draft.spec, draft.labels, draft.tokenizer, draft.original)
         items = _items(draft.spec, None)
-        found = agreement(
-            {name: (stored.answer(item), original.answer(item)) for name, item in items.items()}, draft.spec
-        )
+        limit = LIMITS[self._options.precision]
+        pairs = {name: (stored.answer(item), original.answer(item)) for name, item in items.items()}
+        found = agreement(pairs, draft.spec, limit)
         line = found.sentence()
         say(f"      {line}")
-        limit = LIMITS[self._options.precision]
-        exact = self._options.precision == "fp32"
-        if found.score > limit or (exact and (found.pixels > PIXELS or found.missing)):
+        apart = found.pixels > PIXELS if self._options.precision == "fp32" else found.overlap < LEAST_OVERLAP
+        if found.score > limit or found.missing or found.best < found.items or apart:
             raise CommandError(f"The stored network differs too much ({line}; a score may differ by {limit}).")
         return [line]
 
@@ -254,16 +273,25 @@ class Addition:
             if target.exists():
                 raise CommandError(f"{target} was made by somebody else meanwhile: give another --name.")
             self._moved.append(target)
-            part.rename(target)
+            shutil.move(part, target)  # which copies where the repository is a file system of its own
 
     def _load(self, spec: ModelSpec) -> None:
         from modelctl import loading
 
         triton = loading.reach(self._options.grpc_port)
         if triton is None:
+            self._move()
             say("      no server runs: ./dev_start.sh serves it")
             return
         with triton:
+            states = triton.states()
+            foreign = [one for one in _written(spec) if one in states and not (self._repository / one).exists()]
+            if foreign:
+                raise CommandError(
+                    f"The running server has a model {foreign[0]} from another repository: "
+                    "give --name, --grpc-port or --models."
+                )
+            self._move()
             self._loaded = True
             triton.load(spec.name)
             if not isinstance(spec, TensorModel):

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 
 from modelctl import loading
+from modelctl.errors import CommandError
+from modelctl.lint.linter import lint
 from modelctl.repository import Repository
 from modelctl.server import say
 from modelctl.verify import add_port
@@ -21,8 +23,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Load each; the first that fails ends the command."""
     models = Repository(arguments.models).wanted(arguments.names)
+    # A model that does not load takes the one that was served until then out of service.
+    _, findings = lint(arguments.models)
+    loaded = {name for model in models for name in (model.name, *model.steps)}
+    errors = [one for one in findings if one.model in loaded and one.rule.severity == "error"]
+    if errors:
+        first = errors[0]
+        raise CommandError(f"modelctl lint finds an error in {first.model}, so nothing was loaded: {first.sentence}")
     with loading.require(arguments.grpc_port) as running:
         for model in models:
             running.load(model.name)
             say(f"{model.name} is loaded.")
+            if model.steps and not loading.wait_for_gateway(model.name):
+                say("The gateway does not serve it: see GET /readyz.")
     return 0

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import model_config_pb2 as pb
 
 from modelctl import configs, tensorrt
 from modelctl.errors import CommandError
 from modelctl.plancache import Parts
-from modelctl.plans import Machine
+from modelctl.plans import Machine, onnx_digest
 from modelctl.spec import ModelSpec
 from modelctl.tensorrt import Files, Profile
 
@@ -71,8 +71,8 @@ class Job:
 
         try:
             return onnx.load(self.onnx)
-        except (OSError, ValueError) as error:
-            raise CommandError(f"{self.onnx} cannot be read: {error}.") from error
+        except (OSError, ValueError, DecodeError) as error:
+            raise CommandError(f"{self.onnx} cannot be read as ONNX: {error}.") from error
 
     @property
     def precision(self) -> str:
@@ -81,8 +81,13 @@ class Job:
 
     def parts(self, machine: Machine) -> Parts:
         """Return what the plan depends on."""
-        digest = hashlib.sha256(self.onnx.read_bytes()).hexdigest()
-        return Parts(digest, machine.tensorrt_version, machine.compute_capability, self.profile, self.precision)
+        return Parts(
+            onnx_digest(self.onnx.parent),
+            machine.tensorrt_version,
+            machine.compute_capability,
+            self.profile,
+            self.precision,
+        )
 
     def files(self, version: str, gpu: str) -> Files:
         """Return the files of a build."""

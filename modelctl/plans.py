@@ -21,6 +21,8 @@ from pathlib import Path
 
 VARIANT = "tensorrt"
 LEAST_COMPUTE_CAPABILITY = 7.5
+NO_WEIGHTS = (".plan", ".json", ".pt")
+"""Files beside model.onnx that are not its own."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,11 @@ def _fault(version: Path, machine: Machine) -> str:
     except (OSError, ValueError, TypeError):
         return "its plan does not say what it was built from"
     try:
-        with (version / "model.onnx").open("rb") as file:
-            onnx = hashlib.file_digest(file, "sha256")
+        digest = onnx_digest(version)
     except OSError as error:
         return f"its model.onnx cannot be read ({error.strerror})"
     expected = {
-        "onnx_sha256": onnx.hexdigest(),
+        "onnx_sha256": digest,
         "compute_capability": machine.compute_capability,
         "tensorrt_version": machine.tensorrt_version,
     }
@@ -80,6 +81,23 @@ def _fault(version: Path, machine: Machine) -> str:
         if built.get(name) != value:
             return f"its plan was built for another {name.replace('_', ' ')}, build it again by modelctl plan"
     return ""
+
+
+def onnx_digest(version: Path) -> str:
+    """Return the sha256 of a version's model.onnx, and of the files beside it that may hold its weights."""
+    beside = [
+        path
+        for path in sorted(version.iterdir())
+        if path.is_file() and path.name != "model.onnx" and path.suffix not in NO_WEIGHTS and path.name[0] != "."
+    ]
+    total = hashlib.sha256()
+    for path in (version / "model.onnx", *beside):
+        if path in beside:
+            total.update(path.name.encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()
 
 
 def nvidia_smi(field: str) -> str:

@@ -34,10 +34,10 @@ def run(arguments: argparse.Namespace) -> int:
         path for model in specs(arguments.models, arguments.names) for path in differing(model, arguments.models)
     ]
     for path, content in changed:
-        print(f"{'differs' if arguments.check else 'written'}: {path}")
+        done = ("removed", "written") if not arguments.check else ("not wanted", "differs")
+        print(f"{done[content is not None]}: {path}")
         if not arguments.check:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            _put(path, content)
     if not changed:
         print("All configurations are as model.yaml says.")
     return int(arguments.check and bool(changed))
@@ -47,7 +47,7 @@ def specs(repository: Path, names: list[str]) -> list[ModelSpec]:
     """Return the specs of the named models, or of all.
 
     Raises:
-        CommandError: when one cannot be read, or a named model has none.
+        CommandError: when one cannot be read, a named model has none, or two are the default for a task.
 
     """
     found = {path.parent.name: path for path in sorted(repository.glob(f"*/{FILE}"))}
@@ -55,7 +55,14 @@ def specs(repository: Path, names: list[str]) -> list[ModelSpec]:
     if missing:
         there = ", ".join(found) or "none"
         raise CommandError(f"There is no {repository / missing[0] / FILE}; models with one: {there}.")
-    return [spec.read(found[name]) for name in names or found]
+    models = [spec.read(found[name]) for name in names or found]
+    defaults: dict[str, str] = {}
+    for model in models:
+        if getattr(model, "default", False):
+            other = defaults.setdefault(model.task, model.name)
+            if other != model.name:
+                raise CommandError(f"{other} and {model.name} are both the default for {model.task}: one may be.")
+    return models
 
 
 def files(model: ModelSpec, folder: Path) -> dict[str, bytes]:
@@ -69,14 +76,26 @@ def files(model: ModelSpec, folder: Path) -> dict[str, bytes]:
     return made | configs.warmup_data(model, folder)
 
 
-def differing(model: ModelSpec, repository: Path) -> list[tuple[Path, bytes]]:
-    """Return the files of a spec that are absent or other on disk, with what they must hold."""
+def differing(model: ModelSpec, repository: Path) -> list[tuple[Path, bytes | None]]:
+    """Return the files of a spec that are absent or other on disk, with what they must hold; None: no such file."""
     made = {repository / path: content for path, content in files(model, repository / model.name).items()}
-    return [(path, content) for path, content in made.items() if not path.exists() or path.read_bytes() != content]
+    wanted = [(path, content) for path, content in made.items() if not path.exists() or path.read_bytes() != content]
+    folders = {path.parent if path.name == "config.pbtxt" else path.parent.parent for path in made}
+    there = [path for folder in folders for path in sorted(folder.glob("configs/*.pbtxt"))]
+    # What was written by hand stays.
+    stale = [path for path in there if path not in made and path.read_bytes().startswith(configs.HEADER.encode())]
+    return [*wanted, *((path, None) for path in stale)]
+
+
+def _put(path: Path, content: bytes | None) -> None:
+    if content is None:
+        path.unlink()
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
 
 
 def write(model: ModelSpec, repository: Path) -> None:
     """Write all files of a spec; raises CommandError when its canary cannot be read."""
     for path, content in differing(model, repository):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        _put(path, content)

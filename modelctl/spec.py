@@ -8,6 +8,7 @@ are refused. Lengths and sizes are pixels, tokens or items; times say their unit
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -125,6 +126,14 @@ class Network(Strict):
     )
 
     @model_validator(mode="after")
+    def _shapes_of_inputs(self) -> Network:
+        known = {tensor.name for tensor in self.inputs.values()} | set(self.inputs)
+        for name in self.tensorrt.shapes if self.tensorrt else ():
+            if name not in known:
+                raise ValueError(f"tensorrt.shapes: there is no input {name}: {', '.join(sorted(known))}")
+        return self
+
+    @model_validator(mode="after")
     def _numbered(self) -> Network:
         if self.torchscript:
             for kind, tensors in (("INPUT", self.inputs), ("OUTPUT", self.outputs)):
@@ -164,6 +173,8 @@ class ImagePreprocess(Strict):
             raise ValueError("width and height are needed, except with shortest_edge, which takes neither")
         if (self.resize_to is None) == self.resize.startswith("shortest_edge"):
             raise ValueError("resize_to: is for shortest_edge_center_crop and shortest_edge, which need it")
+        if 0 in self.std or not all(map(math.isfinite, (*self.mean, *self.std, self.scale))):
+            raise ValueError("mean, std and scale must be finite numbers, and std not 0")
         if free != (self.longest_edge is not None):
             raise ValueError("longest_edge: is for shortest_edge, which needs it")
         return self
@@ -233,6 +244,13 @@ class Ensemble(Model):
 
     default: bool = Field(default=False, description="The model that serves its task when a request names none.")
     canary: Canary | None = None
+
+    @model_validator(mode="after")
+    def _canary_of_the_task(self) -> Ensemble:
+        takes_text = "input_ids" in self.network.inputs
+        if self.canary is not None and (self.canary.text is not None) != takes_text:
+            raise ValueError(f"canary: the task takes {'text' if takes_text else 'image'}")
+        return self
 
     def _require(self, inputs: set[frozenset[str]], outputs: set[frozenset[str]]) -> None:
         for kind, wanted, given in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from modelctl import spec as specs
+from modelctl import render
 from modelctl.errors import CommandError
 from modelctl.reference.answers import Found, iou
 from modelctl.server import PORTS, port, port_text
-from modelctl.spec import FILE, EnsembleSpec, ImagePreprocess, ObjectDetection, TensorModel
+from modelctl.spec import EnsembleSpec, ImagePreprocess, ObjectDetection, TensorModel
 from modelctl.triton import TritonError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
@@ -62,10 +63,16 @@ def run(arguments: argparse.Namespace) -> int:
     from modelctl.reference.model import Reference
     from modelctl.served import Served
 
-    spec = specs.read(arguments.models / arguments.name / FILE)
+    (spec,) = render.specs(arguments.models, [arguments.name])
     if isinstance(spec, TensorModel):
         raise CommandError(f"{spec.name} serves tensors, not a task: there is nothing to verify it against.")
-    reference = Reference.of(spec, arguments.models)
+    try:
+        reference = Reference.of(spec, arguments.models)
+    except CommandError:
+        raise
+    except Exception as error:
+        short = " ".join(str(error).split())[:300]
+        raise CommandError(f"The files of {spec.name} cannot be read, so there is no reference: {short}") from error
     items = inputs(isinstance(spec.preprocess, ImagePreprocess), arguments.images, arguments.texts)
     with Served(f"127.0.0.1:{arguments.grpc_port}") as served:
         try:
@@ -75,6 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
             ]
         except TritonError as error:
             raise CommandError(f"{spec.name} could not be asked: {error}. Is it loaded?") from error
+        except OSError as error:
+            raise CommandError(f"One of the pictures cannot be decoded: {error}: take it away.") from error
     return report(spec.name, differences, arguments.score, arguments.pixels)
 
 
@@ -104,7 +113,8 @@ def _pictures(folder: Path) -> dict[str, bytes]:
 
 
 def _lines(path: Path) -> dict[str, bytes]:
-    return {line[:40]: line.encode() for line in path.read_text("utf-8").splitlines() if line.strip()}
+    lines = path.read_text("utf-8-sig").splitlines()
+    return {f"{number}: {line[:36]}": line.encode() for number, line in enumerate(lines, 1) if line.strip()}
 
 
 def threshold_of(spec: EnsembleSpec) -> float:
@@ -133,9 +143,11 @@ class Agreement:
         return text + (boxes if self.pixels or self.missing or self.overlap < 1 else "")
 
 
-def agreement(pairs: Mapping[str, tuple[list[Found], list[Found]]], spec: EnsembleSpec) -> Agreement:
+def agreement(
+    pairs: Mapping[str, tuple[list[Found], list[Found]]], spec: EnsembleSpec, tolerance: float = SCORE
+) -> Agreement:
     """Return how pairs of answers, (one way, the other way) by item, agree."""
-    found = [compare(name, one, other, threshold_of(spec)) for name, (one, other) in pairs.items()]
+    found = [compare(name, one, other, threshold_of(spec), tolerance) for name, (one, other) in pairs.items()]
     return Agreement(
         items=len(found),
         best=sum(one.best for one in found),
@@ -146,33 +158,41 @@ def agreement(pairs: Mapping[str, tuple[list[Found], list[Found]]], spec: Ensemb
     )
 
 
-def compare(item: str, served: list[Found], expected: list[Found], threshold: float) -> Difference:
+def compare(
+    item: str, served: list[Found], expected: list[Found], threshold: float, tolerance: float = SCORE
+) -> Difference:
     """Match each expected label or box with the closest served one of its class.
 
-    What scores within a thousandth of the threshold may be there or not.
+    What scores within `tolerance` of the threshold may be there or not.
     """
     left = list(served)
     score, pixels, missing, overlap = 0.0, 0.0, 0, 1.0
     for one in expected:
         same = [other for other in left if other.label == one.label and other.class_id in (one.class_id, -1)]
         if not same:
-            missing += one.score - threshold > SCORE
+            missing += one.score - threshold > tolerance
             continue
         closest = min(same, key=lambda other: (_apart(one, other), abs(one.score - other.score)))
         left.remove(closest)
-        score, pixels = max(score, abs(one.score - closest.score)), max(pixels, _apart(one, closest))
+        score, pixels = max(score, _gap(one.score, closest.score)), max(pixels, _apart(one, closest))
         overlap = min(overlap, iou(np.array(one.box), np.array(closest.box))) if one.box else overlap
-    missing += sum(one.score - threshold > SCORE for one in left)
-    best = not expected or not served or served[0].label == expected[0].label or _is_tie(expected)
+    missing += sum(not one.score - threshold <= tolerance for one in left)
+    best = not expected or not served or served[0].label == expected[0].label or _is_tie(expected, tolerance)
     return Difference(item, best, score, pixels, missing, overlap)
 
 
-def _is_tie(found: list[Found]) -> bool:
-    return len(found) > 1 and found[0].score - found[1].score <= SCORE
+def _is_tie(found: list[Found], tolerance: float) -> bool:
+    return len(found) > 1 and found[0].score - found[1].score <= 2 * tolerance
 
 
 def _apart(one: Found, other: Found) -> float:
-    return max((abs(a - b) for a, b in zip(one.box, other.box, strict=True)), default=0.0)
+    return max((_gap(a, b) for a, b in zip(one.box, other.box, strict=True)), default=0.0)
+
+
+def _gap(one: float, other: float) -> float:
+    """Return how far two numbers are apart; what is no number is far from everything."""
+    gap = abs(one - other)
+    return gap if math.isfinite(gap) else math.inf
 
 
 def report(name: str, differences: list[Difference], score: float, pixels: float) -> int:

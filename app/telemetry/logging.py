@@ -6,7 +6,7 @@ import logging
 import sys
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 from app.settings import Settings
 
@@ -19,6 +19,7 @@ def configure(settings: Settings) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.stdlib.ExtraAdder(),
+        _without_colours,
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -39,6 +40,12 @@ def configure(settings: Settings) -> None:
     # httpx tells of every fetch, uvicorn of every connection; our own line per request says more.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel("WARNING")
+
+
+def _without_colours(_: object, __: str, event: EventDict) -> EventDict:
+    """Drop uvicorn's second, coloured wording of its messages."""
+    event.pop("color_message", None)
+    return event
 
 
 def _renderers(log_format: str) -> list[Processor]:

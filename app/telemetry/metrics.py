@@ -13,6 +13,7 @@ import re
 import struct
 import time
 from pathlib import Path
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -55,9 +56,9 @@ class Metrics:
         self.calls = self._counter("gateway_triton_calls", "Inferences, by server and gRPC status.", "server", "status")
         self.retries = self._counter("gateway_triton_retries", "Inferences tried again, by failed server.", "server")
         self.running_calls = self._gauge("gateway_triton_calls_running", "Inferences without an answer yet.", "server")
-        self.up = self._gauge("gateway_triton_up", "1 while the server answers.", "server")
+        self.up = self._gauge("gateway_triton_up", "1 while the server answers.", "server", over_workers="livemin")
         self.unfit = self._gauge(
-            "gateway_triton_unfit", "1 while a model's canary fails on a server.", "server", "model"
+            "gateway_triton_unfit", "1 while a model's canary fails there.", "server", "model", over_workers="livemax"
         )
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -66,8 +67,10 @@ class Metrics:
     def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
         return Histogram(name, text, labels, buckets=BUCKETS_S, registry=self._registry)
 
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(name, text, labels, registry=self._registry, multiprocess_mode="livesum")
+    def _gauge(
+        self, name: str, text: str, *labels: str, over_workers: Literal["livesum", "livemin", "livemax"] = "livesum"
+    ) -> Gauge:
+        return Gauge(name, text, labels, registry=self._registry, multiprocess_mode=over_workers)
 
     def observe(self, route: str, status: int, context: Context, seconds: float) -> None:
         """Count one answered request."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 from modelctl.bench import instances
@@ -14,6 +15,7 @@ MEASUREMENTS = {
 }
 SECONDS, ROUNDS, PATIENCE_S = 8.0, 2, 30.0
 QUICK_SECONDS, QUICK_ROUNDS = 2.0, 1
+RESULTS = Path("benchmarks/results")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure; return the exit code."""
     if arguments.quick:
         arguments.seconds, arguments.rounds, arguments.patience = QUICK_SECONDS, QUICK_ROUNDS, 0.0
+    if arguments.out is None:
+        arguments.out = Path(tempfile.mkdtemp(prefix="bench-")) if arguments.quick else RESULTS
     code: int = arguments.measure(arguments)
     return code
 
@@ -43,8 +47,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     text = f"{QUICK_ROUNDS} round of {QUICK_SECONDS:g} s each: under a minute, and less to be believed"
     parser.add_argument("--quick", action="store_true", help=text)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    text = "folder for table, JSON and chart (default: benchmarks/results)"
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), metavar="DIR", help=text)
+    text = f"folder for table, JSON and chart (default: {RESULTS}; with --quick a temporary one)"
+    parser.add_argument("--out", type=Path, metavar="DIR", help=text)
     parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
     parser.add_argument("--backends", type=Path, default=Path("backends"), help="our Python-based backends")
     text = "folder for the server's log and its copy of the models"

@@ -12,6 +12,7 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 from modelctl.configs import LABELS, TOKENIZER
+from modelctl.errors import CommandError
 from modelctl.reference import answers
 from modelctl.reference.answers import Found
 from modelctl.reference.pictures import Placement, prepare
@@ -54,7 +55,11 @@ class Reference:
         return self.read(outputs, placement)
 
     def read(self, outputs: Mapping[str, npt.NDArray[Any]], placement: Placement | None) -> list[Found]:
-        """Return the answer in one item's outputs, each without the batch."""
+        """Return the answer in one item's outputs, without the batch; raises CommandError when one is no number."""
+        if not all(np.isfinite(array).all() for array in outputs.values()):
+            raise CommandError(
+                "The network gives numbers that are not finite (NaN or infinity): mend or export it again."
+            )
         if isinstance(self.spec, ObjectDetection):
             assert placement is not None  # noqa: S101 - pictures have one
             return answers.boxes(outputs, self.spec.postprocess, placement, self._labels)

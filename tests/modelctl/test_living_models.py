@@ -120,6 +120,34 @@ def test_unload_and_load(added: str, command: Callable[..., Any], stack: Any, co
             time.sleep(0.1)
 
 
+def test_a_model_that_lint_refuses_is_not_loaded(added: str, command: Callable[..., Any], stack: Any) -> None:
+    """The one that is served goes on serving."""
+    config = stack.models / f"{NAME}_network" / "config.pbtxt"
+    before = config.read_text()
+    try:
+        config.write_text(before.replace('name: "input"', 'name: "inptu"'))
+        done = command("load", NAME)
+    finally:
+        config.write_text(before)
+    assert done.returncode == 1
+    assert "nothing was loaded" in done.stderr
+    rows = {row["name"]: row for row in json.loads(command("list", "--json").stdout)}
+    assert rows[NAME]["state"] == "READY"
+
+
+def test_a_model_of_another_repository_is_left_alone(
+    added: str, command: Callable[..., Any], stack: Any, tmp_path: Path
+) -> None:
+    """The server has a model of this name from elsewhere: that one is neither replaced nor unloaded."""
+    whole = [sys.executable, "-m", "modelctl", *ADD, "--models", str(tmp_path)]
+    done = subprocess.run(whole, cwd=ROOT, env=stack.environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "from another repository" in done.stderr
+    assert not list(tmp_path.iterdir())
+    rows = {row["name"]: row for row in json.loads(command("list", "--json").stdout)}
+    assert rows[NAME]["state"] == "READY"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -226,6 +254,9 @@ BOX = (10.0, 10.0, 20.0, 20.0)
         ([found("a", 0.9, BOX), found("a", 0.8, BOX)], [found("a", 0.9, BOX)], False),
         ([], [found("a", 0.5005, BOX)], True),
         ([], [], True),
+        ([found("a", float("nan"))], [found("a", 0.9)], False),
+        ([found("a", 0.9, (float("nan"),) * 4)], [found("a", 0.9, BOX)], False),
+        ([found("a", float("nan"), BOX)], [], False),
     ],
 )
 def test_compare(served: list[Found], expected: list[Found], same: bool) -> None:

@@ -60,6 +60,16 @@ def test_the_smallest_spec_is_enough(tmp_path: Path) -> None:
         ("network:\n", "network:\n  lint_ignore: {TG5: no}\n", 9, "network.lint_ignore.TG5", "match pattern"),
         ("network:\n", "network:\n  torchscript: true\n", 9, "network.torchscript", "call 'x' INPUT__0"),
         ("  height: 224\n", "", 4, "preprocess", "height"),
+        ("  height: 224\n", "  height: 224\n  std: [1, 0, 1]\n", 4, "preprocess", "std not 0"),
+        ("  height: 224\n", "  height: 224\n  mean: [.nan, 0, 1]\n", 4, "preprocess", "finite"),
+        ("preprocess:\n", "canary: {text: hello}\npreprocess:\n", 4, "canary", "the task takes image"),
+        (
+            "network:\n",
+            "network:\n  tensorrt: {shapes: {imgae: {min: [1], opt: [1], max: [1]}}}\n",
+            9,
+            "network.tensorrt.shapes",
+            "no input imgae",
+        ),
     ],
 )
 def test_a_fault_is_said_by_line_and_key(tmp_path: Path, old: str, new: str, line: int, key: str, words: str) -> None:
@@ -129,6 +139,28 @@ def test_check_names_what_differs_and_render_mends_it(tmp_path: Path) -> None:
     assert [path for path, _ in render.differing(model, tmp_path)] == [config]
     render.write(model, tmp_path)
     assert config.read_bytes() == before
+
+
+def test_a_variant_that_is_no_longer_wanted_is_removed(tmp_path: Path) -> None:
+    """What was rendered goes with its reason; what somebody wrote by hand stays."""
+    path = at(tmp_path, CLASSIFIER.replace("network:\n", "network:\n  tensorrt: {precision: fp16}\n"))
+    (model,) = render.specs(tmp_path, [])
+    render.write(model, tmp_path)
+    variant = tmp_path / "shop_network" / "configs" / "tensorrt.pbtxt"
+    by_hand = variant.with_name("mine.pbtxt")
+    by_hand.write_bytes(variant.read_bytes().partition(b"\n")[2])
+    path.write_text(CLASSIFIER)
+    (model,) = render.specs(tmp_path, [])
+    assert render.differing(model, tmp_path) == [(variant, None)]
+    render.write(model, tmp_path)
+    assert (variant.exists(), by_hand.exists()) == (False, True)
+
+
+def test_one_model_is_the_default(tmp_path: Path) -> None:
+    at(tmp_path, CLASSIFIER.replace("name: shop", "name: shop\ndefault: true"))
+    at(tmp_path, CLASSIFIER.replace("name: shop", "name: other\ndefault: true"), "other")
+    with pytest.raises(CommandError, match="other and shop are both the default for image-classification"):
+        render.specs(tmp_path, [])
 
 
 def test_a_model_without_a_spec_is_named(tmp_path: Path) -> None:

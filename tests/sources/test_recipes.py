@@ -44,7 +44,11 @@ def test_a_recipe_names_a_source_and_options_that_add_takes(name: str) -> None:
     """What it sets is what the command line would set, and what the user gives counts more."""
     recipe = YAML(typ="safe").load(RECIPES[name].read_text())
     assert set(recipe) <= {"source", "options"}
-    typed = [part for key, value in recipe["options"].items() for part in (f"--{key.replace('_', '-')}", str(value))]
+    typed = [
+        part
+        for key, value in recipe["options"].items()
+        for part in (f"--{key.replace('_', '-')}", *([] if value is True else [str(value)]))
+    ]
     by_hand, by_recipe = options(recipe["source"], "--name", name, *typed), options(name)
     source = find.expand(name, by_recipe)
     assert vars(by_recipe) == {**vars(by_hand), "source": name}
