@@ -9,7 +9,7 @@ COPY --from=packages /venv /venv
 COPY app /srv/app
 WORKDIR /srv
 USER 10001
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 GATEWAY_HOST=0.0.0.0 GATEWAY_DRAIN_DELAY_S=5
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 GATEWAY_HOST=0.0.0.0 GATEWAY_DRAIN_DELAY_S=5 GATEWAY_DRAIN_TIMEOUT_S=10
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
   CMD ["python", "-c", "import os, urllib.request as u; u.build_opener(u.ProxyHandler({})).open(f\"http://127.0.0.1:{os.environ.get('GATEWAY_PORT', 8080)}/livez\", timeout=4)"]

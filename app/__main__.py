@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+from contextlib import ExitStack
 
 import structlog
 import uvicorn
@@ -30,9 +31,10 @@ def main() -> int:
         logger.warning("no setting reads this variable", variable=name, closest=known)
     # uvicorn raises the signal that ended it once more; to have been told to stop is no failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    with tempfile.TemporaryDirectory(prefix="gateway-") as folder:
+    with ExitStack() as stack:
         if settings.workers > 1:
             # Each worker's metrics are in files there: whichever is asked tells those of all.
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-"))
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         uvicorn.run(
             "app.main:app",

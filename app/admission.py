@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from app.errors import DeadlineExceededError, OverloadedError
+from app.errors import DeadlineExceededError, GatewayError, OverloadedError
 from app.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -39,8 +39,14 @@ FORGET_S = 30.0
 """The best service time is looked for anew so often: pictures may have become larger."""
 GRACE_S = 10.0
 """How long after its time a promise is remembered."""
-LONGEST_RETRY_S = 120
-MOST_PROMISES = 10_000
+LONGEST_RETRY_S = 3600
+MOST_PROMISES = 50_000
+RESERVE = 1.1
+"""What a wait is expected to take is taken to be so many times longer: service times vary."""
+SHARE_OF_NEW = 0.5
+"""While places are promised, new requests may wait for this share of their deadline: the rest is for the promised."""
+BATCHES = 8
+"""Items of batches under way, as a multiple of the queue of single requests."""
 
 
 class Limit:
@@ -67,21 +73,30 @@ class Limit:
         self.value = max(self.value, self.floor)
 
     def _open(self, now: float) -> None:
-        self._begun, self._count, self._total, self._busiest, self._failed = now, 0, 0.0, 0, False
+        self._begun, self._count, self._served, self._total, self._busiest, self._failed = now, 0, 0, 0.0, 0, False
 
-    def observe(self, now: float, seconds: float, with_triton: int, *, failed: bool) -> None:
-        """Count one call that took `seconds`, of `with_triton` at once."""
-        self._count += 1
-        self._total += seconds
+    def begin(self, now: float) -> None:
+        """Measure from now on: nothing was under way until now, which says nothing of what could be."""
+        self._open(now)
+
+    def observe(self, now: float, seconds: float | None, with_triton: int, *, failed: bool = False) -> None:
+        """Count one call, of `with_triton` at once, that took `seconds`; None when it was refused by a step.
+
+        A call that missed its deadline has `failed`: it was not served.
+        """
         self._busiest = max(self._busiest, with_triton)
         self._failed |= failed
+        self._served += not failed
+        if seconds is not None:
+            self._count += 1
+            self._total += seconds
         if now - self._begun >= WINDOW_S and self._count >= self.floor:
             self._close(now)
 
     def _close(self, now: float) -> None:
         self.service_s = self._total / self._count
         if self._busiest > self.value / 2:  # else it says nothing of what Triton could take
-            self.rate = self._count / (now - self._begun)
+            self.rate = self._served / (now - self._begun)
             if now > self._forget_at:
                 self._bests, self._forget_at = [math.inf, self._bests[0]], now + FORGET_S
             self._bests[0] = min(self._bests[0], self.service_s)
@@ -117,11 +132,16 @@ class Lane:
         return len(self._queues[queue])
 
     def wait_s(self) -> float:
-        """Return how long a single request that came now would wait, as far as is known."""
+        """Return how long a single request that came now would take, waiting and served, as far as is known."""
         if self.is_free or not self.limit.rate:
             return 0.0
-        singles = self.waiting(SINGLE)
-        return (singles + min(self.waiting(BATCH), singles + 1)) / self.limit.rate
+        turns = self.waiting(SINGLE) + 1
+        return RESERVE * (turns + min(self.waiting(BATCH), turns)) / self.limit.rate + self.limit.service_s
+
+    @property
+    def has_promised(self) -> bool:
+        """Whether some were told to come back, and have not come yet."""
+        return bool(self._promises)
 
     def is_promised(self, request_id: str, now: float) -> bool:
         """Tell whether this request was told to come back, and has waited as it was told."""
@@ -134,19 +154,20 @@ class Lane:
 
     def promise(self, request_id: str, now: float) -> int:
         """Return after how many seconds a request that is refused now will find a place."""
-        while self._promises:
-            oldest = next(iter(self._promises))
-            if self._promises[oldest] + GRACE_S >= now and len(self._promises) < MOST_PROMISES:
-                break
-            del self._promises[oldest]
+        self._promises.pop(request_id, None)
+        while self._promises and next(iter(self._promises.values())) + GRACE_S < now:
+            del self._promises[next(iter(self._promises))]
         ahead = len(self._promises) + self.waiting(SINGLE) + self.waiting(BATCH)
         seconds = min(max(1, math.ceil(ahead / self.limit.rate) if self.limit.rate else 1), LONGEST_RETRY_S)
-        self._promises[request_id] = now + seconds
+        if len(self._promises) < MOST_PROMISES:
+            self._promises[request_id] = now + seconds
         return seconds
 
     async def enter(self, queue: int) -> None:
         """Take a place, after a turn in the queue where there is none free."""
         if self.is_free:
+            if not self.with_triton:
+                self.limit.begin(asyncio.get_running_loop().time())
             self.with_triton += 1
             self._tell()
             return
@@ -217,17 +238,22 @@ class Admission:
 
         Raises:
             OverloadedError: when the queue is full, or too long for the request's deadline; it says when to come back.
+            DeadlineExceededError: when even a call without a wait takes longer.
 
         """
         lane, now = self._lane(model), self._now()
+        if lane.with_triton and lane.limit.service_s > left_s:
+            sentence = f"The model takes {lane.limit.service_s:.2f} s now, longer than the request's deadline."
+            raise DeadlineExceededError(sentence, model=model.name)
         if lane.is_free:
             return
-        most = self._queue * (2 if lane.is_promised(request_id, now) else 1)
+        promised = lane.is_promised(request_id, now)
+        room_s = left_s if promised or not lane.has_promised else left_s * SHARE_OF_NEW
         wait_s = lane.wait_s()
-        if lane.waiting(SINGLE) >= most:
+        if lane.waiting(SINGLE) >= self._queue * (2 if promised else 1):
             sentence = "As many requests wait for the model as may."
-        elif wait_s and wait_s + lane.limit.service_s > left_s:
-            sentence = f"The model's queue takes {wait_s:.1f} s, longer than the request's deadline."
+        elif wait_s > room_s:
+            sentence = f"The model's queue takes {wait_s:.1f} s, too long for the request's deadline."
         else:
             return
         raise OverloadedError(sentence, model=model.name, retry_after_s=lane.promise(request_id, now))
@@ -255,11 +281,12 @@ class Admission:
         """
         lane = self._lane(model)
         rate = lane.limit.rate / (2 if lane.waiting(SINGLE) else 1)
-        if lane.batched and rate and lane.batched / rate > left_s:
+        too_many = lane.batched + items > BATCHES * self._queue
+        if lane.batched and (too_many or (rate and (lane.batched + items) / rate > left_s)):
             raise OverloadedError(
-                "Batches that came earlier take longer than the request's deadline.",
+                "Batches that came earlier take longer than the request's deadline, or are as many as may be.",
                 model=model.name,
-                retry_after_s=min(max(1, math.ceil(lane.batched / rate)), LONGEST_RETRY_S),
+                retry_after_s=min(max(1, math.ceil(lane.batched / rate) if rate else 1), LONGEST_RETRY_S),
             )
         lane.batched += items
         try:
@@ -297,8 +324,9 @@ class Place:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         now = asyncio.get_running_loop().time()
-        # What the caller is to blame for says nothing of Triton; neither does a caller who left.
-        failed = kind is not None and issubclass(kind, DeadlineExceededError)
-        if kind is None or failed:
-            self._lane.limit.observe(now, now - self._begun, self._lane.with_triton, failed=failed)
+        # A caller who left says nothing of Triton; neither does a Triton that is not there.
+        if kind is None or issubclass(kind, DeadlineExceededError):
+            self._lane.limit.observe(now, now - self._begun, self._lane.with_triton, failed=kind is not None)
+        elif issubclass(kind, GatewayError) and kind.status < 500:
+            self._lane.limit.observe(now, None, self._lane.with_triton)
         self._lane.leave()

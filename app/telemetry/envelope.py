@@ -122,7 +122,8 @@ class _Exchange:
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            self.client_left = self._body_read = True
+            self._body_read = True
+            self.client_left = not self.status  # else it has its answer, and need not send the rest
         elif not message.get("more_body", False):
             self._body_read = True
             if not self.status and self._watch is None:

@@ -58,7 +58,7 @@ class Metrics:
         self.running_calls = self._gauge("gateway_triton_calls_running", "Inferences without an answer yet.", "server")
         self.up = self._gauge("gateway_triton_up", "1 while the server answers.", "server", over_workers="livemin")
         self.unfit = self._gauge(
-            "gateway_triton_unfit", "1 while a model's canary fails there.", "server", "model", over_workers="livemax"
+            "gateway_triton_unfit", "1 while a model is held to fail there.", "server", "model", over_workers="livemax"
         )
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -82,6 +82,14 @@ class Metrics:
     def count_item(self, code: str) -> None:
         """Count one item of a batch; `code` is empty when it got a result."""
         self._items.labels(code).inc()
+
+    @staticmethod
+    def forget(gauge: Gauge, *labels: str) -> None:
+        """Drop the value of something that is gone; with several workers, where none can be dropped, it is 0."""
+        if FOLDER in os.environ:
+            gauge.labels(*labels).set(0)
+        else:
+            gauge.remove(*labels)
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format; called in the running loop."""

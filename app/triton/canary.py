@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import io
 from dataclasses import dataclass
 
@@ -69,27 +68,25 @@ class Canaries:
         self._last: Readiness | None = None
         self._last_at = 0.0
         self._lock = asyncio.Lock()
+        self._asking: dict[tuple[str, str], asyncio.Task[str]] = {}
 
     async def readiness(self) -> Readiness:
         """Return the readiness of at most a second ago."""
+        if self._drain.begun:
+            return Readiness(False, "The gateway is stopping.", self._last.models if self._last else ())
         async with self._lock:
             loop = asyncio.get_running_loop()
             if self._last is None or loop.time() - self._last_at > FRESH_S:
                 self._last = await self._ask_all()
                 self._last_at = loop.time()
-        if self._drain.begun:
-            return Readiness(False, "The gateway is stopping.", self._last.models)
-        return self._last
+            return self._last
 
     async def keep_probing(self) -> None:
         """Ask for ever, once a second, servers that have failed, and idle ones where there are several."""
         while True:
             await asyncio.sleep(FRESH_S)
-            try:
-                asked = [self._failure(client, model) for client, model in self._suspects()]
-                await asyncio.gather(*asked)
-            except Exception:
-                logger.exception("a canary could not be sent")
+            for client, model in self._suspects():
+                self._asked(client, model)
 
     def _suspects(self) -> list[tuple[TritonClient, ServedModel]]:
         now = asyncio.get_running_loop().time()
@@ -131,12 +128,23 @@ class Canaries:
 
     async def _ask(self, model: ServedModel) -> Health:
         """Ask every server that serves the model; one that answers is enough."""
-        reason = model.fault
-        if not reason:
-            clients = self._servers.serving(model.name)
-            reasons = await asyncio.gather(*(self._failure(client, model) for client in clients))
-            reason = "" if "" in reasons else next(iter(reasons), "No server serves it.")
+        reason = model.fault or "No server serves it."
+        if not model.fault:
+            asked = [self._asked(client, model) for client in self._servers.serving(model.name)]
+            for answer in asyncio.as_completed(asked):
+                reason = await answer
+                if not reason:
+                    break  # a server that hangs must not make the others look so
         return Health(model.name, model.task.name, not reason, reason or None)
+
+    def _asked(self, client: TritonClient, model: ServedModel) -> asyncio.Task[str]:
+        """Return the canary of a model on a server: the one that is under way, or a new one."""
+        key = (client.address, model.name)
+        task = self._asking.get(key)
+        if task is None:
+            task = self._asking[key] = asyncio.create_task(self._failure(client, model))
+            task.add_done_callback(lambda _: self._asking.pop(key))
+        return task
 
     async def _failure(self, client: TritonClient, model: ServedModel) -> str:
         """Return what is wrong with the model on this server; empty when nothing is. The client is told."""
@@ -162,7 +170,10 @@ class Canaries:
         if seen is not None and asyncio.get_running_loop().time() - seen < DEAD_STEP_COUNTS_S:
             return "A step of the model has died and is being repaired."
         expected = (model.canary or {}).get("label")
-        labels = texts(answer.tensors["label"])[:1]
+        try:
+            labels = texts(answer.tensors["label"])[:1]
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+            return "The model's answer cannot be read."
         if expected is None or labels == [expected]:
             return ""
         return f"The canary must answer '{expected}' and answered '{labels[0] if labels else ''}'."
@@ -175,7 +186,7 @@ def canary_item(model: ServedModel) -> tuple[str, bytes]:
         return "text", (given or "canary").encode()
     try:
         return "image", base64.b64decode(given or "", validate=True) or _grey()
-    except binascii.Error:
+    except ValueError:  # no base64
         return "image", _grey()
 
 

@@ -141,16 +141,18 @@ class Catalog:
 
     async def _keep_reading(self, client: TritonClient) -> None:
         reads = 0
-        while True:
+        while client in self._servers.clients:
             was_reachable = client.reachable
             try:
                 await self.refresh(client, everything=not reads % OTHERS_EVERY)
-            except GatewayError as error:
+            except BackendUnavailableError as error:
                 client.mark_reachable(False)
                 if was_reachable:
                     logger.warning("triton cannot be read", server=client.address, reason=error.detail)
                 elif not reads:
                     logger.info("waiting for triton", server=client.address, reason=error.detail)
+            except GatewayError as error:  # it is slow, or a model has just gone: it is read again soon
+                logger.warning("triton was not read", server=client.address, reason=error.detail)
             except Exception:
                 logger.exception("the catalogue could not be read", server=client.address)
             reads += 1
@@ -183,6 +185,7 @@ class Catalog:
                 found[name] = model
         self._others[client.address] = others
         client.models = found
+        client.forget(found)
         client.mark_reachable(True)
         self._merge()
 

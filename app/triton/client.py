@@ -10,6 +10,8 @@ import asyncio
 import struct
 import time
 from collections import defaultdict
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -53,6 +55,8 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # Triton is ours to reach, whatever proxy the environment names for the world outside.
     ("grpc.enable_http_proxy", 0),
 )
+FAILURES, FAILURE_S = 3, 1.0
+"""After so many failures in a row a model is held to be unfit here; each counts as a call that took so long."""
 WEIGHT = 0.3
 """Of the newest call in the moving average of latencies."""
 
@@ -87,6 +91,7 @@ class TritonClient:
         self.unfit: dict[str, str] = {}
         self.answered: dict[str, float] = {}
         self._latencies: dict[str, float] = {}
+        self._failures: dict[str, int] = {}
         self._running: defaultdict[str, dict[object, float]] = defaultdict(dict)
         self._channel: Any = None
         self._stub: Any = None
@@ -113,6 +118,15 @@ class TritonClient:
             self.unfit.pop(model, None)
         self._metrics.unfit.labels(self.address, model).set(bool(reason))
 
+    def forget(self, models: Collection[str]) -> None:
+        """Drop what is known of models that are not among these."""
+        for model in [model for model in self.unfit if model not in models]:
+            self.mark_unfit(model, "")
+            self._metrics.forget(self._metrics.unfit, self.address, model)
+        for known in (self._latencies, self._failures, self.answered, self.dead_steps):
+            for model in [model for model in known if model not in models]:
+                del known[model]
+
     def expected_s(self, model: str) -> float:
         """Return how long a call of `model` is expected to take, with what is under way; 0 when nothing is known.
 
@@ -138,6 +152,8 @@ class TritonClient:
             # Where a cancelled call would do harm, the caller may go, and the call runs to its deadline.
             response = await asyncio.wait_for(call if self.cancels else asyncio.shield(call), timeout_s)
         except TimeoutError as error:
+            if self.cancels:  # else the call itself ends at the same moment, and is measured there
+                self._measure(model, timeout_s)
             raise DeadlineExceededError(
                 "The model did not answer within the request's deadline.", model=model
             ) from error
@@ -148,26 +164,32 @@ class TritonClient:
 
     async def _call(self, model: str, request: Any, timeout_s: float, traceparent: str) -> Any:
         metadata = (("traceparent", traceparent),) if traceparent else None
-        begun, token = time.perf_counter(), object()
+        begun = time.perf_counter()
+        try:
+            with self._under_way(model, begun):
+                response = await self._stub.ModelInfer(request, timeout=timeout_s, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            self._metrics.calls.labels(self.address, error.code().name).inc()
+            self._note(model, begun, error)
+            raise gateway_error(error.code(), error.details() or "", model) from error
+        self._metrics.calls.labels(self.address, "OK").inc()
+        self._measure(model, time.perf_counter() - begun)
+        self._failures.pop(model, None)
+        self.answered[model] = asyncio.get_running_loop().time()
+        return response
+
+    @contextmanager
+    def _under_way(self, model: str, begun: float) -> Iterator[None]:
+        token = object()
         self._running[model][token] = begun
         self.outstanding += 1
         self._running_calls.inc()
-        status = "CANCELLED"
         try:
-            response = await self._stub.ModelInfer(request, timeout=timeout_s, metadata=metadata)
-            status = "OK"
-        except grpc.aio.AioRpcError as error:
-            status = error.code().name
-            self._note(model, begun, error)
-            raise gateway_error(error.code(), error.details() or "", model) from error
+            yield
         finally:
             self.outstanding -= 1
             del self._running[model][token]
             self._running_calls.dec()
-            self._metrics.calls.labels(self.address, status).inc()
-        self._measure(model, time.perf_counter() - begun)
-        self.answered[model] = asyncio.get_running_loop().time()
-        return response
 
     def _note(self, model: str, begun: float, error: grpc.aio.AioRpcError) -> None:
         """Learn from a failure."""
@@ -176,14 +198,21 @@ class TritonClient:
         if failure.status >= 500:
             # The full text, which the caller does not get.
             logger.warning("triton failed", server=self.address, model=model, grpc=error.code().name, details=details)
-        if is_dead_step(details):
+        # Other messages may quote what a caller has sent.
+        if error.code() is grpc.StatusCode.INTERNAL and is_dead_step(details):
             self.dead_steps[model] = asyncio.get_running_loop().time()
             self.mark_unfit(model, failure.detail)
         elif isinstance(failure, ModelNotReadyError):
             self.mark_unfit(model, failure.detail)
         elif isinstance(failure, BackendUnavailableError):
             self.mark_reachable(False)
-        elif error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        elif isinstance(failure, BackendError):
+            # To fail fast is not to be fast: it would draw all requests.
+            self._measure(model, FAILURE_S)
+            self._failures[model] = self._failures.get(model, 0) + 1
+            if self._failures[model] >= FAILURES:
+                self.mark_unfit(model, failure.detail)
+        elif error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not self.cancels:
             self._measure(model, time.perf_counter() - begun)
 
     def _measure(self, model: str, seconds: float) -> None:

@@ -96,6 +96,8 @@ class Servers:
         hosts = {f"[{address[0]}]" if family is socket.AF_INET6 else address[0] for family, *_, address in found}
         addresses = {f"{one}:{port}" for one in hosts}
         gone = [client for client in self.clients if client.address not in addresses]
+        if not any(client.models for client in self.clients if client not in gone):
+            gone = []  # the new ones are yet to be read
         known = {client.address for client in self.clients}
         for address in sorted(addresses - known):
             client = TritonClient(address, self._metrics)
@@ -103,6 +105,8 @@ class Servers:
             self.clients.append(client)
         self.clients = [client for client in self.clients if client not in gone]
         for client in gone:
+            client.forget(())
+            self._metrics.forget(self._metrics.up, client.address)
             # Its calls run on; the channel is closed when the last is over.
             asyncio.create_task(_close_later(client))  # noqa: RUF006 - it ends by itself
 
@@ -157,8 +161,8 @@ class Servers:
         try:
             return await client.infer(model, request, left_s(), traceparent)
         except (BackendUnavailableError, ModelNotReadyError) as error:
-            again = self._again(client, error, model, version)
-            if again is None or left_s() <= 0:
+            again = self._again(client, error, model, version) if left_s() > 0 else None
+            if again is None:
                 raise
         self._metrics.retries.labels(client.address).inc()
         return await again.infer(model, request, left_s(), traceparent)

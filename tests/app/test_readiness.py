@@ -116,6 +116,52 @@ def test_one_server_that_answers_is_enough(monkeypatch: pytest.MonkeyPatch) -> N
     asyncio.run(test())
 
 
+def test_a_server_that_hangs_does_not_hold_up_readiness() -> None:
+    """The first right answer suffices; and a gateway that is stopping asks nobody."""
+
+    class Hanging(Answering):
+        async def infer(self, *_: object, **__: object) -> Answer:  # type: ignore[override]
+            await asyncio.sleep(60)
+            raise AssertionError
+
+    async def test() -> None:
+        servers, catalog = many(2)
+        servers.clients[0] = Hanging("hanging:1", Metrics())
+        servers.clients[0].mark_reachable(True)
+        for client in servers.clients:
+            client.models = {CLASSIFIER.name: CLASSIFIER}
+        catalog._merge()
+        drain = Drain()
+        canaries = Canaries(servers, catalog, drain)
+        async with asyncio.timeout(1):
+            assert (await canaries.readiness()).ready
+        servers.clients.pop()
+        drain.begun = True
+        async with asyncio.timeout(1):
+            assert not (await canaries.readiness()).ready
+
+    asyncio.run(test())
+
+
+def test_an_answer_that_cannot_be_read_is_a_reason() -> None:
+    """It is no fault of the gateway's."""
+
+    class Odd(Answering):
+        async def infer(self, *_: object, **__: object) -> Answer:  # type: ignore[override]
+            return Answer("1", {})
+
+    async def test() -> None:
+        servers, catalog = many(1)
+        servers.clients[0] = Odd("odd:1", Metrics())
+        servers.clients[0].mark_reachable(True)
+        servers.clients[0].models = {CLASSIFIER.name: CLASSIFIER}
+        catalog._merge()
+        told = await Canaries(servers, catalog, Drain()).readiness()
+        assert told.models[0].reason == "The model's answer cannot be read."
+
+    asyncio.run(test())
+
+
 def test_a_gateway_that_is_stopping_is_not_ready() -> None:
     """It says why, whatever its models answer."""
 

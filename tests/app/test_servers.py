@@ -6,9 +6,12 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import pytest
+from grpc.aio import Metadata
 
 from app.errors import (
     BackendError,
@@ -157,6 +160,66 @@ def test_servers_may_serve_different_models_and_versions() -> None:
     assert not catalog.get("m").fault
 
 
+def test_a_server_that_fails_fast_does_not_draw_the_requests() -> None:
+    """A failure counts as a slow call, and a third in a row makes it unfit until its canary answers."""
+    made = servers(2)
+    broken, good = made.clients
+    broken._latencies["m"], good._latencies["m"] = 0.001, 0.05
+    error = grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, Metadata(), Metadata(), "it raised")
+    broken._note("m", 0.0, error)
+    assert made.choose("m") is good
+    for _ in range(2):
+        broken._note("m", 0.0, error)
+    assert "m" in broken.unfit
+    broken.forget(())
+    assert not broken.unfit
+
+
+def test_a_caller_cannot_make_a_step_look_dead() -> None:
+    """A refusal may quote what was sent; only INTERNAL proves that a process has died."""
+    (client,) = servers(1).clients
+    text = "invalid_parameter@postprocess: classes names 'is not healthy', which this model does not know."
+
+    async def note(code: grpc.StatusCode) -> None:
+        client._note("m", 0.0, grpc.aio.AioRpcError(code, Metadata(), Metadata(), text))
+
+    asyncio.run(note(grpc.StatusCode.INVALID_ARGUMENT))
+    assert not client.dead_steps
+    assert not client.unfit
+    asyncio.run(note(grpc.StatusCode.INTERNAL))
+    assert client.dead_steps
+
+
+@pytest.mark.parametrize(("version", "cancels"), [("2.51.0", False), ("2.58.1", False), ("2.59.0", True), ("3.0", True)])
+def test_calls_are_cancelled_where_that_does_no_harm(version: str, cancels: bool) -> None:
+    """On older servers the caller may go, and the call runs on; its deadline is never under 50 ms."""
+
+    async def test() -> None:
+        client, seen = TritonClient("nowhere:1", Metrics()), []
+
+        async def metadata(*_: object, **__: object) -> Any:
+            return SimpleNamespace(version=version)
+
+        async def infer(*_: object, timeout: float, **__: object) -> Any:  # noqa: ASYNC109
+            seen.append(timeout)
+            try:
+                await asyncio.sleep(0.2)
+            except asyncio.CancelledError:
+                seen.append("cancelled")
+                raise
+            seen.append("ended")
+
+        client._stub = SimpleNamespace(ServerMetadata=metadata, ModelInfer=infer)
+        await client.read_version()
+        assert client.cancels is cancels
+        with pytest.raises(DeadlineExceededError):
+            await client.infer("m", None, 0.01)
+        await asyncio.sleep(0.3)
+        assert seen == [0.05, "cancelled" if cancels else "ended"]
+
+    asyncio.run(test())
+
+
 def test_a_name_in_dns_stands_for_all_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers come and go with it; a name that cannot be found for a moment changes nothing."""
     found: list[str] = ["10.0.0.1", "10.0.0.2"]
@@ -174,6 +237,9 @@ def test_a_name_in_dns_stands_for_all_its_addresses(monkeypatch: pytest.MonkeyPa
         kept = made.clients[1]
         assert [client.address for client in made.clients] == ["10.0.0.1:8001", "10.0.0.2:8001"]
         found[:] = ["10.0.0.2", "10.0.0.3"]
+        await made._resolve()
+        assert len(made.clients) == 3, "those that are known to serve stay until others are"
+        kept.models = {"m": MODEL}
         await made._resolve()
         assert [client.address for client in made.clients] == ["10.0.0.2:8001", "10.0.0.3:8001"]
         assert made.clients[0] is kept
