@@ -99,6 +99,14 @@ def test_a_model_can_be_linted_alone(broken: Path) -> None:
     assert modelctl("--strict", str(broken / "alone")).returncode == 1
 
 
+def test_a_file_names_the_backend(tmp_path: Path) -> None:
+    """A config without `backend` beside 1/model.py is whole: Triton takes the backend of the file, with every flag."""
+    (tmp_path / "model" / "1").mkdir(parents=True)
+    (tmp_path / "model" / "1" / "model.py").write_text("")
+    (tmp_path / "model" / "config.pbtxt").write_text(CONFIG.replace('backend: "echo"', "").replace("[16]", "[8]"))
+    assert modelctl("--strict", str(tmp_path)).stdout == "1 model, 0 errors, 0 warnings\n"
+
+
 def test_a_reason_silences_a_finding(broken: Path) -> None:
     """`lint_ignore` with a code and a reason takes a finding away, and a second entry is another code."""
     ignore = 'parameters { key: "lint_ignore" value { string_value: "TG053: a; b; TG050: c" } }\n'

@@ -153,7 +153,7 @@ def _batching(model: Model, batching: Any) -> Iterator[Finding]:
     if bad:
         sentence = f"preferred_batch_size {bad[0]} is not from 1 to max_batch_size, which is {largest}."
         yield model.finding(PREFERRED, sentence, "dynamic_batching.preferred_batch_size")
-    elif not largest and plain:
+    elif not largest and plain and not model.is_completed("input"):  # max_batch_size is completed too
         yield model.finding(NOTHING_TO_BATCH, "max_batch_size is 0 or absent.", "dynamic_batching")
     if not plain:
         yield model.finding(STALLS, "Requests may wait half a second for nothing.", "dynamic_batching")

@@ -25,7 +25,8 @@ NO_BACKEND = Rule(
     title="No backend runs the model",
     severity="error",
     evidence="refuses",
-    why="Triton takes the backend from `backend`, or from one of the few names that `platform` may have.",
+    why="Triton takes the backend from `backend`, or from one of the few names that `platform` may have, or from a "
+    "file such as model.onnx.",
     fix='Write `backend`, such as `backend: "onnxruntime"`, or `platform: "ensemble"`.',
     source=f"{CONFIGURATION}#name-platform-and-backend",
 )
@@ -134,7 +135,8 @@ def check(model: Model) -> Iterator[Finding]:
     """Check one model's config."""
     message = model.message
     is_ensemble = message.HasField("ensemble_scheduling")  # rules/ensemble.py says when its platform is wrong
-    if not message.backend and not is_ensemble and message.platform not in PLATFORMS:
+    known = message.platform in PLATFORMS if message.platform else model.backend  # which a file tells too
+    if not message.backend and not is_ensemble and not known:
         said = f"the platform '{message.platform}' is unknown" if message.platform else "neither is written"
         yield model.finding(NO_BACKEND, f"Neither backend nor platform tells what runs it: {said}.", "platform")
     if message.max_batch_size < 0:
@@ -188,7 +190,7 @@ def _warmup(model: Model, sample: Any, field: str) -> Iterator[Finding]:
         yield model.finding(WARMUP_BATCH, sentence, f"{field}.batch_size")
     for name in sorted(set(sample.inputs) ^ {name for name, entry in inputs.items() if not entry.optional}):
         said = "is no input of the model" if name in sample.inputs else "is missing in the sample"
-        if name not in inputs or name not in sample.inputs:
+        if (name not in inputs or name not in sample.inputs) and not model.is_completed("input"):
             yield model.finding(WARMUP, f"'{name}' {said}.", f"{field}.inputs")
     for name in sorted(set(sample.inputs) & set(inputs)):
         yield from _sample(model, sample.inputs[name], inputs[name], f'{field}.inputs["{name}"]')

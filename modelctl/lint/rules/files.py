@@ -81,7 +81,20 @@ GIT_DROPS = Rule(
     fix="Put an empty file `.gitkeep` into it.",
     source="https://git-scm.com/docs/gitfaq#Documentation/gitfaq.txt-HowdoIcommitanemptydirectory",
 )
-RULES = (UNREADABLE, NAME, NO_VERSION, STRAY, NO_MODEL_FILE, VERSION_NAME, GIT_DROPS)
+COMPLETED = Rule(
+    code="TG008",
+    title="The config is left to auto-complete",
+    severity="warning",
+    evidence="refuses",
+    why="--disable-auto-complete-config, as `modelctl serve` uses, switches that off. Then Triton refuses a folder "
+    "without config.pbtxt, a network with inputs that the config lacks, and an ensemble over a step without tensors; a "
+    "Python model without them loads and takes no input.",
+    fix="Write config.pbtxt with its inputs and outputs; `GET /v2/models/NAME/config` of a server that has completed "
+    "it shows them.",
+    source="https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md"
+    f"#auto-generated-model-configuration; {MEASURED}",
+)
+RULES = (UNREADABLE, NAME, NO_VERSION, STRAY, NO_MODEL_FILE, VERSION_NAME, GIT_DROPS, COMPLETED)
 
 
 def check_folder(repository: Repository) -> Iterator[Finding]:
@@ -89,6 +102,9 @@ def check_folder(repository: Repository) -> Iterator[Finding]:
     for path in repository.strays:
         sentence = f"'{path.name}' is no model: it has no config.pbtxt, and Triton tries to load it."
         yield Finding(STRAY, path.name, path, "", None, sentence)
+    for path in repository.bare:
+        sentence = f"'{path.name}' has no config.pbtxt, which is left to auto-complete."
+        yield Finding(COMPLETED, path.name, path, "", None, sentence)
 
 
 def check(model: Model) -> Iterator[Finding]:
@@ -96,6 +112,10 @@ def check(model: Model) -> Iterator[Finding]:
     name = model.message.name
     if name and name != model.name:
         yield model.finding(NAME, f"The folder is '{model.name}', the config says '{name}'.", "name")
+    kinds = [f"{kind}s" for kind in ("input", "output") if model.is_completed(kind)]
+    if kinds:
+        sentence = f"What it has as {' and '.join(kinds)} is left to auto-complete."
+        yield model.finding(COMPLETED, sentence, kinds[0].removesuffix("s"))
     yield from _versions(model)
     yield from _model_file(model)
 

@@ -105,7 +105,7 @@ def _fit(model: Model, kind: str, tensors: dict[str, onnx.Tensor]) -> Iterator[F
             yield model.finding(NAME, sentence, f"{kind}[{index}]")
             continue
         yield from _tensor(model, entry, tensors[name], f"{kind}[{index}]")
-    for name in sorted(tensors.keys() - entries.keys()) if kind == "input" else ():
+    for name in sorted(tensors.keys() - entries.keys()) if kind == "input" and not model.is_completed(kind) else ():
         yield model.finding(MISSING, f"The network needs the input '{name}'.", "input")
 
 

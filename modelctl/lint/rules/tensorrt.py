@@ -101,6 +101,8 @@ def check(model: Model) -> Iterator[Finding]:
 
 def _variant(model: Model) -> Iterator[Finding]:
     for kind in ("input", "output"):
+        if model.is_completed(kind) or not getattr(model.base.message, kind):
+            continue  # one of the two is left to auto-complete
         own, base = (_tensors(message, kind) for message in (model.message, model.base.message))
         for name in sorted(own.keys() ^ base.keys()):
             where = model.config.path.name if name in own else "config.pbtxt"
