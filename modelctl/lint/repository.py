@@ -98,6 +98,11 @@ class Model:
         is_open = not getattr(self.message, kind) and self.backend != "ensemble"
         return is_open and _holds(self.folder, (*COMPLETED, self.message.default_model_filename or COMPLETED[0]))
 
+    def has_file(self, version: int, name: str) -> bool:
+        """Tell whether a version has the file that it is loaded from: this one, or one for some kind of GPU."""
+        names = (name, *self.message.cc_model_filenames.values())
+        return any((self.folder / str(version) / one).exists() for one in names)
+
     def parameter(self, name: str) -> str:
         """Return a parameter of the config; empty when it is absent."""
         return str(self.message.parameters[name].string_value) if name in self.message.parameters else ""

@@ -77,7 +77,12 @@ def _is_model(name: str) -> bool:
 
 def read_case(name: str) -> Case:
     """Read one case."""
-    head, *parts = SECTION.split((CASES / f"{name}.txt").read_text())
+    return parse_case((CASES / f"{name}.txt").read_text(), name)
+
+
+def parse_case(text: str, name: str = "") -> Case:
+    """Return the case of a text."""
+    head, *parts = SECTION.split(text.lstrip())
     made = Case(name, name.split("-")[0], dict(zip(parts[::2], parts[1::2], strict=True)))
     for line in head.splitlines():
         key, _, rest = line.partition(" ")
@@ -301,6 +306,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory, backends: Path) -> Iterator
 def case_of() -> Callable[[str], Case]:
     """Return the function that reads a case, for tests that start a server of their own."""
     return read_case
+
+
+@pytest.fixture(scope="session")
+def make_case() -> Callable[[str], Case]:
+    """Return the function that reads a case from a text."""
+    return parse_case
 
 
 @pytest.fixture

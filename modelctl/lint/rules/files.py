@@ -139,7 +139,7 @@ def _model_file(model: Model) -> Iterator[Finding]:
         return
     name = model.message.default_model_filename or MODEL_FILES.get(model.backend, "")
     for version in model.versions if name else ():
-        if not (model.folder / str(version) / name).exists():
+        if not model.has_file(version, name):
             yield model.finding(NO_MODEL_FILE, f"There is no file {version}/{name}.", "default_model_filename")
 
 

@@ -105,8 +105,19 @@ def _fit(model: Model, kind: str, tensors: dict[str, onnx.Tensor]) -> Iterator[F
             yield model.finding(NAME, sentence, f"{kind}[{index}]")
             continue
         yield from _tensor(model, entry, tensors[name], f"{kind}[{index}]")
-    for name in sorted(tensors.keys() - entries.keys()) if kind == "input" and not model.is_completed(kind) else ():
+    for name in (
+        sorted(tensors.keys() - entries.keys() - _given(model.message))
+        if kind == "input" and not model.is_completed(kind)
+        else ()
+    ):
         yield model.finding(MISSING, f"The network needs the input '{name}'.", "input")
+
+
+def _given(message: Any) -> set[str]:
+    """Return the inputs of a network that Triton fills itself: control and state of sequences, and batch inputs."""
+    sequences = message.sequence_batching
+    targets = {name for entry in message.batch_input for name in entry.target_name}
+    return targets | {entry.name for entry in sequences.control_input} | {one.input_name for one in sequences.state}
 
 
 def _tensor(model: Model, entry: Any, tensor: onnx.Tensor, field: str) -> Iterator[Finding]:
