@@ -14,7 +14,7 @@ from modelctl.lint.linter import lint
 from modelctl.lint.rules import RULES, machine
 
 HERE = Path(__file__).parent
-# Most broken models have no bound, since a bound has effects of its own (TG054).
+# Most queue policies of the cases have no bound, which is not what they are broken by.
 UNBOUNDED = "TG053"
 
 
