@@ -197,7 +197,10 @@ def test_what_is_no_network_is_told(content: bytes, tmp_path: Path) -> None:
 def test_a_hundred_models_take_moments(tmp_path: Path, hundred: Callable[[Path], Any]) -> None:
     """100 models, 33 of them with 20 MB of weights, are linted in a fraction of what loading one would take."""
     hundred(tmp_path)
-    begun = time.monotonic()
-    done = modelctl(str(tmp_path))
-    assert done.stdout == "100 models, 0 errors, 0 warnings\n"
-    assert time.monotonic() - begun < 10
+    taken = []
+    for _ in range(3):
+        begun = time.monotonic()
+        done = modelctl(str(tmp_path))
+        taken.append(time.monotonic() - begun)
+        assert done.stdout == "100 models, 0 errors, 0 warnings\n"
+    assert min(taken) < 2
