@@ -39,6 +39,7 @@ from modelctl.server import Launch, Ports, Server
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = Path(__file__).parent / "cases"
+DEFAULT = 'key: "default"'
 SECTION = re.compile(r"^-- (.+) --\n", re.MULTILINE)
 
 
@@ -369,7 +370,8 @@ def hundred() -> Callable[[Path], None]:
                 target = folder / source.name.replace("efficientnet_lite0", f"model{number}")
                 shutil.copytree(source, target)
                 for path in target.glob("**/*.pbtxt"):
-                    path.write_text(path.read_text().replace("efficientnet_lite0", f"model{number}"))
+                    text = path.read_text().replace("efficientnet_lite0", f"model{number}")
+                    path.write_text(text.replace(DEFAULT, DEFAULT.replace("default", "other")))
                 for path in target.glob("1/model.onnx"):
                     _enlarge(path, 20_000_000)
 

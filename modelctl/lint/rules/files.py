@@ -11,8 +11,11 @@ from modelctl.lint.rule import Finding, Rule
 
 LAYOUT = "https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_repository.md"
 MEASURED = "measured on Triton 24.10"
-# What a backend loads when the config names no file.
-MODEL_FILES = {"onnxruntime": "model.onnx", "python": "model.py", "openvino": "model.xml", "tensorrt": "model.plan"}
+# What a backend loads when the config names no file; PyTorch's takes TorchScript, or a module in Python.
+MODEL_FILES = {
+    **{"onnxruntime": ("model.onnx",), "python": ("model.py",), "openvino": ("model.xml",)},
+    "pytorch": ("model.pt", "model.py"),
+}
 
 UNREADABLE = Rule(
     code="TG001",
@@ -137,10 +140,11 @@ def _versions(model: Model) -> Iterator[Finding]:
 def _model_file(model: Model) -> Iterator[Finding]:
     if model.backend == "tensorrt":  # rules/tensorrt.py: a plan is often built later, on the machine that serves it
         return
-    name = model.message.default_model_filename or MODEL_FILES.get(model.backend, "")
-    for version in model.versions if name else ():
-        if not model.has_file(version, name):
-            yield model.finding(NO_MODEL_FILE, f"There is no file {version}/{name}.", "default_model_filename")
+    given = model.message.default_model_filename
+    names = (given,) if given else MODEL_FILES.get(model.backend, ())
+    for version in model.versions if names else ():
+        if not any(model.has_file(version, name) for name in names):
+            yield model.finding(NO_MODEL_FILE, f"There is no file {version}/{names[0]}.", "default_model_filename")
 
 
 def _in_git(path: Path) -> bool:
