@@ -23,7 +23,8 @@ def locate(text: str) -> dict[str, int]:
     parents: list[tuple[str, str]] = []  # what stands before the open message's fields, and the name of its own field
     prefix, field, line = "", "", 1
     tokens = [match for match in TOKEN.finditer(text) if match["skip"] is None]
-    for token, after in zip(tokens, [*(match[0] for match in tokens[1:]), ""], strict=True):
+    afters = [*(match[0] for match in tokens), ""][1:]
+    for token, after in zip(tokens, afters, strict=True):
         line = text.count("\n", 0, token.start()) + 1
         if token[0] in OPENS:
             here = f"{field}[{counts[field]}]"

@@ -96,7 +96,7 @@ To accept a finding, say so in the model's `config.pbtxt`, with a reason; severa
 ignores the parameter.
 
 ```
-parameters { key: "lint_ignore" value { string_value: "TG053: only the smoke test calls it" } }
+parameters { key: "lint_ignore" value { string_value: "TG057: only the smoke test calls it" } }
 ```
 """
 

@@ -7,6 +7,7 @@ elsewhere, so a variant is a repository of its own, whose models must fit each o
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +20,13 @@ from modelctl.lint import lines
 from modelctl.lint.rule import Finding, Rule
 
 VERSION = re.compile(r"0|[1-9]\d*")
-# What Triton completes a config for by itself, when it is not told to leave that (--disable-auto-complete-config).
-COMPLETED = ("model.onnx", "model.plan", "model.savedmodel", "model.graphdef", "model.xml", "model.py")
+# The backend that Triton takes for a file when the config names none, whatever it is told of auto-completion.
+BACKENDS = {
+    **{"model.onnx": "onnxruntime", "model.plan": "tensorrt", "model.savedmodel": "tensorflow"},
+    **{"model.graphdef": "tensorflow", "model.xml": "openvino", "model.py": "python", "model.pt": "pytorch"},
+}
+# What it completes tensors for, when it is not told to leave that (--disable-auto-complete-config).
+COMPLETED = tuple(name for name, backend in BACKENDS.items() if backend != "pytorch")
 
 
 @dataclass(frozen=True)
@@ -61,9 +67,12 @@ class Model:
 
     @property
     def backend(self) -> str:
-        """The backend that runs the model; `ensemble` for an ensemble, empty when the config names none."""
+        """The backend that runs the model; `ensemble` for an ensemble, empty when neither config nor files tell."""
         of_platform = {"onnxruntime_onnx": "onnxruntime", "tensorrt_plan": "tensorrt", "pytorch_libtorch": "pytorch"}
-        return str(self.message.backend or of_platform.get(self.message.platform, self.message.platform))
+        named = self.message.backend or of_platform.get(self.message.platform, self.message.platform)
+        if named or self.message.HasField("ensemble_scheduling") or self.message.default_model_filename:
+            return str(named)
+        return next((backend for name, backend in BACKENDS.items() if _holds(self.folder, (name,))), "")
 
     @property
     def is_variant(self) -> bool:
@@ -84,6 +93,16 @@ class Model:
             return [version for version in here if version in policy.specific.versions]
         return here[-(policy.latest.num_versions or 1) :]
 
+    def is_completed(self, kind: str) -> bool:
+        """Tell whether the config says nothing of its inputs (`input`) or outputs, and Triton can find them itself."""
+        is_open = not getattr(self.message, kind) and self.backend != "ensemble"
+        return is_open and _holds(self.folder, (*COMPLETED, self.message.default_model_filename or COMPLETED[0]))
+
+    def has_file(self, version: int, name: str) -> bool:
+        """Tell whether a version has the file that it is loaded from: this one, or one for some kind of GPU."""
+        names = (name, *self.message.cc_model_filenames.values())
+        return any((self.folder / str(version) / one).exists() for one in names)
+
     def parameter(self, name: str) -> str:
         """Return a parameter of the config; empty when it is absent."""
         return str(self.message.parameters[name].string_value) if name in self.message.parameters else ""
@@ -101,12 +120,16 @@ class Model:
 
 @dataclass(frozen=True, eq=False)
 class Repository:
-    """All models of a folder under one choice of configs. `strays` are folders that Triton tries as models in vain."""
+    """All models of a folder under one choice of configs.
+
+    `strays` are folders without a config that Triton tries as models in vain, `bare` those that it completes one for.
+    """
 
     folder: Path
     variant: str = ""
     models: dict[str, Model] = field(default_factory=dict)
     strays: list[Path] = field(default_factory=list)
+    bare: list[Path] = field(default_factory=list)
 
 
 def read(folder: Path) -> list[Repository]:
@@ -114,9 +137,11 @@ def read(folder: Path) -> list[Repository]:
     found = sorted(folder.iterdir())
     bases = {path: _config(path / "config.pbtxt") for path in found if (path / "config.pbtxt").is_file()}
     variants = {path: {file.stem: _config(file) for file in sorted(path.glob("configs/*.pbtxt"))} for path in bases}
-    strays = [path for path in found if path.is_dir() and path not in bases and not _is_completed(path)]
+    others = [path for path in found if path.is_dir() and path not in bases]
+    bare = [path for path in others if _holds(path, COMPLETED)]
+    strays = [path for path in others if path not in bare]
     names = sorted({name for configs in variants.values() for name in configs})
-    return [_repository(folder, name, bases, variants, strays) for name in ("", *names)]
+    return [_repository(folder, name, bases, variants, strays, bare) for name in ("", *names)]
 
 
 def _repository(
@@ -125,8 +150,9 @@ def _repository(
     bases: dict[Path, Config],
     variants: dict[Path, dict[str, Config]],
     strays: list[Path],
+    bare: list[Path],
 ) -> Repository:
-    made = Repository(folder, variant, strays=strays)
+    made = Repository(folder, variant, strays=strays, bare=bare)
     for path, base in bases.items():
         made.models[path.name] = Model(path.name, path, variants[path].get(variant, base), base, made)
     return made
@@ -144,6 +170,6 @@ def _config(path: Path) -> Config:
         return Config(path, text, model_config_pb2.ModelConfig(), said, error.GetLine())
 
 
-def _is_completed(path: Path) -> bool:
-    """Tell whether a folder without a config holds a model that Triton writes one for."""
-    return any((version / name).exists() for version in path.glob("[0-9]*") for name in COMPLETED)
+def _holds(folder: Path, names: Iterable[str]) -> bool:
+    """Tell whether a version of a model has one of these files."""
+    return any((version / name).exists() for version in folder.glob("[0-9]*") for name in names)

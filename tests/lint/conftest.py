@@ -39,6 +39,7 @@ from modelctl.server import Launch, Ports, Server
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = Path(__file__).parent / "cases"
+DEFAULT = 'key: "default"'
 SECTION = re.compile(r"^-- (.+) --\n", re.MULTILINE)
 
 
@@ -77,7 +78,12 @@ def _is_model(name: str) -> bool:
 
 def read_case(name: str) -> Case:
     """Read one case."""
-    head, *parts = SECTION.split((CASES / f"{name}.txt").read_text())
+    return parse_case((CASES / f"{name}.txt").read_text(), name)
+
+
+def parse_case(text: str, name: str = "") -> Case:
+    """Return the case of a text."""
+    head, *parts = SECTION.split(text.lstrip())
     made = Case(name, name.split("-")[0], dict(zip(parts[::2], parts[1::2], strict=True)))
     for line in head.splitlines():
         key, _, rest = line.partition(" ")
@@ -303,6 +309,12 @@ def case_of() -> Callable[[str], Case]:
     return read_case
 
 
+@pytest.fixture(scope="session")
+def make_case() -> Callable[[str], Case]:
+    """Return the function that reads a case from a text."""
+    return parse_case
+
+
 @pytest.fixture
 def prove(shared: Proof) -> Iterator[Callable[[str], Proof]]:
     """Return a function that writes a case into the shared server's repository and loads it; both is undone."""
@@ -358,7 +370,8 @@ def hundred() -> Callable[[Path], None]:
                 target = folder / source.name.replace("efficientnet_lite0", f"model{number}")
                 shutil.copytree(source, target)
                 for path in target.glob("**/*.pbtxt"):
-                    path.write_text(path.read_text().replace("efficientnet_lite0", f"model{number}"))
+                    text = path.read_text().replace("efficientnet_lite0", f"model{number}")
+                    path.write_text(text.replace(DEFAULT, DEFAULT.replace("default", "other")))
                 for path in target.glob("1/model.onnx"):
                     _enlarge(path, 20_000_000)
 

@@ -33,6 +33,7 @@ dynamic_batching {
 parameters { key: "task" value { string_value: "a {b} # c" } }
 parameters { key: "other" value { string_value: "d" } }
 """
+BOUND = "default_queue_policy { max_queue_size: 9 }"
 
 
 def modelctl(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -47,7 +48,7 @@ def broken(tmp_path: Path) -> Path:
     (tmp_path / "small" / "1").mkdir(parents=True)
     (tmp_path / "small" / "config.pbtxt").write_text(CONFIG)
     (tmp_path / "alone" / "1").mkdir(parents=True)
-    (tmp_path / "alone" / "config.pbtxt").write_text(CONFIG.replace("[16]", "[8]").replace('"task"', '"no task"'))
+    (tmp_path / "alone" / "config.pbtxt").write_text(CONFIG.replace("preferred_batch_size: [16]", BOUND))
     return tmp_path
 
 
@@ -75,7 +76,7 @@ def test_json_is_a_list_of_objects(broken: Path) -> None:
     """The fields are those that a program needs."""
     found = json.loads(modelctl("--format", "json", str(broken)).stdout)
     assert [(one["code"], one["severity"], one["model"], one["line"]) for one in found] == [
-        ("TG053", "warning", "alone", 11),
+        ("TG054", "warning", "alone", 11),
         ("TG050", "error", "small", 12),
     ]
     assert found[1]["field"] == "dynamic_batching.preferred_batch_size"
@@ -86,7 +87,7 @@ def test_github_gets_workflow_commands(broken: Path) -> None:
     """Each finding is one line in GitHub's form."""
     done = modelctl("--format", "github", str(broken)).stdout.splitlines()
     assert done[0].startswith(
-        f"::warning file={broken}/alone/config.pbtxt,line=11,title=TG053::The queue has no bound."
+        f"::warning file={broken}/alone/config.pbtxt,line=11,title=TG054::A queue policy stalls the batcher."
     )
     assert done[1].startswith(f"::error file={broken}/small/config.pbtxt,line=12,title=TG050::A preferred")
 
@@ -99,10 +100,25 @@ def test_a_model_can_be_linted_alone(broken: Path) -> None:
     assert modelctl("--strict", str(broken / "alone")).returncode == 1
 
 
+def test_a_queue_without_a_policy_is_clean(broken: Path) -> None:
+    """Outside the gateway too a model is clean without lint_ignore: a bound would stall it."""
+    config = broken / "alone" / "config.pbtxt"
+    config.write_text(config.read_text().replace(BOUND, "").replace('"task"', '"no task"'))
+    assert modelctl("--strict", str(broken / "alone")).stdout == "1 model, 0 errors, 0 warnings\n"
+
+
+def test_a_file_names_the_backend(tmp_path: Path) -> None:
+    """A config without `backend` beside 1/model.py is whole: Triton takes the backend of the file, with every flag."""
+    (tmp_path / "model" / "1").mkdir(parents=True)
+    (tmp_path / "model" / "1" / "model.py").write_text("")
+    (tmp_path / "model" / "config.pbtxt").write_text(CONFIG.replace('backend: "echo"', "").replace("[16]", "[8]"))
+    assert modelctl("--strict", str(tmp_path)).stdout == "1 model, 0 errors, 0 warnings\n"
+
+
 def test_a_reason_silences_a_finding(broken: Path) -> None:
     """`lint_ignore` with a code and a reason takes a finding away, and a second entry is another code."""
-    ignore = 'parameters { key: "lint_ignore" value { string_value: "TG053: a; b; TG050: c" } }\n'
-    for name, text in (("alone", ignore.replace("; TG050: c", "")), ("small", ignore.replace("TG053: a; b; ", ""))):
+    ignore = 'parameters { key: "lint_ignore" value { string_value: "TG054: a; b; TG050: c" } }\n'
+    for name, text in (("alone", ignore.replace("; TG050: c", "")), ("small", ignore.replace("TG054: a; b; ", ""))):
         with (broken / name / "config.pbtxt").open("a") as file:
             file.write(text)
     assert modelctl("--strict", str(broken)).stdout == "2 models, 0 errors, 0 warnings\n"
@@ -181,7 +197,10 @@ def test_what_is_no_network_is_told(content: bytes, tmp_path: Path) -> None:
 def test_a_hundred_models_take_moments(tmp_path: Path, hundred: Callable[[Path], Any]) -> None:
     """100 models, 33 of them with 20 MB of weights, are linted in a fraction of what loading one would take."""
     hundred(tmp_path)
-    begun = time.monotonic()
-    done = modelctl(str(tmp_path))
-    assert done.stdout == "100 models, 0 errors, 0 warnings\n"
-    assert time.monotonic() - begun < 10
+    taken = []
+    for _ in range(3):
+        begun = time.monotonic()
+        done = modelctl(str(tmp_path))
+        taken.append(time.monotonic() - begun)
+        assert done.stdout == "100 models, 0 errors, 0 warnings\n"
+    assert min(taken) < 2

@@ -14,7 +14,7 @@ from modelctl.lint.linter import lint
 from modelctl.lint.rules import RULES, machine
 
 HERE = Path(__file__).parent
-# Most broken models have no bound, since a bound has effects of its own (TG054).
+# Most queue policies of the cases have no bound, which is not what they are broken by.
 UNBOUNDED = "TG053"
 
 
@@ -36,6 +36,43 @@ def test_a_broken_repository_is_found(case: Any, tmp_path: Path) -> None:
         assert finding.sentence.endswith(".")
         assert finding.path.exists()
         assert finding.line is None or finding.line <= len(finding.path.read_text().splitlines())
+
+
+SEQUENCE = """
+-- model --
+platform: "onnxruntime_onnx"
+max_batch_size: 1
+input { name: "X" data_type: TYPE_FP32 dims: [2] }
+output { name: "Y" data_type: TYPE_FP32 dims: [2] }
+sequence_batching {
+  control_input { name: "START" control { kind: CONTROL_SEQUENCE_START fp32_false_true: [0, 1] } }
+  state { input_name: "STATE" output_name: "NEXT" data_type: TYPE_FP32 dims: [2] }
+}
+batch_input { kind: BATCH_ELEMENT_COUNT target_name: "COUNT" data_type: TYPE_FP32 source_input: "X" }
+-- model/1/model.onnx --
+input X FP32 N 2
+input START FP32 N 1
+input STATE FP32 N 2
+input COUNT FP32 N
+output Y FP32 N 2
+output NEXT FP32 N 2
+"""
+PLANS = """
+-- model --
+platform: "tensorrt_plan"
+max_batch_size: 1
+input { name: "X" data_type: TYPE_FP32 dims: [2] }
+output { name: "Y" data_type: TYPE_FP32 dims: [2] }
+cc_model_filenames { key: "8.0" value: "ampere.plan" }
+-- model/1/ampere.plan --
+"""
+
+
+@pytest.mark.parametrize("text", [SEQUENCE, PLANS], ids=["sequence", "plans"])
+def test_nvidias_own_ways_are_clean(text: str, make_case: Callable[[str], Any], tmp_path: Path) -> None:
+    """Inputs that Triton fills, and plans named by compute capability, are no faults."""
+    _, findings = lint(make_case(text).write(tmp_path / "models"))
+    assert {finding.rule.code for finding in findings} <= {UNBOUNDED, machine.NO_GPU.code}
 
 
 def test_the_server_refuses(refused: Any, refusal: Callable[[Any], str]) -> None:

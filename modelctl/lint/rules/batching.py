@@ -42,13 +42,14 @@ NOT_BATCHED = Rule(
 )
 UNBOUNDED = Rule(
     code="TG053",
-    title="The queue has no bound",
+    title="A queue policy has no bound",
     severity="warning",
     evidence="wastes",
-    why="Triton takes every request, however many wait: under overload memory grows, and callers get answers that "
-    "they no longer wait for. Steps of models with a `task` are spared: the gateway bounds those.",
-    fix="Bound what is under way in front of Triton and say so in lint_ignore, or set `dynamic_batching { "
-    "default_queue_policy { max_queue_size: 64 } }`, mind TG054.",
+    why="The queue has timeouts or priorities, and pays for them (TG054), and still Triton takes every request, "
+    "however many wait: under overload memory grows, and callers get answers that they no longer wait for. A queue "
+    "without any policy has no bound either and is no finding: a bound would stall it, so it belongs in front of "
+    "Triton, where no config shows it, as with models that have a `task`, which the gateway bounds.",
+    fix="Leave the policy away and bound what is under way in front of Triton, or set max_queue_size.",
     source=f"{BATCHER}#queue-policy; {MEASURED}",
 )
 STALLS = Rule(
@@ -125,7 +126,8 @@ def check(model: Model) -> Iterator[Finding]:
         yield from _batching(model, message.dynamic_batching)
     elif message.max_batch_size > 1:
         yield model.finding(NOT_BATCHED, "There is no dynamic_batching.", "max_batch_size")
-    if not any(policy.max_queue_size for policy in policies(model).values()) and not _is_bounded_outside(model):
+    is_bounded = any(policy.max_queue_size for policy in policies(model).values())
+    if _has_policy(message.dynamic_batching) and not is_bounded and not _is_bounded_outside(model):
         yield model.finding(UNBOUNDED, "Any number of requests may wait.", "dynamic_batching")
 
 
@@ -153,7 +155,7 @@ def _batching(model: Model, batching: Any) -> Iterator[Finding]:
     if bad:
         sentence = f"preferred_batch_size {bad[0]} is not from 1 to max_batch_size, which is {largest}."
         yield model.finding(PREFERRED, sentence, "dynamic_batching.preferred_batch_size")
-    elif not largest and plain:
+    elif not largest and plain and not model.is_completed("input"):  # max_batch_size is completed too
         yield model.finding(NOTHING_TO_BATCH, "max_batch_size is 0 or absent.", "dynamic_batching")
     if not plain:
         yield model.finding(STALLS, "Requests may wait half a second for nothing.", "dynamic_batching")

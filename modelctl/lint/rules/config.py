@@ -25,7 +25,8 @@ NO_BACKEND = Rule(
     title="No backend runs the model",
     severity="error",
     evidence="refuses",
-    why="Triton takes the backend from `backend`, or from one of the few names that `platform` may have.",
+    why="Triton takes the backend from `backend`, or from one of the few names that `platform` may have, or from a "
+    "file such as model.onnx.",
     fix='Write `backend`, such as `backend: "onnxruntime"`, or `platform: "ensemble"`.',
     source=f"{CONFIGURATION}#name-platform-and-backend",
 )
@@ -124,9 +125,19 @@ WARMUP_BATCH = Rule(
     fix="Lower batch_size; it is 1 where max_batch_size is 0.",
     source=MEASURED,
 )
+TWO_DEFAULTS = Rule(
+    code="TG022",
+    title="A task has two default models",
+    severity="error",
+    evidence="documented",
+    why="The gateway answers a request that names no model by the model of its `task` whose parameter `default` is "
+    "true. With two of them it takes whichever it read first, and /readyz says 503.",
+    fix='Leave `default` "true" in one of them.',
+    source="docs/models.md; app/triton/canary.py",
+)
 RULES = (
     *(NO_BACKEND, TENSOR, TWICE, NEGATIVE_BATCH, RESHAPE, CACHE, EMPTY_WARMUP, NO_WARMUP, WARMUP),
-    *(CPU_WITH_GPUS, WARMUP_BATCH),
+    *(CPU_WITH_GPUS, WARMUP_BATCH, TWO_DEFAULTS),
 )
 
 
@@ -134,7 +145,8 @@ def check(model: Model) -> Iterator[Finding]:
     """Check one model's config."""
     message = model.message
     is_ensemble = message.HasField("ensemble_scheduling")  # rules/ensemble.py says when its platform is wrong
-    if not message.backend and not is_ensemble and message.platform not in PLATFORMS:
+    known = message.platform in PLATFORMS if message.platform else model.backend  # which a file tells too
+    if not message.backend and not is_ensemble and not known:
         said = f"the platform '{message.platform}' is unknown" if message.platform else "neither is written"
         yield model.finding(NO_BACKEND, f"Neither backend nor platform tells what runs it: {said}.", "platform")
     if message.max_batch_size < 0:
@@ -143,12 +155,22 @@ def check(model: Model) -> Iterator[Finding]:
         yield model.finding(CACHE, "Answers are cached whatever the parameters of a request.", "response_cache")
     for kind in ("input", "output"):
         yield from _tensors(model, kind)
+    rivals = [other.name for other in model.repository.models.values() if other is not model and _share(model, other)]
+    if rivals:
+        sentence = f"'{min(rivals)}' is the default of the task '{model.parameter('task')}' too."
+        yield model.finding(TWO_DEFAULTS, sentence, 'parameters["default"]')
     for index, group in enumerate(message.instance_group):
         if group.kind == KIND_CPU and group.gpus:
             field = f"instance_group[{index}].gpus"
             yield model.finding(CPU_WITH_GPUS, f"KIND_CPU with gpus {list(group.gpus)}.", field)
     for index, sample in enumerate(message.model_warmup if not is_ensemble else ()):
         yield from _warmup(model, sample, f"model_warmup[{index}]")
+
+
+def _share(one: Model, other: Model) -> bool:
+    """Tell whether both are the default of one task."""
+    is_default = all(model.parameter("default").lower() == "true" for model in (one, other))
+    return is_default and one.parameter("task") == other.parameter("task") != ""
 
 
 def _tensors(model: Model, kind: str) -> Iterator[Finding]:
@@ -188,7 +210,7 @@ def _warmup(model: Model, sample: Any, field: str) -> Iterator[Finding]:
         yield model.finding(WARMUP_BATCH, sentence, f"{field}.batch_size")
     for name in sorted(set(sample.inputs) ^ {name for name, entry in inputs.items() if not entry.optional}):
         said = "is no input of the model" if name in sample.inputs else "is missing in the sample"
-        if name not in inputs or name not in sample.inputs:
+        if (name not in inputs or name not in sample.inputs) and not model.is_completed("input"):
             yield model.finding(WARMUP, f"'{name}' {said}.", f"{field}.inputs")
     for name in sorted(set(sample.inputs) & set(inputs)):
         yield from _sample(model, sample.inputs[name], inputs[name], f'{field}.inputs["{name}"]')

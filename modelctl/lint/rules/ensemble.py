@@ -223,6 +223,8 @@ def _form(model: Model) -> Iterator[Finding]:
 def _step(model: Model, step: Any, field: str) -> Iterator[Finding]:
     """Check one step by itself."""
     other = model.repository.models.get(step.model_name)
+    if other is None and step.model_name in {path.name for path in model.repository.bare}:
+        return  # all about it is left to auto-complete
     if other is None:
         sentence = f"There is no model '{step.model_name}' in the repository."
         yield model.finding(NO_STEP, sentence, f"{field}.model_name")
@@ -237,9 +239,9 @@ def _step(model: Model, step: Any, field: str) -> Iterator[Finding]:
         where = f"{other.config.path.parent.name}/{other.config.path.name} of " if other.is_variant else ""
         sentence = f"max_batch_size is {largest} here and {other.message.max_batch_size} in {where}'{other.name}'."
         yield model.finding(BATCH, sentence, field)
-    for name, entries in (("input_map", other.message.input), ("output_map", other.message.output)):
+    for kind in (kind for kind in ("input", "output") if not other.is_completed(kind)):
+        name, entries = f"{kind}_map", getattr(other.message, kind)
         for key in sorted(set(getattr(step, name)) - {entry.name for entry in entries}):
-            kind = name.removesuffix("_map")
             yield model.finding(NO_TENSOR, f"'{other.name}' has no {kind} '{key}'.", f'{field}.{name}["{key}"]')
     needed = {entry.name for entry in other.message.input if not entry.optional}
     for key in sorted(needed - set(step.input_map)) if step.input_map else ():

@@ -11,8 +11,11 @@ from modelctl.lint.rule import Finding, Rule
 
 LAYOUT = "https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_repository.md"
 MEASURED = "measured on Triton 24.10"
-# What a backend loads when the config names no file.
-MODEL_FILES = {"onnxruntime": "model.onnx", "python": "model.py", "openvino": "model.xml", "tensorrt": "model.plan"}
+# What a backend loads when the config names no file; PyTorch's takes TorchScript, or a module in Python.
+MODEL_FILES = {
+    **{"onnxruntime": ("model.onnx",), "python": ("model.py",), "openvino": ("model.xml",)},
+    "pytorch": ("model.pt", "model.py"),
+}
 
 UNREADABLE = Rule(
     code="TG001",
@@ -81,7 +84,20 @@ GIT_DROPS = Rule(
     fix="Put an empty file `.gitkeep` into it.",
     source="https://git-scm.com/docs/gitfaq#Documentation/gitfaq.txt-HowdoIcommitanemptydirectory",
 )
-RULES = (UNREADABLE, NAME, NO_VERSION, STRAY, NO_MODEL_FILE, VERSION_NAME, GIT_DROPS)
+COMPLETED = Rule(
+    code="TG008",
+    title="The config is left to auto-complete",
+    severity="warning",
+    evidence="refuses",
+    why="--disable-auto-complete-config, as `modelctl serve` uses, switches that off. Then Triton refuses a folder "
+    "without config.pbtxt, a network with inputs that the config lacks, and an ensemble over a step without tensors; a "
+    "Python model without them loads and takes no input.",
+    fix="Write config.pbtxt with its inputs and outputs; `GET /v2/models/NAME/config` of a server that has completed "
+    "it shows them.",
+    source="https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md"
+    f"#auto-generated-model-configuration; {MEASURED}",
+)
+RULES = (UNREADABLE, NAME, NO_VERSION, STRAY, NO_MODEL_FILE, VERSION_NAME, GIT_DROPS, COMPLETED)
 
 
 def check_folder(repository: Repository) -> Iterator[Finding]:
@@ -89,6 +105,9 @@ def check_folder(repository: Repository) -> Iterator[Finding]:
     for path in repository.strays:
         sentence = f"'{path.name}' is no model: it has no config.pbtxt, and Triton tries to load it."
         yield Finding(STRAY, path.name, path, "", None, sentence)
+    for path in repository.bare:
+        sentence = f"'{path.name}' has no config.pbtxt, which is left to auto-complete."
+        yield Finding(COMPLETED, path.name, path, "", None, sentence)
 
 
 def check(model: Model) -> Iterator[Finding]:
@@ -96,6 +115,10 @@ def check(model: Model) -> Iterator[Finding]:
     name = model.message.name
     if name and name != model.name:
         yield model.finding(NAME, f"The folder is '{model.name}', the config says '{name}'.", "name")
+    kinds = [f"{kind}s" for kind in ("input", "output") if model.is_completed(kind)]
+    if kinds:
+        sentence = f"What it has as {' and '.join(kinds)} is left to auto-complete."
+        yield model.finding(COMPLETED, sentence, kinds[0].removesuffix("s"))
     yield from _versions(model)
     yield from _model_file(model)
 
@@ -117,10 +140,11 @@ def _versions(model: Model) -> Iterator[Finding]:
 def _model_file(model: Model) -> Iterator[Finding]:
     if model.backend == "tensorrt":  # rules/tensorrt.py: a plan is often built later, on the machine that serves it
         return
-    name = model.message.default_model_filename or MODEL_FILES.get(model.backend, "")
-    for version in model.versions if name else ():
-        if not (model.folder / str(version) / name).exists():
-            yield model.finding(NO_MODEL_FILE, f"There is no file {version}/{name}.", "default_model_filename")
+    given = model.message.default_model_filename
+    names = (given,) if given else MODEL_FILES.get(model.backend, ())
+    for version in model.versions if names else ():
+        if not any(model.has_file(version, name) for name in names):
+            yield model.finding(NO_MODEL_FILE, f"There is no file {version}/{names[0]}.", "default_model_filename")
 
 
 def _in_git(path: Path) -> bool:

@@ -69,7 +69,17 @@ FIXED = Rule(
     "without a batch, max_batch_size 0.",
     source=f"{UTILS}, CompareDimsSupported; {MEASURED}",
 )
-RULES = (UNREADABLE, NAME, MISSING, DATA_TYPE, SHAPE, FIXED)
+OPEN = Rule(
+    code="TG076",
+    title="An output's size is free in the network and fixed in the config",
+    severity="warning",
+    evidence="refuses",
+    why="Of outputs Triton wants the network's own sizes, so -1 where those are free; only inputs may be narrower. "
+    "ONNX Runtime may find out a size that the file leaves open: then the model loads.",
+    fix="Write -1 into dims, or export with that size fixed.",
+    source=f"{UTILS}, CompareDimsSupported; {MEASURED}",
+)
+RULES = (UNREADABLE, NAME, MISSING, DATA_TYPE, SHAPE, FIXED, OPEN)
 
 
 def path_of(model: Model, version: int) -> Path:
@@ -105,8 +115,19 @@ def _fit(model: Model, kind: str, tensors: dict[str, onnx.Tensor]) -> Iterator[F
             yield model.finding(NAME, sentence, f"{kind}[{index}]")
             continue
         yield from _tensor(model, entry, tensors[name], f"{kind}[{index}]")
-    for name in sorted(tensors.keys() - entries.keys()) if kind == "input" else ():
+    for name in (
+        sorted(tensors.keys() - entries.keys() - _given(model.message))
+        if kind == "input" and not model.is_completed(kind)
+        else ()
+    ):
         yield model.finding(MISSING, f"The network needs the input '{name}'.", "input")
+
+
+def _given(message: Any) -> set[str]:
+    """Return the inputs of a network that Triton fills itself: control and state of sequences, and batch inputs."""
+    sequences = message.sequence_batching
+    targets = {name for entry in message.batch_input for name in entry.target_name}
+    return targets | {entry.name for entry in sequences.control_input} | {one.input_name for one in sequences.state}
 
 
 def _tensor(model: Model, entry: Any, tensor: onnx.Tensor, field: str) -> Iterator[Finding]:
@@ -125,3 +146,5 @@ def _tensor(model: Model, entry: Any, tensor: onnx.Tensor, field: str) -> Iterat
         yield model.finding(SHAPE, sentence, f"{field}.dims")
     elif any(a == -1 and b != -1 for a, b in pairs):
         yield model.finding(FIXED, sentence, f"{field}.dims")
+    elif field.startswith("output") and any(b == -1 and a != -1 for a, b in pairs):
+        yield model.finding(OPEN, sentence, f"{field}.dims")

@@ -1,6 +1,6 @@
 """Findings that a model's owner knows and accepts: the parameter `lint_ignore` of its `config.pbtxt`.
 
-    parameters { key: "lint_ignore" value { string_value: "TG053: only the smoke test calls it; TG057: see ADR 12" } }
+    parameters { key: "lint_ignore" value { string_value: "TG054: our release does not stall; TG057: see ADR 12" } }
 
 Triton ignores parameters that no backend reads. A comment would not survive tools that write configs.
 """
@@ -25,7 +25,7 @@ IGNORED_WRONGLY = Rule(
     severity="error",
     evidence="documented",
     why="An entry without a reason is not honoured, and one that no finding needs would hide a later one.",
-    fix='Write `TG053: the reason`, several parted by ";", and remove what is no longer found.',
+    fix='Write `TG057: the reason`, several parted by ";", and remove what is no longer found.',
     source="docs/lint.md",
 )
 RULES = (IGNORED_WRONGLY,)

@@ -101,6 +101,8 @@ def check(model: Model) -> Iterator[Finding]:
 
 def _variant(model: Model) -> Iterator[Finding]:
     for kind in ("input", "output"):
+        if model.is_completed(kind) or not getattr(model.base.message, kind):
+            continue  # one of the two is left to auto-complete
         own, base = (_tensors(message, kind) for message in (model.message, model.base.message))
         for name in sorted(own.keys() ^ base.keys()):
             where = model.config.path.name if name in own else "config.pbtxt"
@@ -129,7 +131,7 @@ def _config(model: Model) -> Iterator[Finding]:
 def _plan(model: Model, version: int) -> Iterator[Finding]:
     folder = model.folder / str(version)
     name = model.message.default_model_filename or "model.plan"
-    if not (folder / name).exists() and not model.is_variant:
+    if not model.has_file(version, name) and not model.is_variant:
         yield model.finding(NO_PLAN, f"There is no file {version}/{name}.", "default_model_filename")
     for tensor, (low, high) in sorted(_profile(folder / f"{name}.json").items()):
         entry = next((entry for entry in model.message.input if entry.name == tensor), None)
