@@ -98,12 +98,34 @@ def labels_for(order: Order, classes: int | None, known: Sequence[str]) -> list[
 
 
 def activation_of(order: Order, made: Any) -> str:
-    """Return what makes probabilities of outputs [N, C]: nothing, when they are some already."""
+    """Return what makes probabilities of outputs [N, C]: nothing, when they are some already.
+
+    Raises:
+        CommandError: when the values do not tell, or when a softmax is asked for of one class.
+
+    """
+    if made.shape[-1] == 1:
+        return _activation_of_one(order.options.activation)
     if order.options.activation:
         return str(order.options.activation)
     values = made.astype(np.float64)
-    is_probability = values.min() >= -1e-3 and np.allclose(values.sum(axis=-1), 1, atol=5e-3)
-    return "none" if is_probability else "softmax"
+    if values.min() < -1e-3 or values.max() > 1 + 1e-3:
+        return "softmax"
+    if np.allclose(values.sum(axis=-1), 1, atol=5e-3):
+        return "none"
+    raise CommandError(
+        "The network's scores lie between 0 and 1 and do not sum to 1, so each class may have its own: give "
+        "--activation none when they are probabilities, else sigmoid (each class by itself) or softmax."
+    )
+
+
+def _activation_of_one(asked: str | None) -> str:
+    if asked in ("sigmoid", "none"):
+        return asked
+    raise CommandError(
+        "The network has one class, of which a softmax always makes 1: give --activation sigmoid, or none when its "
+        "output is a probability."
+    )
 
 
 def spec_of(order: Order, terms: str = "unknown", **parts: Any) -> ModelSpec:

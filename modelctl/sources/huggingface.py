@@ -168,7 +168,10 @@ def _picture(order: Order, checkpoint: Checkpoint) -> Draft:
 
 
 def _classification(order: Order, checkpoint: Checkpoint) -> dict[str, Any]:
-    several = checkpoint.config.problem_type == "multi_label_classification"
+    config = checkpoint.config
+    if config.problem_type == "regression":
+        raise CommandError("The checkpoint gives a number, not classes: it cannot be served as a classifier.")
+    several = config.problem_type == "multi_label_classification" or config.num_labels == 1
     activation = order.options.activation or ("sigmoid" if several else "softmax")
     return {"activation": activation, "top_k": min(5, len(checkpoint.labels))}
 

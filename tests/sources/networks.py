@@ -63,7 +63,7 @@ def classifier(
         size: of the picture.
         dtype: of input and output.
         batch: as declared on both.
-        ending: `logits` [N, C], `square` [N, C, 1, 1], or `probabilities` [N, C].
+        ending: `logits` [N, C], `square` [N, C, 1, 1], `probabilities` [N, C], or `sigmoid` [N, C].
         fixed_inside: whether a constant in the graph fixes the batch to one.
 
     """
@@ -86,6 +86,9 @@ def classifier(
     if ending == "probabilities":
         nodes.append(node("Softmax", ["logits"], ["probabilities"], axis=-1))
         last = "probabilities"
+    if ending == "sigmoid":
+        nodes.append(node("Sigmoid", ["logits"], ["scores"]))
+        last = "scores"
     shape: list[int | str] = [batch, classes, 1, 1] if last == "square" else [batch, classes]
     inputs = [value("pixels", TYPES[dtype], [batch, 3, size, size])]
     return save(path, nodes, inputs, [value(last, TYPES[dtype], shape)], constants)

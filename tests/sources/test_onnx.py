@@ -128,6 +128,26 @@ def test_probabilities_are_seen_and_logits_are_not_taken_for_them(
             same_ranking(served.classify(name, png(array), 6), expected)
 
 
+@pytest.mark.parametrize(
+    ("ending", "activation", "classes"), [("sigmoid", "none", 6), ("logits", "sigmoid", 1), ("sigmoid", "none", 1)]
+)
+def test_each_class_by_itself(
+    command: Add, served: Any, tmp_path: Path, ending: str, activation: str, classes: int
+) -> None:
+    """Scores that do not sum to 1, of several classes or of one, are served as the user says they are."""
+    path = networks.classifier(tmp_path / "own.onnx", ending=ending, classes=classes)
+    options = ("--resize", "stretch", *UNIT, "--labels", labels(tmp_path, classes), "--activation", activation)
+    assert command("add", str(path), *options) == 0
+    found = []
+    for array in PICTURES:
+        expected = run(path, pixels=planes(array, 32))[0][0].astype(np.float64)
+        expected = expected if ending == "sigmoid" else 1 / (1 + np.exp(-expected))
+        answer = served.classify("own", png(array), classes)
+        assert all(abs(score - expected[int(label.split()[1])]) <= 1e-3 for label, score in answer)
+        found += [score for _, score in answer]
+    assert max(found) - min(found) > 0.01
+
+
 def test_pictures_of_every_size(command: Add, served: Any, stack: Any, tmp_path: Path) -> None:
     """The shorter side is 40 pixels, and the longer as long as the picture makes it."""
     path = networks.any_size(tmp_path / "free.onnx")

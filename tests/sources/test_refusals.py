@@ -159,6 +159,20 @@ READ: dict[str, tuple[Make, str]] = {
         lambda folder: net(folder, *HOW, "--labels", file(folder, "l.txt", b"\xe9t\xe9\n"), labelled=False),
         "cannot be read",
     ),
+    "scores of each class by itself": (
+        lambda folder: net(folder, *HOW, ending="sigmoid"),
+        "lie between 0 and 1 and do not sum to 1, so each class may have its own: give --activation none when",
+    ),
+    "one class": (
+        lambda folder: net(folder, *HOW, "--labels", labels(folder, 1), labelled=False, classes=1),
+        "has one class, of which a softmax always makes 1: give --activation sigmoid, or none",
+    ),
+    "a softmax of one class": (
+        lambda folder: net(
+            folder, *HOW, "--activation", "softmax", "--labels", labels(folder, 1), labelled=False, classes=1
+        ),
+        "has one class, of which a softmax always makes 1",
+    ),
     "no preparation": (lambda folder: net(folder), "give --resize, --scale, --mean, --std"),
     "another size": (lambda folder: net(folder, *HOW, "--size", "64", "64"), "takes pictures of 32 x 32, not 64 x 64"),
     "another layout": (lambda folder: net(folder, *HOW, "--layout", "NHWC"), "is no batch of RGB pictures in NHWC"),
