@@ -13,9 +13,11 @@ from pydantic import ValidationError
 
 from modelctl.errors import CommandError
 from modelctl.reference.model import Arrays
+from modelctl.server import say
 from modelctl.spec import ADAPTER, ImagePreprocess, ModelSpec, TensorModel, TensorRT
 
 HUB = "hf:"
+IMAGENET_CLASSES = 1000
 
 
 @dataclass
@@ -61,23 +63,41 @@ class Order:
 
 
 def labels_of(path: Path, classes: int | None) -> list[str]:
-    """Return the lines of a labels file; a network with one class more than labels has a background before them.
+    """Return the lines of a labels file.
 
     Raises:
         CommandError: when their number does not fit.
 
     """
+    labels = _lines(path)
+    if classes not in (None, len(labels)):
+        raise CommandError(f"The network has {classes} classes, {path} has {len(labels)} labels: give one a line.")
+    return labels
+
+
+def _lines(path: Path) -> list[str]:
     try:
-        labels = [line.strip() for line in path.read_text("utf-8").rstrip().split("\n")]
+        labels = [line.strip() for line in path.read_text("utf-8-sig").rstrip().split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"The labels {path} cannot be read: {error}.") from error
     if "" in labels:
         raise CommandError(f"The labels {path} have an empty line {labels.index('') + 1}.")
-    if classes == len(labels) + 1:
-        labels.insert(0, "background")
-    if classes not in (None, len(labels)):
-        raise CommandError(f"The network has {classes} classes, {path} has {len(labels)} labels: give one a line.")
     return labels
+
+
+def picture_labels(order: Order, classes: int, known: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return a picture classifier's labels, and notes on them: of ImageNet's, 1001 classes begin with a background.
+
+    Raises:
+        CommandError: as `labels_for`.
+
+    """
+    path = order.options.labels
+    if path is None or classes != IMAGENET_CLASSES + 1 or len(lines := _lines(path)) != IMAGENET_CLASSES:
+        return labels_for(order, classes, known), []
+    note = f"The network has {classes} classes for {len(lines)} labels: its first is taken for 'background'."
+    say(f"      {note}")
+    return ["background", *lines], [note]
 
 
 def labels_for(order: Order, classes: int | None, known: Sequence[str]) -> list[str]:

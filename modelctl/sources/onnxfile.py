@@ -20,7 +20,7 @@ from modelctl.graphs import Arrays, Port
 from modelctl.reference.model import onnx_run
 from modelctl.reference.pictures import prepare
 from modelctl.sources import pictures, texts
-from modelctl.sources.draft import Draft, Order, activation_of, batch_note, labels_for, spec_of
+from modelctl.sources.draft import Draft, Order, activation_of, batch_note, labels_for, picture_labels, spec_of
 from modelctl.spec import ImagePreprocess
 
 TASKS = ("image-classification", "object-detection", "text-classification", "none")
@@ -124,9 +124,8 @@ def _classifier(
         },
         postprocess={"activation": activation_of(order, made), "top_k": min(5, classes)},
     )
-    return Draft(
-        spec, settled.path, labels_for(order, classes, known.get("labels", [])), notes=batch_note(settled.batch)
-    )
+    labels, notes = picture_labels(order, classes, known.get("labels", []))
+    return Draft(spec, settled.path, labels, notes=notes + batch_note(settled.batch))
 
 
 def _detector(

@@ -67,11 +67,17 @@ def test_half_precision_in_bgr(command: Add, served: Any, tmp_path: Path) -> Non
         same_ranking([(one["label"], one["score"]) for one in answer["predictions"]], expected)
 
 
-def test_bytes_in_rows_with_a_background(command: Add, served: Any, tmp_path: Path) -> None:
+def test_bytes_in_rows_with_a_background(command: Any, served: Any, stack: Any, tmp_path: Path) -> None:
     """UINT8 [N, 16, 24, 3] and 1001 classes for 1000 labels: class 0 is the background, and the crop is ours."""
     path = networks.bytes_classifier(tmp_path / "raw.onnx", classes=1001, height=16, width=24)
     how = ("--resize", "shortest_edge_center_crop", "--resize-to", "28")
-    assert command("add", str(path), *how, "--labels", labels(tmp_path, 1000)) == 0
+    file = Path(labels(tmp_path, 1000))
+    file.write_text("\ufeff" + file.read_text(), "utf-8")  # as some editors begin a file
+    result = command.run("add", str(path), *how, "--labels", str(file))
+    assert result.code == 0, result.err
+    note = "The network has 1001 classes for 1000 labels: its first is taken for 'background'."
+    assert note in result.err
+    assert note in (stack.models / "raw" / "MODEL_CARD.md").read_text()
     for array in PICTURES:
         height, width = array.shape[:2]
         short = 28 / min(height, width)

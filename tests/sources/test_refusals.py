@@ -147,6 +147,21 @@ READ: dict[str, tuple[Make, str]] = {
         lambda folder: net(folder, *HOW, "--labels", labels(folder, 4), labelled=False),
         "has 6 classes, ",
     ),
+    "one label too few": (
+        lambda folder: net(folder, *HOW, "--labels", labels(folder, 5), labelled=False),
+        "The network has 6 classes, ",
+    ),
+    "one label too few for a detector": (
+        lambda folder: (
+            str(networks.yolo(folder / "y.onnx")),
+            *(*HOW, "--decoder", "yolov8", "--labels", labels(folder, 2)),
+        ),
+        "The network has 3 classes, ",
+    ),
+    "one label too few for texts": (
+        lambda folder: (*text(folder, "--tokenizer", tokenizer(folder)), "--labels", labels(folder, 2)),
+        "The network has 3 classes, ",
+    ),
     "no labels' file": (
         lambda folder: net(folder, *HOW, "--labels", str(folder / "no.txt"), labelled=False),
         "cannot be read",
