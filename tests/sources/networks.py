@@ -232,7 +232,9 @@ def two_towers(path: Path) -> Path:
     return save(path, nodes, inputs, outputs, {"w": weights(3, 3), "table": weights(8)})
 
 
-def reader(path: Path, *, vocabulary: int, classes: int = 3, masked: bool = True) -> Path:
+def reader(
+    path: Path, *, vocabulary: int, classes: int = 3, masked: bool = True, kind: int = TensorProto.INT64
+) -> Path:
     """Write tokens [N, L] -> the mean of their embeddings -> logits [N, classes]; without a mask padding counts."""
     constants = {
         "table": weights(vocabulary, 5, spread=2.0),
@@ -254,5 +256,5 @@ def reader(path: Path, *, vocabulary: int, classes: int = 3, masked: bool = True
         node("MatMul", ["mean", "w"], ["logits"]),
     ]
     names = ("input_ids", "attention_mask") if masked else ("input_ids",)
-    inputs = [value(name, TensorProto.INT64, ["batch", "length"]) for name in names]
+    inputs = [value(name, kind, ["batch", "length"]) for name in names]
     return save(path, nodes, inputs, [value("logits", TensorProto.FLOAT, ["batch", classes])], constants)

@@ -10,6 +10,7 @@ import networks
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import helper
 from PIL import Image
 from sample_files import labels, png, spec
 from skimage import data
@@ -319,12 +320,15 @@ def tokenizer(folder: Path) -> str:
     return str(folder / "tokenizer.json")
 
 
-def test_texts(command: Add, served: Any, stack: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["int64", "int32"])
+def test_texts(command: Add, served: Any, stack: Any, tmp_path: Path, kind: str) -> None:
     """Words are looked up, padding does not count, and a long text is cut."""
-    path = networks.reader(tmp_path / "reader.onnx", vocabulary=len(WORDS))
+    path = networks.reader(
+        tmp_path / "reader.onnx", vocabulary=len(WORDS), kind=helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    )
     options = ("--tokenizer", tokenizer(tmp_path), "--labels", labels(tmp_path, 3), "--max-length", "12")
     assert command("add", str(path), *options) == 0
     for text in ("the company expects sales to fall", "profit rose", "a good year " * 8):
-        ids = np.array([[WORDS.index(word) if word in WORDS else 1 for word in text.split()][:12]])
+        ids = np.array([[WORDS.index(word) if word in WORDS else 1 for word in text.split()][:12]], kind)
         expected = softmax(run(path, input_ids=ids, attention_mask=np.ones_like(ids))[0][0])
         same_ranking(list(served.read("reader", text).items()), expected)
