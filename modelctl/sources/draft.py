@@ -62,6 +62,28 @@ class Order:
     work: Path
 
 
+PICTURES = (
+    *("resize", "resize_to", "longest_edge", "size", "resample", "rounding", "pad_value"),
+    *("scale", "mean", "std", "channel_order", "layout"),
+)
+BOXES = ("decoder", "encoded", "strides", "box_unit", "score_threshold", "iou_threshold", "max_detections")
+TEXTS = ("tokenizer", "max_length")
+
+
+def refuse_idle(order: Order, names: Sequence[str], where: str) -> None:
+    """Refuse options that would do nothing.
+
+    Raises:
+        CommandError: naming those that were given; `where` says for what they do nothing.
+
+    """
+    idle = [f"--{name.replace('_', '-')}" for name in names if getattr(order.options, name) is not None]
+    if idle:
+        raise CommandError(
+            f"{', '.join(idle)} would do nothing for {where}: leave {'it' if len(idle) == 1 else 'them'} away."
+        )
+
+
 def labels_of(path: Path, classes: int | None) -> list[str]:
     """Return the lines of a labels file.
 

@@ -19,7 +19,7 @@ from modelctl import graphs
 from modelctl.errors import CommandError
 from modelctl.reference.model import Arrays
 from modelctl.sources import export, processors
-from modelctl.sources.draft import HUB, Draft, Order, spec_of
+from modelctl.sources.draft import BOXES, HUB, PICTURES, TEXTS, Draft, Order, labels_for, refuse_idle, spec_of
 from modelctl.sources.texts import text_draft
 
 ARCHITECTURES = {
@@ -29,6 +29,18 @@ ARCHITECTURES = {
 }
 # Detectors whose last class is "no object"; all others score each class by itself.
 WITH_NO_OBJECT = ("detr", "yolos", "table-transformer")
+IDLE = {
+    "image-classification": (("shape", "layout", *BOXES, *TEXTS), "a checkpoint of a classifier of pictures"),
+    "object-detection": (
+        (
+            *("shape", "layout", "decoder", "encoded", "strides", "box_unit", "iou_threshold", "activation"),
+            *TEXTS,
+        ),
+        "a detector's checkpoint, which says how its head is read and suppresses no boxes",
+    ),
+    "text-classification": (("shape", "tokenizer", *PICTURES, *BOXES), "a checkpoint of a text classifier"),
+}
+"""Options that do nothing, by the task."""
 LONGEST = 512  # for tokenizers and networks that name no limit
 
 
@@ -58,6 +70,7 @@ def draft(order: Order) -> Draft:
 
     """
     checkpoint = _load(order)
+    refuse_idle(order, *IDLE[checkpoint.task])
     describe = _text if checkpoint.task == "text-classification" else _picture
     made = describe(order, checkpoint)
     made.notes.append(f"Exported from {type(checkpoint.model).__name__} by PyTorch, opset {export.OPSET}.")
@@ -164,7 +177,8 @@ def _picture(order: Order, checkpoint: Checkpoint) -> Draft:
         postprocess=_detection(order, checkpoint) if detector else _classification(order, checkpoint),
     )
     original = _run(network, ("image",), roles)
-    return Draft(spec, path, checkpoint.labels, original=original)
+    labels = labels_for(order, len(checkpoint.labels), checkpoint.labels)
+    return Draft(spec, path, labels, original=original)
 
 
 def _classification(order: Order, checkpoint: Checkpoint) -> dict[str, Any]:

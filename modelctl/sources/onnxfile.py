@@ -20,11 +20,29 @@ from modelctl.graphs import Arrays, Port
 from modelctl.reference.model import onnx_run
 from modelctl.reference.pictures import prepare
 from modelctl.sources import pictures, texts
-from modelctl.sources.draft import Draft, Order, activation_of, batch_note, labels_for, picture_labels, spec_of
+from modelctl.sources.draft import (
+    BOXES,
+    PICTURES,
+    TEXTS,
+    Draft,
+    Order,
+    activation_of,
+    batch_note,
+    labels_for,
+    picture_labels,
+    refuse_idle,
+    spec_of,
+)
 from modelctl.spec import ImagePreprocess
 
 TASKS = ("image-classification", "object-detection", "text-classification", "none")
 DECODERS = ("yolov5", "yolov8", "yolox", "detr", "end_to_end")
+IDLE = {
+    "yolox": (),
+    "detr": ("encoded", "strides", "iou_threshold"),
+    "end_to_end": ("encoded", "strides", "iou_threshold", "activation"),
+}
+"""Options that do nothing for a decoder; for all others, those of YOLOX alone."""
 SAMPLES = Path(__file__).parent.parent / "samples"
 SHOWN = ("coffee.jpg", "astronaut.jpg")
 ANY_SIZE = 8
@@ -41,6 +59,7 @@ def draft(order: Order) -> Draft:
     path = Path(order.source)
     if not path.is_file():
         raise CommandError(f"There is no file {path}: give the path of one.")
+    refuse_idle(order, ["shape"], "an ONNX file, which holds its shapes")
     return from_file(order, path, ultralytics(graphs.load(path)))
 
 
@@ -101,6 +120,7 @@ def _task(inputs: list[Port], outputs: list[Port]) -> str:
 def _classifier(
     order: Order, model: onnx.ModelProto, inputs: list[Port], outputs: list[Port], known: dict[str, Any]
 ) -> Draft:
+    refuse_idle(order, (*BOXES, *TEXTS), "a classifier of pictures")
     given = _one_picture(inputs)
     if len(outputs) != 1 or len(outputs[0].shape) not in (2, 4) or any(size != 1 for size in outputs[0].shape[2:]):
         shapes = ", ".join(f"{port.name} {list(port.shape)}" for port in outputs)
@@ -131,10 +151,12 @@ def _classifier(
 def _detector(
     order: Order, model: onnx.ModelProto, inputs: list[Port], outputs: list[Port], known: dict[str, Any]
 ) -> Draft:
+    refuse_idle(order, TEXTS, "a detector")
     given = _one_picture(inputs)
     decoder = order.options.decoder or known.get("decoder") or ("detr" if len(outputs) == 2 else None)
     if decoder is None:
         raise CommandError(f"The file does not name its head's family: give --decoder, one of {', '.join(DECODERS)}.")
+    refuse_idle(order, IDLE.get(decoder, ("encoded", "strides")), f"the decoder {decoder}")
     roles = _head_roles(decoder, outputs)
     how = pictures.preprocess(given, order.options, known)
     settled = _settle(order, model, given, how)
@@ -204,6 +226,10 @@ def _tensors(
     order: Order, model: onnx.ModelProto, inputs: list[Port], outputs: list[Port], known: dict[str, Any]
 ) -> Draft:
     """Return the draft of a network that is served by its tensors: no task is known for it."""
+    # TorchScript was traced with the size and the layout.
+    others = [name for name in PICTURES if name not in ("size", "layout")]
+    idle = (*others, *BOXES, *TEXTS, "labels", "activation")
+    refuse_idle(order, idle, "a network that is served by its tensors, as no task is known for it (--task names one)")
     for port in (*inputs, *outputs):
         if len(port.shape) < 2:
             raise CommandError(

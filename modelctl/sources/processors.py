@@ -55,7 +55,10 @@ def preprocess(place: str, options: argparse.Namespace) -> ImagePreprocess:
     processor = _processor(place)
     config = _attributes(processor) if processor is not None else _file(place)
     how = {**_geometry(config), **(_values(processor) if processor is not None else _named_values(config))}
-    names = ("resize", "resize_to", "resample", "rounding", "scale", "mean", "std", "channel_order")
+    names = (
+        *("resize", "resize_to", "longest_edge", "resample", "rounding", "pad_value"),
+        *("scale", "mean", "std", "channel_order"),
+    )
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     if options.size:
         given |= {"height": options.size[0], "width": options.size[1], "resize": given.get("resize", "stretch")}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from sample_files import png
+from sample_files import labels, png
 from skimage import data
 
 with warnings.catch_warnings():
@@ -77,6 +77,19 @@ def test_detectors_answer_as_the_pipeline(
         same_boxes(found, [clipped(one, width, height) for one in expected])
         seen += sum(one["box"]["xmax"] - one["box"]["xmin"] > 8 for one in found)
     assert seen >= 3, "the checkpoint finds nothing that could be compared"
+
+
+def test_labels_of_ones_own(command: Any, stack: Any, tmp_path: Path) -> None:
+    """They overrule the checkpoint's; one too few is refused, and so is what a checkpoint decides by itself."""
+    checkpoint = tmp_path / "detr"
+    quietly(lambda: checkpoints.PICTURES["detr"](checkpoint))
+    result = command.run("add", str(checkpoint), "--labels", labels(tmp_path, 3))
+    assert "The network has 4 classes, " in result.sentence
+    result = command.run("add", str(checkpoint), "--activation", "softmax", "--decoder", "detr")
+    assert "--decoder, --activation would do nothing for a detector's checkpoint" in result.sentence
+    given = labels(tmp_path, 4)
+    assert command("add", str(checkpoint), "--labels", given) == 0
+    assert (stack.models / "detr_network" / "labels.txt").read_text() == Path(given).read_text()
 
 
 def clipped(one: dict[str, Any], width: int, height: int) -> dict[str, Any]:

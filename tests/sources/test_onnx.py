@@ -276,7 +276,7 @@ def test_yolo_with_a_transposed_head(command: Add, served: Any, stack: Any, tmp_
 def test_boxes_without_suppression(command: Any, served: Any, tmp_path: Path) -> None:
     """Rows of corners, score and class are taken as they are; a class beyond the labels is refused."""
     path = networks.end_to_end(tmp_path / "whole.onnx")
-    how = ("--resize", "letterbox_center", *UNIT, "--decoder", "end_to_end", "--iou-threshold", "0")
+    how = ("--resize", "letterbox_center", *UNIT, "--decoder", "end_to_end")
     refused = command.run("add", str(path), *how, "--labels", labels(tmp_path, 2))
     assert (refused.code, "and there are 2 labels: give all" in refused.sentence) == (1, True), refused.err
     assert command("add", str(path), *how, "--labels", labels(tmp_path, 3)) == 0

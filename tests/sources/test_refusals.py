@@ -162,6 +162,43 @@ READ: dict[str, tuple[Make, str]] = {
         lambda folder: (*text(folder, "--tokenizer", tokenizer(folder)), "--labels", labels(folder, 2)),
         "The network has 3 classes, ",
     ),
+    "an option for boxes on a classifier": (
+        lambda folder: net(folder, *HOW, "--iou-threshold", "0.5", "--decoder", "yolov8"),
+        "--decoder, --iou-threshold would do nothing for a classifier of pictures: leave them away.",
+    ),
+    "an option for texts on a detector": (
+        lambda folder: (
+            str(networks.yolo(folder / "y.onnx")),
+            *(*HOW, "--decoder", "yolov8", "--labels", labels(folder, 3), "--max-length", "9"),
+        ),
+        "--max-length would do nothing for a detector: leave it away.",
+    ),
+    "suppression after suppression": (
+        lambda folder: (
+            str(networks.end_to_end(folder / "y.onnx")),
+            *(*HOW, "--decoder", "end_to_end", "--labels", labels(folder, 3), "--iou-threshold", "0.5"),
+        ),
+        "--iou-threshold would do nothing for the decoder end_to_end: leave it away.",
+    ),
+    "an option for pictures on texts": (
+        lambda folder: (*text(folder, "--tokenizer", tokenizer(folder)), "--scale", "1/255"),
+        "--scale would do nothing for a text network: leave it away.",
+    ),
+    "labels of tensors": (
+        lambda folder: (str(networks.two_towers(folder / "t.onnx")), "--labels", labels(folder, 3)),
+        "--labels would do nothing for a network that is served by its tensors",
+    ),
+    "a scale of bytes": (
+        lambda folder: (
+            str(networks.bytes_classifier(folder / "b.onnx", classes=3, height=16, width=16)),
+            *("--resize", "stretch", "--scale", "1/255", "--labels", labels(folder, 3)),
+        ),
+        "--scale would do nothing for the input 'pixels' of UINT8",
+    ),
+    "a shape of a file that holds it": (
+        lambda folder: net(folder, *HOW, "--shape", "3,32,32"),
+        "--shape would do nothing for an ONNX file",
+    ),
     "no labels' file": (
         lambda folder: net(folder, *HOW, "--labels", str(folder / "no.txt"), labelled=False),
         "cannot be read",
