@@ -43,6 +43,8 @@ IDLE = {
     "end_to_end": ("encoded", "strides", "iou_threshold", "activation"),
 }
 """Options that do nothing for a decoder; for all others, those of YOLOX alone."""
+THRESHOLDS = {"score_threshold": 0.25, "iou_threshold": 0.7, "max_detections": 300}
+"""Of Ultralytics' own `predict`."""
 SAMPLES = Path(__file__).parent.parent / "samples"
 SHOWN = ("coffee.jpg", "astronaut.jpg")
 ANY_SIZE = 8
@@ -171,6 +173,7 @@ def _detector(
         "box_unit": order.options.box_unit,
     }
     thresholds = ("score_threshold", "iou_threshold", "max_detections")
+    post |= known.get("thresholds", {})
     post |= {name: value for name in thresholds if (value := getattr(order.options, name)) is not None}
     spec = spec_of(
         order,
@@ -333,6 +336,7 @@ def ultralytics(model: onnx.ModelProto) -> dict[str, Any]:
         "task": "object-detection",
         **_written(said),
         "decoder": "end_to_end" if inside else "yolov8",
+        "thresholds": {"max_detections": 300} if inside else THRESHOLDS,
         "resize": "letterbox_center",
         "scale": 1 / 255,
         "mean": [0.0] * 3,

@@ -180,23 +180,23 @@ def overlap(one: Any, other: Any) -> float:
     return common / (np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]) - common)
 
 
-def best(boxes: Any, scores: Any, classes: Any) -> list[int]:
+def best(boxes: Any, scores: Any, classes: Any, most: float) -> list[int]:
     """Return the indices that greedy suppression within each class leaves, best first."""
     kept: list[int] = []
     for index in np.argsort(-scores, kind="stable"):
         rivals = [other for other in kept if classes[other] == classes[index]]
-        if scores[index] >= 0.25 and all(overlap(boxes[index], boxes[other]) <= 0.45 for other in rivals):
+        if scores[index] >= 0.25 and all(overlap(boxes[index], boxes[other]) <= most for other in rivals):
             kept.append(int(index))
     return kept
 
 
-def in_picture(array: Any, boxes: Any, scores: Any, classes: Any, scale: Any, offset: Any) -> Boxes:
+def in_picture(array: Any, boxes: Any, scores: Any, classes: Any, scale: Any, offset: Any, most: float = 0.45) -> Boxes:
     """Return suppressed boxes [k, cx, cy, w, h] of the tensor in the picture's pixels, cut to it."""
     corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
     places = (corners - np.tile(offset, 2)) / np.tile(scale, 2)
     height, width = array.shape[:2]
     found = []
-    for index in best(places, scores, classes):
+    for index in best(places, scores, classes, most):
         box = places[index].clip(0, [width, height, width, height])
         if (box[2:] > box[:2]).all():
             found.append((f"label {classes[index]}", float(scores[index]), box.tolist()))
