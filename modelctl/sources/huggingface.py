@@ -18,6 +18,7 @@ from typing import Any
 from modelctl import graphs
 from modelctl.errors import CommandError
 from modelctl.reference.model import Arrays
+from modelctl.server import say
 from modelctl.sources import export, processors
 from modelctl.sources.draft import BOXES, HUB, PICTURES, TEXTS, Draft, Order, labels_for, refuse_idle, spec_of
 from modelctl.sources.texts import text_draft
@@ -78,15 +79,16 @@ def draft(order: Order) -> Draft:
 
 
 def _load(order: Order) -> Checkpoint:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the libraries are imported
     import transformers
 
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    _hide_progress()
     place = order.source.removeprefix(HUB)
     try:
-        config = transformers.AutoConfig.from_pretrained(place)
+        config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
     except Exception as error:
+        processors.refuse_code(order.source, error)
         raise CommandError(_unreachable(order.source, error)) from error
     task = order.options.task or _task(config)
     auto = {
@@ -97,13 +99,25 @@ def _load(order: Order) -> Checkpoint:
     if auto is None:
         raise CommandError(f"A checkpoint can be served for {', '.join(ARCHITECTURES.values())}, not for '{task}'.")
     try:
-        model, report = auto.from_pretrained(place, dtype="float32", output_loading_info=True)
+        model, report = auto.from_pretrained(place, dtype="float32", output_loading_info=True, trust_remote_code=False)
     except Exception as error:
+        processors.refuse_code(order.source, error)
         raise CommandError(f"{order.source} cannot be loaded for {task}: {_short(error)}") from error
     if report.get("missing_keys"):
         first = sorted(report["missing_keys"])[0]
         raise CommandError(f"{order.source} holds no weights for '{first}': it was not trained for {task}.")
     return Checkpoint(place, task, config, model.eval())
+
+
+def _hide_progress() -> None:
+    """Hide the bars of transformers, which load from the disk; those of the hub's downloads stay."""
+    import huggingface_hub
+    import transformers
+
+    hidden = huggingface_hub.utils.are_progress_bars_disabled()
+    transformers.logging.disable_progress_bar()
+    if not hidden:
+        huggingface_hub.utils.enable_progress_bars()
 
 
 def _task(config: Any) -> str:
@@ -178,7 +192,19 @@ def _picture(order: Order, checkpoint: Checkpoint) -> Draft:
     )
     original = _run(network, ("image",), roles)
     labels = labels_for(order, len(checkpoint.labels), checkpoint.labels)
-    return Draft(spec, path, labels, original=original)
+    return Draft(spec, path, labels, original=original, notes=_said(checkpoint))
+
+
+def _said(checkpoint: Checkpoint) -> list[str]:
+    """Return, and show, what is known to differ from the checkpoint's own processor."""
+    if checkpoint.config.model_type != "rf_detr":
+        return []
+    note = (
+        "RF-DETR's own processor shrinks pictures without smoothing, which no step here does: they are smoothed, so "
+        "scores of large pictures differ a little from its."
+    )
+    say(f"      {note}")
+    return [note]
 
 
 def _classification(order: Order, checkpoint: Checkpoint) -> dict[str, Any]:
