@@ -9,14 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from pydantic import ValidationError
 
+from modelctl import graphs
 from modelctl.errors import CommandError
 from modelctl.reference.model import Arrays
 from modelctl.server import say
 from modelctl.spec import ADAPTER, ImagePreprocess, ModelSpec, TensorModel, TensorRT
 
 HUB = "hf:"
+TOO_LARGE = (
+    "export it to ONNX in FP16, which halves it (--precision fp16 works on what fits), or serve it by hand, with a "
+    "config.pbtxt of your own and its weights beside model.onnx."
+)
 IMAGENET_CLASSES = 1000
 
 
@@ -82,6 +88,19 @@ def refuse_idle(order: Order, names: Sequence[str], where: str) -> None:
         raise CommandError(
             f"{', '.join(idle)} would do nothing for {where}: leave {'it' if len(idle) == 1 else 'them'} away."
         )
+
+
+def store(model: onnx.ModelProto, path: Path) -> None:
+    """Write a network as one file.
+
+    Raises:
+        CommandError: saying what to do, when it is too large for that.
+
+    """
+    try:
+        graphs.save(model, path)
+    except CommandError as error:
+        raise CommandError(f"{str(error).rstrip('.')}: {TOO_LARGE}") from error
 
 
 def labels_of(path: Path, classes: int | None) -> list[str]:

@@ -32,6 +32,7 @@ from modelctl.sources.draft import (
     picture_labels,
     refuse_idle,
     spec_of,
+    store,
 )
 from modelctl.spec import ImagePreprocess
 
@@ -241,7 +242,7 @@ def _tensors(
             )
     surgery.free_batch(model)
     path = order.work / "model.onnx"
-    graphs.save(model, path)
+    store(model, path)
     session = graphs.session(path)
     batch = order.options.max_batch_size if graphs.batches(session, _numbers(inputs)) else 1
     network = {
@@ -293,7 +294,7 @@ def _settle(order: Order, model: onnx.ModelProto, given: Port, how: ImagePreproc
         rows, columns = (2, 3) if how.layout == "NCHW" else (1, 2)
         surgery.fix_sizes(model, given.name, {rows: how.height, columns: how.width})
     path = order.work / "model.onnx"
-    graphs.save(model, path)
+    store(model, path)
     session = graphs.session(path)
     one, other = (prepare((SAMPLES / name).read_bytes(), how, given.dtype)[0] for name in SHOWN)
     pair = np.concatenate([one, other if one.shape == other.shape else one[:, ::-1, ::-1]])

@@ -25,6 +25,7 @@ from modelctl.sources.draft import (
     labels_for,
     refuse_idle,
     spec_of,
+    store,
 )
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -91,7 +92,7 @@ def text_draft(
             raise CommandError(f"The network cannot be made to cut its padding: {text}: export it again.") from error
         notes.append("The network cuts its own padding, so texts of every length share a batch.")
     path = order.work / "model.onnx"
-    graphs.save(model, path)
+    store(model, path)
     session = graphs.session(path)
     tokens, short = _tokens(read, inputs, length, pad)
     try:

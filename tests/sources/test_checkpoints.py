@@ -109,6 +109,15 @@ def test_code_of_a_checkpoint_is_not_run(command: Any, tmp_path: Path) -> None:
     assert not ran.exists()
 
 
+def test_a_checkpoint_too_large_for_one_file(command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused before it is exported, and the sentence says what can be done."""
+    checkpoint = tmp_path / "resnet"
+    quietly(lambda: checkpoints.PICTURES["resnet"](checkpoint))
+    monkeypatch.setattr("modelctl.sources.export.LARGEST", 1000)
+    result = command.run("add", str(checkpoint))
+    assert "GB do not fit into one ONNX file: export it to ONNX in FP16" in result.sentence
+
+
 def test_downloads_are_shown_and_telemetry_is_off() -> None:
     """In a process of its own, as both are decided when the libraries are imported."""
     program = (

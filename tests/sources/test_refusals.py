@@ -314,6 +314,21 @@ def test_a_bad_source_or_option(command: Any, stack: Any, tmp_path: Path, case: 
     assert not list(stack.folder.glob(".modelctl-*"))
 
 
+def test_a_network_too_large_for_one_file(command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence says what can be done. (What protobuf says of 2 GB is played.)"""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("Message onnx.ModelProto exceeds maximum protobuf size of 2GB: 2300000000")
+
+    arguments = net(tmp_path, *HOW)
+    monkeypatch.setattr("modelctl.graphs.onnx.save", refuse)
+    result = command.run("add", *arguments)
+    assert result.code == 1
+    assert "cannot be stored in one ONNX file of 2 GB" in result.sentence
+    assert "export it to ONNX in FP16" in result.sentence
+    assert "or serve it by hand" in result.sentence
+
+
 EARLY: dict[str, tuple[Make, int, str]] = {
     "a name that is taken": (lambda folder: net(folder, "--name", "simple_net"), 1, "simple_net is there"),
     "a recipe's name that is taken": (lambda _: ("simple_net",), 1, "simple_net is there"),
