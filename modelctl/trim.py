@@ -3,7 +3,7 @@
 Triton joins only requests of equal shapes, so the tokenizer step pads every text to the same length; without this
 surgery a text of 5 tokens would cost as much as one of 128. In front of the graph stands
 
-    longest = max(1, max over the batch of sum(attention_mask))
+    longest = max(1, max over the batch of sum(INT64(attention_mask)))
     ids, mask = ids[:, :longest], mask[:, :longest]
 
 and all later nodes read the slices. A lone text costs its own length, a batch that of its longest text. Graph inputs
@@ -24,8 +24,9 @@ TRIMMED = ("input_ids", MASK, "token_type_ids")
 def trim_to_longest(model: onnx.ModelProto) -> onnx.ModelProto:
     """Cut the padding of a whole batch at the graph's start; change and return `model`.
 
-    The inputs named in TRIMMED that the graph has are INT64 [N, L], padded on the right, with 1 in `attention_mask` for
-    real tokens. The network's answer must not depend on padding, and its outputs must have no axis of length L.
+    The inputs named in TRIMMED that the graph has are INT64 or INT32 [N, L], padded on the right, with 1 in
+    `attention_mask` for real tokens. The network's answer must not depend on padding, and its outputs must have no axis
+    of length L.
 
     Raises:
         ValueError: when there is no `attention_mask`, or when the model is trimmed already.
@@ -39,7 +40,11 @@ def trim_to_longest(model: onnx.ModelProto) -> onnx.ModelProto:
         raise ValueError("the graph is trimmed already")
     for node in graph.node:
         node.input[:] = [PREFIX + name if name in names else name for name in node.input]
-    nodes = [*_longest(), *(_slice(name) for name in names), *graph.node]
+    nodes = [
+        *_longest(next(entry.type.tensor_type.elem_type for entry in graph.input if entry.name == MASK)),
+        *(_slice(name) for name in names),
+        *graph.node,
+    ]
     del graph.node[:]
     graph.node.extend(nodes)
     graph.initializer.extend(_constants())
@@ -66,11 +71,16 @@ def _constants() -> list[TensorProto]:
     return [numpy_helper.from_array(np.array([value], np.int64), PREFIX + name) for name, value in values.items()]
 
 
-def _longest() -> list[NodeProto]:
+def _longest(mask_type: int) -> list[NodeProto]:
     """Return the nodes that make `trim/longest`, INT64 [1]."""
+    mask, cast = MASK, []
+    if mask_type != TensorProto.INT64:
+        mask = PREFIX + "mask"
+        cast = [helper.make_node("Cast", [MASK], [mask], mask, to=TensorProto.INT64)]
     # Without axes ReduceMax reduces all of them, and reads the same before opset 18 and after.
     return [
-        helper.make_node("ReduceSum", [MASK, PREFIX + "one"], [PREFIX + "lengths"], PREFIX + "lengths", keepdims=0),
+        *cast,
+        helper.make_node("ReduceSum", [mask, PREFIX + "one"], [PREFIX + "lengths"], PREFIX + "lengths", keepdims=0),
         helper.make_node("ReduceMax", [PREFIX + "lengths"], [PREFIX + "most"], PREFIX + "most", keepdims=1),
         helper.make_node("Max", [PREFIX + "most", PREFIX + "one"], [PREFIX + "longest"], PREFIX + "longest"),
     ]

@@ -9,13 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from pydantic import ValidationError
 
+from modelctl import graphs
 from modelctl.errors import CommandError
 from modelctl.reference.model import Arrays
+from modelctl.server import say
 from modelctl.spec import ADAPTER, ImagePreprocess, ModelSpec, TensorModel, TensorRT
 
 HUB = "hf:"
+TOO_LARGE = (
+    "export it to ONNX in FP16, which halves it (--precision fp16 works on what fits), or serve it by hand, with a "
+    "config.pbtxt of your own and its weights beside model.onnx."
+)
+IMAGENET_CLASSES = 1000
 
 
 @dataclass
@@ -60,24 +68,77 @@ class Order:
     work: Path
 
 
+PICTURES = (
+    *("resize", "resize_to", "longest_edge", "size", "resample", "rounding", "pad_value"),
+    *("scale", "mean", "std", "channel_order", "layout"),
+)
+BOXES = ("decoder", "encoded", "strides", "box_unit", "score_threshold", "iou_threshold", "max_detections")
+TEXTS = ("tokenizer", "max_length")
+
+
+def refuse_idle(order: Order, names: Sequence[str], where: str) -> None:
+    """Refuse options that would do nothing.
+
+    Raises:
+        CommandError: naming those that were given; `where` says for what they do nothing.
+
+    """
+    idle = [f"--{name.replace('_', '-')}" for name in names if getattr(order.options, name) is not None]
+    if idle:
+        raise CommandError(
+            f"{', '.join(idle)} would do nothing for {where}: leave {'it' if len(idle) == 1 else 'them'} away."
+        )
+
+
+def store(model: onnx.ModelProto, path: Path) -> None:
+    """Write a network as one file.
+
+    Raises:
+        CommandError: saying what to do, when it is too large for that.
+
+    """
+    try:
+        graphs.save(model, path)
+    except CommandError as error:
+        raise CommandError(f"{str(error).rstrip('.')}: {TOO_LARGE}") from error
+
+
 def labels_of(path: Path, classes: int | None) -> list[str]:
-    """Return the lines of a labels file; a network with one class more than labels has a background before them.
+    """Return the lines of a labels file.
 
     Raises:
         CommandError: when their number does not fit.
 
     """
+    labels = _lines(path)
+    if classes not in (None, len(labels)):
+        raise CommandError(f"The network has {classes} classes, {path} has {len(labels)} labels: give one a line.")
+    return labels
+
+
+def _lines(path: Path) -> list[str]:
     try:
-        labels = [line.strip() for line in path.read_text("utf-8").rstrip().split("\n")]
+        labels = [line.strip() for line in path.read_text("utf-8-sig").rstrip().split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"The labels {path} cannot be read: {error}.") from error
     if "" in labels:
         raise CommandError(f"The labels {path} have an empty line {labels.index('') + 1}.")
-    if classes == len(labels) + 1:
-        labels.insert(0, "background")
-    if classes not in (None, len(labels)):
-        raise CommandError(f"The network has {classes} classes, {path} has {len(labels)} labels: give one a line.")
     return labels
+
+
+def picture_labels(order: Order, classes: int, known: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return a picture classifier's labels, and notes on them: of ImageNet's, 1001 classes begin with a background.
+
+    Raises:
+        CommandError: as `labels_for`.
+
+    """
+    path = order.options.labels
+    if path is None or classes != IMAGENET_CLASSES + 1 or len(lines := _lines(path)) != IMAGENET_CLASSES:
+        return labels_for(order, classes, known), []
+    note = f"The network has {classes} classes for {len(lines)} labels: its first is taken for 'background'."
+    say(f"      {note}")
+    return ["background", *lines], [note]
 
 
 def labels_for(order: Order, classes: int | None, known: Sequence[str]) -> list[str]:
@@ -98,12 +159,34 @@ def labels_for(order: Order, classes: int | None, known: Sequence[str]) -> list[
 
 
 def activation_of(order: Order, made: Any) -> str:
-    """Return what makes probabilities of outputs [N, C]: nothing, when they are some already."""
+    """Return what makes probabilities of outputs [N, C]: nothing, when they are some already.
+
+    Raises:
+        CommandError: when the values do not tell, or when a softmax is asked for of one class.
+
+    """
+    if made.shape[-1] == 1:
+        return _activation_of_one(order.options.activation)
     if order.options.activation:
         return str(order.options.activation)
     values = made.astype(np.float64)
-    is_probability = values.min() >= -1e-3 and np.allclose(values.sum(axis=-1), 1, atol=5e-3)
-    return "none" if is_probability else "softmax"
+    if values.min() < -1e-3 or values.max() > 1 + 1e-3:
+        return "softmax"
+    if np.allclose(values.sum(axis=-1), 1, atol=5e-3):
+        return "none"
+    raise CommandError(
+        "The network's scores lie between 0 and 1 and do not sum to 1, so each class may have its own: give "
+        "--activation none when they are probabilities, else sigmoid (each class by itself) or softmax."
+    )
+
+
+def _activation_of_one(asked: str | None) -> str:
+    if asked in ("sigmoid", "none"):
+        return asked
+    raise CommandError(
+        "The network has one class, of which a softmax always makes 1: give --activation sigmoid, or none when its "
+        "output is a probability."
+    )
 
 
 def spec_of(order: Order, terms: str = "unknown", **parts: Any) -> ModelSpec:

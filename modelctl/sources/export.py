@@ -20,9 +20,12 @@ import torch
 from modelctl import graphs
 from modelctl.errors import CommandError
 from modelctl.reference.pictures import prepare
+from modelctl.sources.draft import TOO_LARGE
 from modelctl.spec import ImagePreprocess
 
 OPSET = 17
+LARGEST = 2**31
+"""Bytes of an ONNX file."""
 SAMPLES = Path(__file__).parent.parent / "samples"
 Free = Mapping[str, Mapping[int, str]]
 
@@ -94,6 +97,9 @@ def to_onnx(
         CommandError: when no exporter makes a graph that answers as the network does.
 
     """
+    size = sum(tensor.numel() * tensor.element_size() for tensor in (*network.parameters(), *network.buffers()))
+    if size >= LARGEST:
+        raise CommandError(f"The network's weights of {size / 1e9:.1f} GB do not fit into one ONNX file: {TOO_LARGE}")
     reasons = []
     for exporter in (_by_torchscript, _by_export):
         path = work / "exported.onnx"

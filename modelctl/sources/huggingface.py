@@ -18,8 +18,9 @@ from typing import Any
 from modelctl import graphs
 from modelctl.errors import CommandError
 from modelctl.reference.model import Arrays
+from modelctl.server import say
 from modelctl.sources import export, processors
-from modelctl.sources.draft import HUB, Draft, Order, spec_of
+from modelctl.sources.draft import BOXES, HUB, PICTURES, TEXTS, Draft, Order, labels_for, refuse_idle, spec_of
 from modelctl.sources.texts import text_draft
 
 ARCHITECTURES = {
@@ -29,6 +30,18 @@ ARCHITECTURES = {
 }
 # Detectors whose last class is "no object"; all others score each class by itself.
 WITH_NO_OBJECT = ("detr", "yolos", "table-transformer")
+IDLE = {
+    "image-classification": (("shape", "layout", *BOXES, *TEXTS), "a checkpoint of a classifier of pictures"),
+    "object-detection": (
+        (
+            *("shape", "layout", "decoder", "encoded", "strides", "box_unit", "iou_threshold", "activation"),
+            *TEXTS,
+        ),
+        "a detector's checkpoint, which says how its head is read and suppresses no boxes",
+    ),
+    "text-classification": (("shape", "tokenizer", *PICTURES, *BOXES), "a checkpoint of a text classifier"),
+}
+"""Options that do nothing, by the task."""
 LONGEST = 512  # for tokenizers and networks that name no limit
 
 
@@ -58,6 +71,7 @@ def draft(order: Order) -> Draft:
 
     """
     checkpoint = _load(order)
+    refuse_idle(order, *IDLE[checkpoint.task])
     describe = _text if checkpoint.task == "text-classification" else _picture
     made = describe(order, checkpoint)
     made.notes.append(f"Exported from {type(checkpoint.model).__name__} by PyTorch, opset {export.OPSET}.")
@@ -65,15 +79,16 @@ def draft(order: Order) -> Draft:
 
 
 def _load(order: Order) -> Checkpoint:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the libraries are imported
     import transformers
 
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    _hide_progress()
     place = order.source.removeprefix(HUB)
     try:
-        config = transformers.AutoConfig.from_pretrained(place)
+        config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
     except Exception as error:
+        processors.refuse_code(order.source, error)
         raise CommandError(_unreachable(order.source, error)) from error
     task = order.options.task or _task(config)
     auto = {
@@ -84,13 +99,25 @@ def _load(order: Order) -> Checkpoint:
     if auto is None:
         raise CommandError(f"A checkpoint can be served for {', '.join(ARCHITECTURES.values())}, not for '{task}'.")
     try:
-        model, report = auto.from_pretrained(place, dtype="float32", output_loading_info=True)
+        model, report = auto.from_pretrained(place, dtype="float32", output_loading_info=True, trust_remote_code=False)
     except Exception as error:
+        processors.refuse_code(order.source, error)
         raise CommandError(f"{order.source} cannot be loaded for {task}: {_short(error)}") from error
     if report.get("missing_keys"):
         first = sorted(report["missing_keys"])[0]
         raise CommandError(f"{order.source} holds no weights for '{first}': it was not trained for {task}.")
     return Checkpoint(place, task, config, model.eval())
+
+
+def _hide_progress() -> None:
+    """Hide the bars of transformers, which load from the disk; those of the hub's downloads stay."""
+    import huggingface_hub
+    import transformers
+
+    hidden = huggingface_hub.utils.are_progress_bars_disabled()
+    transformers.logging.disable_progress_bar()
+    if not hidden:
+        huggingface_hub.utils.enable_progress_bars()
 
 
 def _task(config: Any) -> str:
@@ -164,11 +191,27 @@ def _picture(order: Order, checkpoint: Checkpoint) -> Draft:
         postprocess=_detection(order, checkpoint) if detector else _classification(order, checkpoint),
     )
     original = _run(network, ("image",), roles)
-    return Draft(spec, path, checkpoint.labels, original=original)
+    labels = labels_for(order, len(checkpoint.labels), checkpoint.labels)
+    return Draft(spec, path, labels, original=original, notes=_said(checkpoint))
+
+
+def _said(checkpoint: Checkpoint) -> list[str]:
+    """Return, and show, what is known to differ from the checkpoint's own processor."""
+    if checkpoint.config.model_type != "rf_detr":
+        return []
+    note = (
+        "RF-DETR's own processor shrinks pictures without smoothing, which no step here does: they are smoothed, so "
+        "scores of large pictures differ a little from its."
+    )
+    say(f"      {note}")
+    return [note]
 
 
 def _classification(order: Order, checkpoint: Checkpoint) -> dict[str, Any]:
-    several = checkpoint.config.problem_type == "multi_label_classification"
+    config = checkpoint.config
+    if config.problem_type == "regression":
+        raise CommandError("The checkpoint gives a number, not classes: it cannot be served as a classifier.")
+    several = config.problem_type == "multi_label_classification" or config.num_labels == 1
     activation = order.options.activation or ("sigmoid" if several else "softmax")
     return {"activation": activation, "top_k": min(5, len(checkpoint.labels))}
 

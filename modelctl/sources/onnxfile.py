@@ -20,11 +20,32 @@ from modelctl.graphs import Arrays, Port
 from modelctl.reference.model import onnx_run
 from modelctl.reference.pictures import prepare
 from modelctl.sources import pictures, texts
-from modelctl.sources.draft import Draft, Order, activation_of, batch_note, labels_for, spec_of
+from modelctl.sources.draft import (
+    BOXES,
+    PICTURES,
+    TEXTS,
+    Draft,
+    Order,
+    activation_of,
+    batch_note,
+    labels_for,
+    picture_labels,
+    refuse_idle,
+    spec_of,
+    store,
+)
 from modelctl.spec import ImagePreprocess
 
 TASKS = ("image-classification", "object-detection", "text-classification", "none")
 DECODERS = ("yolov5", "yolov8", "yolox", "detr", "end_to_end")
+IDLE = {
+    "yolox": (),
+    "detr": ("encoded", "strides", "iou_threshold"),
+    "end_to_end": ("encoded", "strides", "iou_threshold", "activation"),
+}
+"""Options that do nothing for a decoder; for all others, those of YOLOX alone."""
+THRESHOLDS = {"score_threshold": 0.25, "iou_threshold": 0.7, "max_detections": 300}
+"""Of Ultralytics' own `predict`."""
 SAMPLES = Path(__file__).parent.parent / "samples"
 SHOWN = ("coffee.jpg", "astronaut.jpg")
 ANY_SIZE = 8
@@ -41,6 +62,7 @@ def draft(order: Order) -> Draft:
     path = Path(order.source)
     if not path.is_file():
         raise CommandError(f"There is no file {path}: give the path of one.")
+    refuse_idle(order, ["shape"], "an ONNX file, which holds its shapes")
     return from_file(order, path, ultralytics(graphs.load(path)))
 
 
@@ -101,6 +123,7 @@ def _task(inputs: list[Port], outputs: list[Port]) -> str:
 def _classifier(
     order: Order, model: onnx.ModelProto, inputs: list[Port], outputs: list[Port], known: dict[str, Any]
 ) -> Draft:
+    refuse_idle(order, (*BOXES, *TEXTS), "a classifier of pictures")
     given = _one_picture(inputs)
     if len(outputs) != 1 or len(outputs[0].shape) not in (2, 4) or any(size != 1 for size in outputs[0].shape[2:]):
         shapes = ", ".join(f"{port.name} {list(port.shape)}" for port in outputs)
@@ -124,18 +147,19 @@ def _classifier(
         },
         postprocess={"activation": activation_of(order, made), "top_k": min(5, classes)},
     )
-    return Draft(
-        spec, settled.path, labels_for(order, classes, known.get("labels", [])), notes=batch_note(settled.batch)
-    )
+    labels, notes = picture_labels(order, classes, known.get("labels", []))
+    return Draft(spec, settled.path, labels, notes=notes + batch_note(settled.batch))
 
 
 def _detector(
     order: Order, model: onnx.ModelProto, inputs: list[Port], outputs: list[Port], known: dict[str, Any]
 ) -> Draft:
+    refuse_idle(order, TEXTS, "a detector")
     given = _one_picture(inputs)
     decoder = order.options.decoder or known.get("decoder") or ("detr" if len(outputs) == 2 else None)
     if decoder is None:
         raise CommandError(f"The file does not name its head's family: give --decoder, one of {', '.join(DECODERS)}.")
+    refuse_idle(order, IDLE.get(decoder, ("encoded", "strides")), f"the decoder {decoder}")
     roles = _head_roles(decoder, outputs)
     how = pictures.preprocess(given, order.options, known)
     settled = _settle(order, model, given, how)
@@ -150,6 +174,7 @@ def _detector(
         "box_unit": order.options.box_unit,
     }
     thresholds = ("score_threshold", "iou_threshold", "max_detections")
+    post |= known.get("thresholds", {})
     post |= {name: value for name in thresholds if (value := getattr(order.options, name)) is not None}
     spec = spec_of(
         order,
@@ -205,6 +230,10 @@ def _tensors(
     order: Order, model: onnx.ModelProto, inputs: list[Port], outputs: list[Port], known: dict[str, Any]
 ) -> Draft:
     """Return the draft of a network that is served by its tensors: no task is known for it."""
+    # TorchScript was traced with the size and the layout.
+    others = [name for name in PICTURES if name not in ("size", "layout")]
+    idle = (*others, *BOXES, *TEXTS, "labels", "activation")
+    refuse_idle(order, idle, "a network that is served by its tensors, as no task is known for it (--task names one)")
     for port in (*inputs, *outputs):
         if len(port.shape) < 2:
             raise CommandError(
@@ -213,7 +242,7 @@ def _tensors(
             )
     surgery.free_batch(model)
     path = order.work / "model.onnx"
-    graphs.save(model, path)
+    store(model, path)
     session = graphs.session(path)
     batch = order.options.max_batch_size if graphs.batches(session, _numbers(inputs)) else 1
     network = {
@@ -265,7 +294,7 @@ def _settle(order: Order, model: onnx.ModelProto, given: Port, how: ImagePreproc
         rows, columns = (2, 3) if how.layout == "NCHW" else (1, 2)
         surgery.fix_sizes(model, given.name, {rows: how.height, columns: how.width})
     path = order.work / "model.onnx"
-    graphs.save(model, path)
+    store(model, path)
     session = graphs.session(path)
     one, other = (prepare((SAMPLES / name).read_bytes(), how, given.dtype)[0] for name in SHOWN)
     pair = np.concatenate([one, other if one.shape == other.shape else one[:, ::-1, ::-1]])
@@ -308,6 +337,7 @@ def ultralytics(model: onnx.ModelProto) -> dict[str, Any]:
         "task": "object-detection",
         **_written(said),
         "decoder": "end_to_end" if inside else "yolov8",
+        "thresholds": {"max_detections": 300} if inside else THRESHOLDS,
         "resize": "letterbox_center",
         "scale": 1 / 255,
         "mean": [0.0] * 3,

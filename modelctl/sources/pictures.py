@@ -125,6 +125,12 @@ def preprocess(port: Port, options: argparse.Namespace, known: dict[str, Any]) -
             f"(Most ImageNet networks of PyTorch: {IMAGENET})"
         )
     if raw:
+        idle = [f"--{name}" for name in ("scale", "mean", "std") if getattr(options, name) is not None]
+        if idle:
+            raise CommandError(
+                f"{', '.join(idle)} would do nothing for the input '{port.name}' of UINT8, which takes bytes "
+                "as they are: leave them away."
+            )
         how |= {"scale": 1.0, "mean": [0.0] * 3, "std": [1.0] * 3}
     if how["resize"] != "shortest_edge":
         if height is None or width is None:

@@ -37,9 +37,10 @@ def tokenizer(place: str, work: Path) -> tuple[Path, int]:
     from transformers import AutoTokenizer
 
     try:
-        found = AutoTokenizer.from_pretrained(place)
+        found = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
         found.backend_tokenizer.save(str(work / "tokenizer.json"))
     except Exception as error:
+        refuse_code("The checkpoint's tokenizer", error)
         text = " ".join(str(error).split())[:200]
         raise CommandError(f"The checkpoint has no tokenizer that can be served (tokenizer.json): {text}") from error
     return work / "tokenizer.json", found.model_max_length if found.model_max_length < LARGEST_LIMIT else 0
@@ -55,7 +56,10 @@ def preprocess(place: str, options: argparse.Namespace) -> ImagePreprocess:
     processor = _processor(place)
     config = _attributes(processor) if processor is not None else _file(place)
     how = {**_geometry(config), **(_values(processor) if processor is not None else _named_values(config))}
-    names = ("resize", "resize_to", "resample", "rounding", "scale", "mean", "std", "channel_order")
+    names = (
+        *("resize", "resize_to", "longest_edge", "resample", "rounding", "pad_value"),
+        *("scale", "mean", "std", "channel_order"),
+    )
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     if options.size:
         given |= {"height": options.size[0], "width": options.size[1], "resize": given.get("resize", "stretch")}
@@ -77,9 +81,19 @@ def _processor(place: str) -> Any:
     from transformers import AutoImageProcessor
 
     try:
-        return AutoImageProcessor.from_pretrained(place, backend="pil")
-    except Exception:  # noqa: BLE001 - RF-DETR's needs torchvision, for instance: its file is read then
+        return AutoImageProcessor.from_pretrained(place, backend="pil", trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001 - RF-DETR's needs torchvision, for instance: its file is read then
+        refuse_code("The checkpoint's image processor", error)
         return None
+
+
+def refuse_code(what: str, error: Exception) -> None:
+    """Raise CommandError when an error says that something of a checkpoint is a program of its authors' own."""
+    if "trust_remote_code" in str(error):
+        raise CommandError(
+            f"{what} is code of its repository's own (auto_map), which is never run here: export the network to ONNX "
+            "by that code, where you trust it, and add the .onnx file."
+        ) from error
 
 
 def _file(place: str) -> dict[str, Any]:

@@ -15,7 +15,18 @@ from tokenizers import Tokenizer
 from modelctl import graphs, surgery, trim
 from modelctl.errors import CommandError
 from modelctl.graphs import Arrays, Port
-from modelctl.sources.draft import Draft, Order, activation_of, batch_note, labels_for, spec_of
+from modelctl.sources.draft import (
+    BOXES,
+    PICTURES,
+    Draft,
+    Order,
+    activation_of,
+    batch_note,
+    labels_for,
+    refuse_idle,
+    spec_of,
+    store,
+)
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 DEFAULT_LENGTH = 512
@@ -31,6 +42,7 @@ def from_graph(
         CommandError: when its inputs and outputs are others, or when an option is missing.
 
     """
+    refuse_idle(order, (*PICTURES, *BOXES), "a text network")
     unknown = [port.name for port in inputs if port.name not in INPUTS]
     if unknown or "input_ids" not in {port.name for port in inputs}:
         has = ", ".join(port.name for port in inputs)
@@ -80,7 +92,7 @@ def text_draft(
             raise CommandError(f"The network cannot be made to cut its padding: {text}: export it again.") from error
         notes.append("The network cuts its own padding, so texts of every length share a batch.")
     path = order.work / "model.onnx"
-    graphs.save(model, path)
+    store(model, path)
     session = graphs.session(path)
     tokens, short = _tokens(read, inputs, length, pad)
     try:

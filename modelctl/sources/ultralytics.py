@@ -38,6 +38,8 @@ def draft(order: Order) -> Draft:
     """
     print(f"Notice: {NOTICE}", file=sys.stderr)
     python = os.environ.get("ULTRALYTICS_PYTHON", sys.executable)
+    if "/" in python:  # it runs in another folder
+        python = os.path.abspath(python)  # a venv's python is a link, which must not be followed
     # The exporter writes beside its input, and downloads what it knows by name (yolo11n.pt).
     given = Path(order.source)
     source = shutil.copy(given, order.work) if given.is_file() else order.source

@@ -15,7 +15,7 @@ from modelctl.trim import trim_to_longest, untrim
 LENGTH = 12
 
 
-def masked_mean(mask_name: str = "attention_mask") -> onnx.ModelProto:
+def masked_mean(mask_name: str = "attention_mask", kind: int = TensorProto.INT64) -> onnx.ModelProto:
     """Return a network: the mean of a table's rows over real tokens, and the length that it saw."""
     table = np.random.default_rng(1).standard_normal((30, 4)).astype(np.float32)
     nodes = [
@@ -28,9 +28,7 @@ def masked_mean(mask_name: str = "attention_mask") -> onnx.ModelProto:
         helper.make_node("Div", ["total", "count"], ["mean"]),
         helper.make_node("Shape", ["input_ids"], ["seen"]),
     ]
-    inputs = [
-        helper.make_tensor_value_info(name, TensorProto.INT64, ["N", LENGTH]) for name in ("input_ids", mask_name)
-    ]
+    inputs = [helper.make_tensor_value_info(name, kind, ["N", LENGTH]) for name in ("input_ids", mask_name)]
     outputs = [
         helper.make_tensor_value_info("mean", TensorProto.FLOAT, ["N", 4]),
         helper.make_tensor_value_info("seen", TensorProto.INT64, [2]),
@@ -44,10 +42,10 @@ def masked_mean(mask_name: str = "attention_mask") -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def run(model: onnx.ModelProto, lengths: list[int]) -> list[Any]:
+def run(model: onnx.ModelProto, lengths: list[int], kind: type[np.integer[Any]] = np.int64) -> list[Any]:
     """Return the network's outputs for texts of these lengths, padded to LENGTH."""
-    mask = (np.arange(LENGTH) < np.array(lengths)[:, None]).astype(np.int64)
-    ids = np.random.default_rng(0).integers(1, 30, mask.shape) * mask
+    mask = (np.arange(LENGTH) < np.array(lengths)[:, None]).astype(kind)
+    ids = np.random.default_rng(0).integers(1, 30, mask.shape, kind) * mask
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     made: list[Any] = session.run(["mean", "seen"], {"input_ids": ids, "attention_mask": mask})
     return made
@@ -59,6 +57,13 @@ def test_answers_stay_equal_and_the_length_is_the_longest(lengths: list[int]) ->
     actual, seen = run(trim_to_longest(masked_mean()), lengths)
     np.testing.assert_allclose(actual, expected, rtol=1e-6)
     assert [len(lengths), max(lengths)] == seen.tolist()
+
+
+def test_numbers_of_32_bits_are_trimmed_as_well() -> None:
+    expected, _ = run(masked_mean(kind=TensorProto.INT32), [5, 2], np.int32)
+    actual, seen = run(trim_to_longest(masked_mean(kind=TensorProto.INT32)), [5, 2], np.int32)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
+    assert seen.tolist() == [2, 5]
 
 
 def test_a_batch_without_any_token_keeps_one_column() -> None:

@@ -63,7 +63,7 @@ def classifier(
         size: of the picture.
         dtype: of input and output.
         batch: as declared on both.
-        ending: `logits` [N, C], `square` [N, C, 1, 1], or `probabilities` [N, C].
+        ending: `logits` [N, C], `square` [N, C, 1, 1], `probabilities` [N, C], or `sigmoid` [N, C].
         fixed_inside: whether a constant in the graph fixes the batch to one.
 
     """
@@ -86,6 +86,9 @@ def classifier(
     if ending == "probabilities":
         nodes.append(node("Softmax", ["logits"], ["probabilities"], axis=-1))
         last = "probabilities"
+    if ending == "sigmoid":
+        nodes.append(node("Sigmoid", ["logits"], ["scores"]))
+        last = "scores"
     shape: list[int | str] = [batch, classes, 1, 1] if last == "square" else [batch, classes]
     inputs = [value("pixels", TYPES[dtype], [batch, 3, size, size])]
     return save(path, nodes, inputs, [value(last, TYPES[dtype], shape)], constants)
@@ -229,7 +232,9 @@ def two_towers(path: Path) -> Path:
     return save(path, nodes, inputs, outputs, {"w": weights(3, 3), "table": weights(8)})
 
 
-def reader(path: Path, *, vocabulary: int, classes: int = 3, masked: bool = True) -> Path:
+def reader(
+    path: Path, *, vocabulary: int, classes: int = 3, masked: bool = True, kind: int = TensorProto.INT64
+) -> Path:
     """Write tokens [N, L] -> the mean of their embeddings -> logits [N, classes]; without a mask padding counts."""
     constants = {
         "table": weights(vocabulary, 5, spread=2.0),
@@ -251,5 +256,5 @@ def reader(path: Path, *, vocabulary: int, classes: int = 3, masked: bool = True
         node("MatMul", ["mean", "w"], ["logits"]),
     ]
     names = ("input_ids", "attention_mask") if masked else ("input_ids",)
-    inputs = [value(name, TensorProto.INT64, ["batch", "length"]) for name in names]
+    inputs = [value(name, kind, ["batch", "length"]) for name in names]
     return save(path, nodes, inputs, [value("logits", TensorProto.FLOAT, ["batch", classes])], constants)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
@@ -10,7 +14,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from sample_files import png
+from sample_files import labels, png, spec
 from skimage import data
 
 with warnings.catch_warnings():
@@ -77,6 +81,85 @@ def test_detectors_answer_as_the_pipeline(
         same_boxes(found, [clipped(one, width, height) for one in expected])
         seen += sum(one["box"]["xmax"] - one["box"]["xmin"] > 8 for one in found)
     assert seen >= 3, "the checkpoint finds nothing that could be compared"
+
+
+def test_labels_of_ones_own(command: Any, stack: Any, tmp_path: Path) -> None:
+    """They overrule the checkpoint's; one too few is refused, and so is what a checkpoint decides by itself."""
+    checkpoint = tmp_path / "detr"
+    quietly(lambda: checkpoints.PICTURES["detr"](checkpoint))
+    result = command.run("add", str(checkpoint), "--labels", labels(tmp_path, 3))
+    assert "The network has 4 classes, " in result.sentence
+    result = command.run("add", str(checkpoint), "--activation", "softmax", "--decoder", "detr")
+    assert "--decoder, --activation would do nothing for a detector's checkpoint" in result.sentence
+    given = labels(tmp_path, 4)
+    assert command("add", str(checkpoint), "--labels", given) == 0
+    assert (stack.models / "detr_network" / "labels.txt").read_text() == Path(given).read_text()
+
+
+def test_code_of_a_checkpoint_is_not_run(command: Any, tmp_path: Path) -> None:
+    """Nothing is asked for in the terminal, and the file is not imported."""
+    ran = tmp_path / "ran"
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    (folder / "code.py").write_text(f"open({str(ran)!r}, 'w')\nclass Config: pass\n")
+    text = {"model_type": "foreign", "auto_map": {"AutoConfig": "code.Config"}}
+    (folder / "config.json").write_text(json.dumps(text))
+    result = command.run("add", str(folder))
+    assert f"{folder} is code of its repository's own (auto_map), which is never run here" in result.sentence
+    assert not ran.exists()
+
+
+def test_a_checkpoint_too_large_for_one_file(command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused before it is exported, and the sentence says what can be done."""
+    checkpoint = tmp_path / "resnet"
+    quietly(lambda: checkpoints.PICTURES["resnet"](checkpoint))
+    monkeypatch.setattr("modelctl.sources.export.LARGEST", 1000)
+    result = command.run("add", str(checkpoint))
+    assert "GB do not fit into one ONNX file: export it to ONNX in FP16" in result.sentence
+
+
+def test_downloads_are_shown_and_telemetry_is_off() -> None:
+    """In a process of its own, as both are decided when the libraries are imported."""
+    program = (
+        "from pathlib import Path; from types import SimpleNamespace as Options\n"
+        "from modelctl.errors import CommandError\n"
+        "from modelctl.sources import huggingface\n"
+        "from modelctl.sources.draft import Order\n"
+        "try: huggingface.draft(Order('/nonexistent', 'a', Options(task=None), Path()))\n"
+        "except CommandError: pass\n"
+        "import huggingface_hub as hub\n"
+        "print(hub.constants.HF_HUB_DISABLE_TELEMETRY, hub.utils.are_progress_bars_disabled())\n"
+    )
+    names = ("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_PROGRESS_BARS", "DO_NOT_TRACK")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**environment, "HF_HUB_OFFLINE": "1"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["True", "False"]
+
+
+def test_rf_detr_by_its_own_processors_file(command: Any, stack: Any, tmp_path: Path) -> None:
+    """Its class needs torchvision, which is not installed: sizes and numbers are read from the file."""
+    checkpoint = tmp_path / "rf_detr"
+    quietly(lambda: checkpoints.PICTURES["rf_detr"](checkpoint))
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    text = {
+        **{"image_processor_type": "RfDetrImageProcessor", "do_resize": True, "size": checkpoints.square(64)},
+        **{"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": mean, "image_std": std},
+        **{"resample": 2, "do_pad": False},
+    }
+    (checkpoint / "preprocessor_config.json").write_text(json.dumps(text))
+    result = command.run("add", str(checkpoint))
+    assert result.code == 0, result.err
+    assert "RF-DETR's own processor shrinks pictures without smoothing" in result.err
+    how = spec(stack.models, "rf_detr")["preprocess"]
+    assert (how["resize"], how["width"], how["height"], how["mean"], how["std"]) == ("stretch", 64, 64, mean, std)
+    assert how.get("resample", "bilinear") == "bilinear"
 
 
 def clipped(one: dict[str, Any], width: int, height: int) -> dict[str, Any]:

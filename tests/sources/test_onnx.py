@@ -10,6 +10,7 @@ import networks
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import helper
 from PIL import Image
 from sample_files import labels, png, spec
 from skimage import data
@@ -67,11 +68,17 @@ def test_half_precision_in_bgr(command: Add, served: Any, tmp_path: Path) -> Non
         same_ranking([(one["label"], one["score"]) for one in answer["predictions"]], expected)
 
 
-def test_bytes_in_rows_with_a_background(command: Add, served: Any, tmp_path: Path) -> None:
+def test_bytes_in_rows_with_a_background(command: Any, served: Any, stack: Any, tmp_path: Path) -> None:
     """UINT8 [N, 16, 24, 3] and 1001 classes for 1000 labels: class 0 is the background, and the crop is ours."""
     path = networks.bytes_classifier(tmp_path / "raw.onnx", classes=1001, height=16, width=24)
     how = ("--resize", "shortest_edge_center_crop", "--resize-to", "28")
-    assert command("add", str(path), *how, "--labels", labels(tmp_path, 1000)) == 0
+    file = Path(labels(tmp_path, 1000))
+    file.write_text("\ufeff" + file.read_text(), "utf-8")  # as some editors begin a file
+    result = command.run("add", str(path), *how, "--labels", str(file))
+    assert result.code == 0, result.err
+    note = "The network has 1001 classes for 1000 labels: its first is taken for 'background'."
+    assert note in result.err
+    assert note in (stack.models / "raw" / "MODEL_CARD.md").read_text()
     for array in PICTURES:
         height, width = array.shape[:2]
         short = 28 / min(height, width)
@@ -128,6 +135,26 @@ def test_probabilities_are_seen_and_logits_are_not_taken_for_them(
             same_ranking(served.classify(name, png(array), 6), expected)
 
 
+@pytest.mark.parametrize(
+    ("ending", "activation", "classes"), [("sigmoid", "none", 6), ("logits", "sigmoid", 1), ("sigmoid", "none", 1)]
+)
+def test_each_class_by_itself(
+    command: Add, served: Any, tmp_path: Path, ending: str, activation: str, classes: int
+) -> None:
+    """Scores that do not sum to 1, of several classes or of one, are served as the user says they are."""
+    path = networks.classifier(tmp_path / "own.onnx", ending=ending, classes=classes)
+    options = ("--resize", "stretch", *UNIT, "--labels", labels(tmp_path, classes), "--activation", activation)
+    assert command("add", str(path), *options) == 0
+    found = []
+    for array in PICTURES:
+        expected = run(path, pixels=planes(array, 32))[0][0].astype(np.float64)
+        expected = expected if ending == "sigmoid" else 1 / (1 + np.exp(-expected))
+        answer = served.classify("own", png(array), classes)
+        assert all(abs(score - expected[int(label.split()[1])]) <= 1e-3 for label, score in answer)
+        found += [score for _, score in answer]
+    assert max(found) - min(found) > 0.01
+
+
 def test_pictures_of_every_size(command: Add, served: Any, stack: Any, tmp_path: Path) -> None:
     """The shorter side is 40 pixels, and the longer as long as the picture makes it."""
     path = networks.any_size(tmp_path / "free.onnx")
@@ -153,23 +180,23 @@ def overlap(one: Any, other: Any) -> float:
     return common / (np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]) - common)
 
 
-def best(boxes: Any, scores: Any, classes: Any) -> list[int]:
+def best(boxes: Any, scores: Any, classes: Any, most: float) -> list[int]:
     """Return the indices that greedy suppression within each class leaves, best first."""
     kept: list[int] = []
     for index in np.argsort(-scores, kind="stable"):
         rivals = [other for other in kept if classes[other] == classes[index]]
-        if scores[index] >= 0.25 and all(overlap(boxes[index], boxes[other]) <= 0.45 for other in rivals):
+        if scores[index] >= 0.25 and all(overlap(boxes[index], boxes[other]) <= most for other in rivals):
             kept.append(int(index))
     return kept
 
 
-def in_picture(array: Any, boxes: Any, scores: Any, classes: Any, scale: Any, offset: Any) -> Boxes:
+def in_picture(array: Any, boxes: Any, scores: Any, classes: Any, scale: Any, offset: Any, most: float = 0.45) -> Boxes:
     """Return suppressed boxes [k, cx, cy, w, h] of the tensor in the picture's pixels, cut to it."""
     corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
     places = (corners - np.tile(offset, 2)) / np.tile(scale, 2)
     height, width = array.shape[:2]
     found = []
-    for index in best(places, scores, classes):
+    for index in best(places, scores, classes, most):
         box = places[index].clip(0, [width, height, width, height])
         if (box[2:] > box[:2]).all():
             found.append((f"label {classes[index]}", float(scores[index]), box.tolist()))
@@ -249,7 +276,7 @@ def test_yolo_with_a_transposed_head(command: Add, served: Any, stack: Any, tmp_
 def test_boxes_without_suppression(command: Any, served: Any, tmp_path: Path) -> None:
     """Rows of corners, score and class are taken as they are; a class beyond the labels is refused."""
     path = networks.end_to_end(tmp_path / "whole.onnx")
-    how = ("--resize", "letterbox_center", *UNIT, "--decoder", "end_to_end", "--iou-threshold", "0")
+    how = ("--resize", "letterbox_center", *UNIT, "--decoder", "end_to_end")
     refused = command.run("add", str(path), *how, "--labels", labels(tmp_path, 2))
     assert (refused.code, "and there are 2 labels: give all" in refused.sentence) == (1, True), refused.err
     assert command("add", str(path), *how, "--labels", labels(tmp_path, 3)) == 0
@@ -293,12 +320,15 @@ def tokenizer(folder: Path) -> str:
     return str(folder / "tokenizer.json")
 
 
-def test_texts(command: Add, served: Any, stack: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["int64", "int32"])
+def test_texts(command: Add, served: Any, stack: Any, tmp_path: Path, kind: str) -> None:
     """Words are looked up, padding does not count, and a long text is cut."""
-    path = networks.reader(tmp_path / "reader.onnx", vocabulary=len(WORDS))
+    path = networks.reader(
+        tmp_path / "reader.onnx", vocabulary=len(WORDS), kind=helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    )
     options = ("--tokenizer", tokenizer(tmp_path), "--labels", labels(tmp_path, 3), "--max-length", "12")
     assert command("add", str(path), *options) == 0
     for text in ("the company expects sales to fall", "profit rose", "a good year " * 8):
-        ids = np.array([[WORDS.index(word) if word in WORDS else 1 for word in text.split()][:12]])
+        ids = np.array([[WORDS.index(word) if word in WORDS else 1 for word in text.split()][:12]], kind)
         expected = softmax(run(path, input_ids=ids, attention_mask=np.ones_like(ids))[0][0])
         same_ranking(list(served.read("reader", text).items()), expected)

@@ -147,6 +147,58 @@ READ: dict[str, tuple[Make, str]] = {
         lambda folder: net(folder, *HOW, "--labels", labels(folder, 4), labelled=False),
         "has 6 classes, ",
     ),
+    "one label too few": (
+        lambda folder: net(folder, *HOW, "--labels", labels(folder, 5), labelled=False),
+        "The network has 6 classes, ",
+    ),
+    "one label too few for a detector": (
+        lambda folder: (
+            str(networks.yolo(folder / "y.onnx")),
+            *(*HOW, "--decoder", "yolov8", "--labels", labels(folder, 2)),
+        ),
+        "The network has 3 classes, ",
+    ),
+    "one label too few for texts": (
+        lambda folder: (*text(folder, "--tokenizer", tokenizer(folder)), "--labels", labels(folder, 2)),
+        "The network has 3 classes, ",
+    ),
+    "an option for boxes on a classifier": (
+        lambda folder: net(folder, *HOW, "--iou-threshold", "0.5", "--decoder", "yolov8"),
+        "--decoder, --iou-threshold would do nothing for a classifier of pictures: leave them away.",
+    ),
+    "an option for texts on a detector": (
+        lambda folder: (
+            str(networks.yolo(folder / "y.onnx")),
+            *(*HOW, "--decoder", "yolov8", "--labels", labels(folder, 3), "--max-length", "9"),
+        ),
+        "--max-length would do nothing for a detector: leave it away.",
+    ),
+    "suppression after suppression": (
+        lambda folder: (
+            str(networks.end_to_end(folder / "y.onnx")),
+            *(*HOW, "--decoder", "end_to_end", "--labels", labels(folder, 3), "--iou-threshold", "0.5"),
+        ),
+        "--iou-threshold would do nothing for the decoder end_to_end: leave it away.",
+    ),
+    "an option for pictures on texts": (
+        lambda folder: (*text(folder, "--tokenizer", tokenizer(folder)), "--scale", "1/255"),
+        "--scale would do nothing for a text network: leave it away.",
+    ),
+    "labels of tensors": (
+        lambda folder: (str(networks.two_towers(folder / "t.onnx")), "--labels", labels(folder, 3)),
+        "--labels would do nothing for a network that is served by its tensors",
+    ),
+    "a scale of bytes": (
+        lambda folder: (
+            str(networks.bytes_classifier(folder / "b.onnx", classes=3, height=16, width=16)),
+            *("--resize", "stretch", "--scale", "1/255", "--labels", labels(folder, 3)),
+        ),
+        "--scale would do nothing for the input 'pixels' of UINT8",
+    ),
+    "a shape of a file that holds it": (
+        lambda folder: net(folder, *HOW, "--shape", "3,32,32"),
+        "--shape would do nothing for an ONNX file",
+    ),
     "no labels' file": (
         lambda folder: net(folder, *HOW, "--labels", str(folder / "no.txt"), labelled=False),
         "cannot be read",
@@ -158,6 +210,20 @@ READ: dict[str, tuple[Make, str]] = {
     "labels in Latin-1": (
         lambda folder: net(folder, *HOW, "--labels", file(folder, "l.txt", b"\xe9t\xe9\n"), labelled=False),
         "cannot be read",
+    ),
+    "scores of each class by itself": (
+        lambda folder: net(folder, *HOW, ending="sigmoid"),
+        "lie between 0 and 1 and do not sum to 1, so each class may have its own: give --activation none when",
+    ),
+    "one class": (
+        lambda folder: net(folder, *HOW, "--labels", labels(folder, 1), labelled=False, classes=1),
+        "has one class, of which a softmax always makes 1: give --activation sigmoid, or none",
+    ),
+    "a softmax of one class": (
+        lambda folder: net(
+            folder, *HOW, "--activation", "softmax", "--labels", labels(folder, 1), labelled=False, classes=1
+        ),
+        "has one class, of which a softmax always makes 1",
     ),
     "no preparation": (lambda folder: net(folder), "give --resize, --scale, --mean, --std"),
     "another size": (lambda folder: net(folder, *HOW, "--size", "64", "64"), "takes pictures of 32 x 32, not 64 x 64"),
@@ -246,6 +312,21 @@ def test_a_bad_source_or_option(command: Any, stack: Any, tmp_path: Path, case: 
     assert result.out == ""
     assert contents(stack.models) == before
     assert not list(stack.folder.glob(".modelctl-*"))
+
+
+def test_a_network_too_large_for_one_file(command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence says what can be done. (What protobuf says of 2 GB is played.)"""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("Message onnx.ModelProto exceeds maximum protobuf size of 2GB: 2300000000")
+
+    arguments = net(tmp_path, *HOW)
+    monkeypatch.setattr("modelctl.graphs.onnx.save", refuse)
+    result = command.run("add", *arguments)
+    assert result.code == 1
+    assert "cannot be stored in one ONNX file of 2 GB" in result.sentence
+    assert "export it to ONNX in FP16" in result.sentence
+    assert "or serve it by hand" in result.sentence
 
 
 EARLY: dict[str, tuple[Make, int, str]] = {

@@ -73,11 +73,13 @@ def test_a_checkpoint_is_exported_by_the_users_own_package(
     assert json.loads(asked.read_text()) == {"format": "onnx", "dynamic": True, "simplify": False, "opset": 17}
     assert "AGPL-3.0" in result.err.splitlines()[1]
     assert "AGPL-3.0" in (stack.models / "yolo11n" / "MODEL_CARD.md").read_text()
-    assert spec(stack.models, "yolo11n")["preprocess"]["width"] == 64
+    made = spec(stack.models, "yolo11n")
+    assert made["preprocess"]["width"] == 64
+    assert (made["postprocess"]["iou_threshold"], made["postprocess"]["max_detections"]) == (0.7, 300)
     array = data.coffee()
     canvas, scale, corner = letterboxed(array, 64)
     head = run(network, images=(canvas / 255).transpose(2, 0, 1)[None].astype("float32"))[0][0].T.astype(float)
-    expected = in_picture(array, head[:, :4], head[:, 4:].max(1), head[:, 4:].argmax(1), scale, corner)
+    expected = in_picture(array, head[:, :4], head[:, 4:].max(1), head[:, 4:].argmax(1), scale, corner, 0.7)
     same_boxes(served.detect("yolo11n", png(array)), expected)
     assert [path.name for path in tmp_path.glob("yolo11n*")] == ["yolo11n.pt"], "the export lies beside the checkpoint"
 
@@ -118,6 +120,17 @@ def test_what_it_makes_may_be_of_no_use(
     assert sentence in result.sentence
     assert failure in result.sentence
     assert contents(stack.models) == before
+
+
+def test_a_python_named_from_where_one_is(
+    command: Any, install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative path holds although the exporter runs elsewhere."""
+    install(networks.yolo(tmp_path / "theirs.onnx", metadata=METADATA))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ULTRALYTICS_PYTHON", "./python")
+    result = command.run("add", checkpoint(tmp_path))
+    assert result.code == 0, result.err
 
 
 def test_a_python_that_cannot_be_started(command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
