@@ -305,7 +305,7 @@ def test_an_idle_time_is_no_slow_time() -> None:
         admission = made(8, queue=9)
         lane = admission._lane(A)
         lane.limit._begun -= 600
-        places = [await take(admission) for _ in range(8)]
+        places = [await take(admission) for _ in range(4)]
         await asyncio.sleep(0.6)
         for place in places:
             give_back(place)

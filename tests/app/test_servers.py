@@ -190,7 +190,9 @@ def test_a_caller_cannot_make_a_step_look_dead() -> None:
     assert client.dead_steps
 
 
-@pytest.mark.parametrize(("version", "cancels"), [("2.51.0", False), ("2.58.1", False), ("2.59.0", True), ("3.0", True)])
+@pytest.mark.parametrize(
+    ("version", "cancels"), [("2.51.0", False), ("2.58.1", False), ("2.59.0", True), ("3.0", True)]
+)
 def test_calls_are_cancelled_where_that_does_no_harm(version: str, cancels: bool) -> None:
     """On older servers the caller may go, and the call runs on; its deadline is never under 50 ms."""
 
@@ -200,7 +202,7 @@ def test_calls_are_cancelled_where_that_does_no_harm(version: str, cancels: bool
         async def metadata(*_: object, **__: object) -> Any:
             return SimpleNamespace(version=version)
 
-        async def infer(*_: object, timeout: float, **__: object) -> Any:  # noqa: ASYNC109
+        async def infer(*_: object, timeout: float, **__: object) -> Any:
             seen.append(timeout)
             try:
                 await asyncio.sleep(0.2)
