@@ -65,19 +65,16 @@ class Limit:
         self.rate = self.service_s = 0.0
         self._bests = [math.inf, math.inf]
         self._forget_at = now + FORGET_S
-        self._open(now)
+        self.begin(now)
 
     def raise_to(self, floor: int) -> None:
         """Set the floor, since models and servers come and go."""
         self.floor = min(floor, self.ceiling)
         self.value = max(self.value, self.floor)
 
-    def _open(self, now: float) -> None:
-        self._begun, self._count, self._served, self._total, self._busiest, self._failed = now, 0, 0, 0.0, 0, False
-
     def begin(self, now: float) -> None:
-        """Measure from now on: nothing was under way until now, which says nothing of what could be."""
-        self._open(now)
+        """Open a window of measurement; also when nothing was under way, which says nothing of what could be."""
+        self._begun, self._count, self._served, self._total, self._busiest, self._failed = now, 0, 0, 0.0, 0, False
 
     def observe(self, now: float, seconds: float | None, with_triton: int, *, failed: bool = False) -> None:
         """Count one call, of `with_triton` at once, that took `seconds`; None when it was refused by a step.
@@ -106,7 +103,7 @@ class Limit:
                 self.value = max(self.floor, self.value - step)
             elif waiting < CALM:
                 self.value = min(self.ceiling, self.value + step)
-        self._open(now)
+        self.begin(now)
 
 
 class Lane:
@@ -131,7 +128,7 @@ class Lane:
         """Return how many single requests, or items of batches, wait."""
         return len(self._queues[queue])
 
-    def wait_s(self) -> float:
+    def expected_s(self) -> float:
         """Return how long a single request that came now would take, waiting and served, as far as is known."""
         if self.is_free or not self.limit.rate:
             return 0.0
@@ -249,11 +246,11 @@ class Admission:
             return
         promised = lane.is_promised(request_id, now)
         room_s = left_s if promised or not lane.has_promised else left_s * SHARE_OF_NEW
-        wait_s = lane.wait_s()
+        expected_s = lane.expected_s()
         if lane.waiting(SINGLE) >= self._queue * (2 if promised else 1):
             sentence = "As many requests wait for the model as may."
-        elif wait_s > room_s:
-            sentence = f"The model's queue takes {wait_s:.1f} s, too long for the request's deadline."
+        elif expected_s > room_s:
+            sentence = f"The model's queue takes {expected_s:.1f} s, too long for the request's deadline."
         else:
             return
         raise OverloadedError(sentence, model=model.name, retry_after_s=lane.promise(request_id, now))

@@ -9,36 +9,32 @@ leaves the repository as it was.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from modelctl import render
+from modelctl import folders
 from modelctl import spec as specs
 from modelctl.errors import CommandError
 from modelctl.server import port_text, say
 from modelctl.sources import find, pictures
 from modelctl.sources.draft import Draft, Order
-from modelctl.spec import FILE, Canary, ImagePreprocess, ModelSpec, ObjectDetection, TensorModel
+from modelctl.spec import ImagePreprocess, ModelSpec, TensorModel
 from modelctl.verify import add_port
 
 STEPS = ("read", "convert", "compare", "write", "check", "load", "ask")
 ROUTES = {"image-classification": "classify", "object-detection": "detect", "text-classification": "sentiment"}
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 """They end the command as Ctrl-C does."""
-CANARY_SIDE = 128
 LEAST_OVERLAP = 0.7
 """Of boxes before and after a conversion to fp16 or int8."""
 OF_TASKS = ("labels", "activation", "resize", "scale", "mean", "std", "decoder", "tokenizer", "max_length")
 """Options that only models with a task have."""
-CLEAR = 0.05
-"""By so much the canary's first label must lead, to be expected of every machine."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -157,7 +153,7 @@ class Addition:
         self._begin("compare", "comparing with the original")
         lines = self._compare(draft)
         self._begin("write", f"writing {', '.join(_written(draft.spec))}")
-        spec = self._write(draft, lines)
+        spec = folders.write(draft, self._made, lines)
         self._begin("check", "checking the configurations")
         self._check()
         self._begin("load", "loading it into the running server")
@@ -174,9 +170,6 @@ class Addition:
                     f"The network's inputs and outputs fit no task, so {options} would have no effect: "
                     "give --task, or leave them away to serve it by its tensors."
                 )
-        if not self._options.tensorrt:
-            network = draft.spec.network.model_copy(update={"tensorrt": None})
-            draft.spec = draft.spec.model_copy(update={"network": network})
 
     def _begin(self, step: str, text: str) -> None:
         self._step = step
@@ -192,7 +185,7 @@ class Addition:
             self._lower(draft)
         outputs = draft.spec.network.outputs
         sizes = surgery.declare(draft.network, {tensor.name: tensor.dims or [] for tensor in outputs.values()})
-        draft.spec = with_sizes(draft.spec, sizes)
+        draft.spec = folders.with_sizes(draft.spec, sizes)
 
     def _lower(self, draft: Draft) -> None:
         from modelctl.precision import convert
@@ -202,7 +195,7 @@ class Addition:
             raise CommandError("A tensor model is stored as it is: leave --precision away.")
         reference = Reference(draft.spec, draft.labels, draft.tokenizer, onnx_run(draft.network, draft.spec))
         names = {role: tensor.name for role, tensor in draft.spec.network.inputs.items()}
-        items = _items(draft.spec, self._options.examples)
+        items = folders.items(draft.spec, self._options.examples)
         examples = [
             {names[role]: array for role, array in reference.inputs(item)[0].items()} for item in items.values()
         ]
@@ -219,7 +212,7 @@ class Addition:
 
         stored = Reference(draft.spec, draft.labels, draft.tokenizer, onnx_run(draft.network, draft.spec))
         original = Reference(draft.spec, draft.labels, draft.tokenizer, draft.original)
-        items = _items(draft.spec, None)
+        items = folders.items(draft.spec, None)
         limit = LIMITS[self._options.precision]
         pairs = {name: (stored.answer(item), original.answer(item)) for name, item in items.items()}
         found = agreement(pairs, draft.spec, limit)
@@ -229,32 +222,6 @@ class Addition:
         if found.score > limit or found.missing or found.best < found.items or apart:
             raise CommandError(f"The stored network differs too much ({line}; a score may differ by {limit}).")
         return [line]
-
-    def _write(self, draft: Draft, lines: list[str]) -> ModelSpec:
-        """Make the model's folders in the workshop."""
-        made = self._made
-        spec = draft.spec.model_copy(
-            update={"source": draft.spec.source.model_copy(update={"sha256": _sha256(draft.network)})}
-        )
-        folder, network = made / spec.name, made / spec.network_name / "1"
-        folder.mkdir(parents=True)
-        network.mkdir(parents=True, exist_ok=True)
-        shutil.copy(draft.network, network / "model.onnx")
-        for name, path in draft.extra.items():
-            shutil.copy(path, network / name)
-        if draft.labels:
-            (network.parent / "labels.txt").write_text("\n".join(draft.labels) + "\n", "utf-8")
-        if draft.tokenizer:
-            step = made / f"{spec.name}_preprocess"
-            step.mkdir()
-            shutil.copy(draft.tokenizer, step / "tokenizer.json")
-        if not isinstance(spec, TensorModel):
-            spec = spec.model_copy(update={"canary": _canary(spec, draft, folder)})
-        specs.write(spec, folder / FILE)
-        (folder / "MODEL_CARD.md").write_text(_card(spec, draft, lines), "utf-8")
-        spec = specs.read(folder / FILE)
-        render.write(spec, made)
-        return spec
 
     def _check(self) -> None:
         """Lint what was written; an error refuses it, a warning is shown."""
@@ -334,63 +301,5 @@ class Addition:
             print(f"  curl -H 'Content-Type: application/json' -d '{{\"text\": \"{text}\"}}' '{base}'")
 
 
-def with_sizes(spec: ModelSpec, sizes: Mapping[str, list[int]]) -> ModelSpec:
-    """Return a spec with its outputs' sizes, given by the network's names for them."""
-    outputs = {
-        role: tensor.model_copy(update={"dims": sizes[tensor.name]}) for role, tensor in spec.network.outputs.items()
-    }
-    return spec.model_copy(update={"network": spec.network.model_copy(update={"outputs": outputs})})
-
-
 def _written(spec: ModelSpec) -> list[str]:
     return [spec.name] if isinstance(spec, TensorModel) else _folders(spec.name)
-
-
-def _items(spec: ModelSpec, folder: Path | None) -> dict[str, bytes]:
-    from modelctl.verify import inputs
-
-    assert not isinstance(spec, TensorModel)  # noqa: S101 - callers have looked
-    is_picture = isinstance(spec.preprocess, ImagePreprocess)
-    return inputs(is_picture, folder if is_picture else None, None)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _canary(spec: ModelSpec, draft: Draft, folder: Path) -> Canary:
-    """Choose an input of ours, and expect the label that comes first where it leads clearly."""
-    import io
-
-    from PIL import Image
-
-    from modelctl.reference.model import Reference, onnx_run
-
-    assert not isinstance(spec, TensorModel)  # noqa: S101 - callers have looked
-    item = next(iter(_items(spec, None).values()))
-    is_picture = isinstance(spec.preprocess, ImagePreprocess)
-    if is_picture:
-        picture = Image.open(io.BytesIO(item))
-        picture.thumbnail((CANARY_SIDE, CANARY_SIDE))
-        picture.save(folder / "canary.jpg", quality=80)
-        item = (folder / "canary.jpg").read_bytes()
-    found = Reference(spec, draft.labels, draft.tokenizer, onnx_run(draft.network, spec)).answer(item)
-    floor = spec.postprocess.score_threshold if isinstance(spec, ObjectDetection) else 0.0
-    second = max([one.score for one in found[1:] if one.label != found[0].label], default=floor)
-    label = found[0].label if found and found[0].score - max(second, floor) > CLEAR else None
-    return Canary(image="canary.jpg" if is_picture else None, text=None if is_picture else item.decode(), label=label)
-
-
-def _card(spec: ModelSpec, draft: Draft, lines: list[str]) -> str:
-    rows = [
-        f"# {spec.name}",
-        "",
-        f"- Task: {spec.task}. From: `{spec.source.origin}`. Licence of the weights: {spec.source.license}.",
-        f"- Network: {spec.network_name}/1/model.onnx, sha256 {spec.source.sha256}.",
-        *(f"- {line}" for line in (*draft.notes, *(f"Against the original: {line}." for line in lines))),
-        "",
-        "Written by `modelctl add`.",
-        "",
-    ]
-    return "\n".join(rows)

@@ -21,6 +21,8 @@ import pytest
 from PIL import Image
 from skimage import data
 
+import modelctl  # noqa: F401 - before grpc, whose handlers of fork() it switches off
+
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = ("efficientnet_lite0", "lite_detector", "minilm_sentiment", "simple_net")
 

@@ -19,7 +19,7 @@ import grpc.aio
 import structlog
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from app.errors import BackendError, BackendUnavailableError, DeadlineExceededError, ModelNotReadyError
+from app.errors import BackendError, BackendUnavailableError, DeadlineExceededError, GatewayError, ModelNotReadyError
 from app.telemetry.metrics import Metrics
 from app.triton.messages import Answer, read_outputs
 from app.triton.status import gateway_error, is_dead_step
@@ -170,8 +170,7 @@ class TritonClient:
                 response = await self._stub.ModelInfer(request, timeout=timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             self._metrics.calls.labels(self.address, error.code().name).inc()
-            self._note(model, begun, error)
-            raise gateway_error(error.code(), error.details() or "", model) from error
+            raise self._note(model, begun, error) from error
         self._metrics.calls.labels(self.address, "OK").inc()
         self._measure(model, time.perf_counter() - begun)
         self._failures.pop(model, None)
@@ -191,8 +190,8 @@ class TritonClient:
             del self._running[model][token]
             self._running_calls.dec()
 
-    def _note(self, model: str, begun: float, error: grpc.aio.AioRpcError) -> None:
-        """Learn from a failure."""
+    def _note(self, model: str, begun: float, error: grpc.aio.AioRpcError) -> GatewayError:
+        """Learn from a failure; return what it is to the caller."""
         details = error.details() or ""
         failure = gateway_error(error.code(), details, model)
         if failure.status >= 500:
@@ -214,6 +213,7 @@ class TritonClient:
                 self.mark_unfit(model, failure.detail)
         elif error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not self.cancels:
             self._measure(model, time.perf_counter() - begun)
+        return failure
 
     def _measure(self, model: str, seconds: float) -> None:
         known = self._latencies.get(model)

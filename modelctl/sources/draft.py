@@ -190,7 +190,9 @@ def _activation_of_one(asked: str | None) -> str:
 
 
 def spec_of(order: Order, terms: str = "unknown", **parts: Any) -> ModelSpec:
-    """Return a spec; a network of fixed sizes can be a TensorRT plan too. `terms`: the licence, where none is given.
+    """Return a spec; with `--tensorrt` a network of fixed sizes can be a plan too.
+
+    `terms`: the licence, where none is given.
 
     Raises:
         CommandError: when an option is out of its range.
@@ -203,7 +205,7 @@ def spec_of(order: Order, terms: str = "unknown", **parts: Any) -> ModelSpec:
         first = error.errors()[0]
         said = f"{'.'.join(map(str, first['loc'][1:]))} {first['msg'].removeprefix('Value error, ')}".strip()
         raise CommandError(f"The options do not fit: {said}.") from error
-    if order.options.precision != "fp32" or _is_free(spec):
+    if not order.options.tensorrt or order.options.precision != "fp32" or _is_free(spec):
         return spec
     network = spec.network.model_copy(update={"tensorrt": TensorRT()})
     return spec.model_copy(update={"network": network})

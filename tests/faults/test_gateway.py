@@ -24,6 +24,7 @@ def triton(make_triton: Make) -> Triton:
     return make_triton()  # type: ignore[no-any-return]
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("timeout_ms", [5000, 2000])
 def test_five_times_more_than_it_can(triton: Triton, make_gateway: Make, report: Make, timeout_ms: int) -> None:

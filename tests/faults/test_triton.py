@@ -37,6 +37,7 @@ def in_time(outcomes: Outcomes, deadline_s: float) -> bool:
     return max(one.seconds for one in outcomes) <= deadline_s + LATE_S
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(150)
 def test_one_triton_killed_five_times(make_triton: Make, make_gateway: Make, report: Make) -> None:
     """Every request is answered in time and rightly; service is back within 5 s of Triton's return."""
@@ -79,6 +80,7 @@ def httpx_ready(triton: Triton) -> bool:
         return False
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(150)
 def test_two_tritons_killed_by_turns(pair: list[Triton], make_gateway: Make, report: Make) -> None:
     """One is killed every five seconds while the other is ready: 99.9 % of the requests succeed."""
@@ -105,6 +107,7 @@ def test_two_tritons_killed_by_turns(pair: list[Triton], make_gateway: Make, rep
     gateway.stop()
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(150)
 def test_one_of_two_tritons_crawls(pair: list[Triton], make_gateway: Make, report: Make) -> None:
     """One becomes 20 times slower: the 99th percentile stays below 1.5 times that of a single healthy one."""

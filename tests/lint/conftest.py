@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -161,7 +160,7 @@ class Proof:
         self._state = folder / "state"
         self.models.mkdir(parents=True, exist_ok=True)
         self._state.mkdir(parents=True)
-        ports = Ports(*_free_ports())
+        ports = Ports.free("127.0.0.1")
         found = installation.find()
         launch = Launch(found, self.models, backends, self._state, "127.0.0.1", ports, extra, variant=variant)
         self.server = Server(launch)
@@ -255,17 +254,6 @@ class Proof:
 def triton_type(array: Any) -> str:
     """Return Triton's name for an array's type."""
     return {"float32": "FP32", "int64": "INT64"}[str(array.dtype)]
-
-
-def _free_ports() -> list[int]:
-    sockets = [socket.socket() for _ in range(3)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 @pytest.fixture(scope="session")

@@ -247,7 +247,10 @@ def test_up_revives_a_killed_gateway(make_stack: Callable[..., Any]) -> None:
     with (stack.folder / "up.out").open("wb") as out:
         up = subprocess.Popen(command, cwd=ROOT, env=stack.environment(), stdout=out, stderr=out)
     try:
-        stack.wait_ready(30)
+        deadline = time.monotonic() + 30
+        while b"Gateway ready" not in (stack.folder / "up.out").read_bytes():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         next(p for p in psutil.Process(up.pid).children() if p.cmdline()[-1] == "app").kill()
         time.sleep(1)
         assert stack.wait_ready(15) < 15
