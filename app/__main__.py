@@ -12,6 +12,7 @@ import structlog
 import uvicorn
 from pydantic import ValidationError
 
+from app.connection import Connection
 from app.settings import Settings, unknown_variables
 from app.telemetry import logging
 
@@ -45,8 +46,7 @@ def main() -> int:
             log_config=None,
             access_log=False,
             server_header=False,
-            # httptools loses the body of a request that offers to upgrade to HTTP/2, as some clients do by default.
-            http="h11",
+            http=Connection,
             ws="none",
             timeout_graceful_shutdown=settings.drain_timeout_s,
         )

@@ -160,14 +160,18 @@ class Lane:
             self._promises[request_id] = now + seconds
         return seconds
 
-    async def enter(self, queue: int) -> None:
-        """Take a place, after a turn in the queue where there is none free."""
-        if self.is_free:
-            if not self.with_triton:
-                self.limit.begin(asyncio.get_running_loop().time())
-            self.with_triton += 1
-            self._tell()
-            return
+    def take(self) -> bool:
+        """Take a place where one is free; tell whether it was."""
+        if not self.is_free:
+            return False
+        if not self.with_triton:
+            self.limit.begin(asyncio.get_running_loop().time())
+        self.with_triton += 1
+        self._tell()
+        return True
+
+    async def wait(self, queue: int) -> None:
+        """Take a place after a turn in a queue."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queues[queue].append(turn)
         self._tell()
@@ -301,12 +305,13 @@ class Admission:
         return await self._place(self._lane(model), BATCH, model, left_s)
 
     async def _place(self, lane: Lane, queue: int, model: ServedModel, left_s: float) -> Place:
-        try:
-            async with asyncio.timeout(left_s):
-                await lane.enter(queue)
-        except TimeoutError as error:
-            sentence = "The request's deadline passed before its turn came."
-            raise DeadlineExceededError(sentence, model=model.name) from error
+        if not lane.take():
+            try:
+                async with asyncio.timeout(left_s):
+                    await lane.wait(queue)
+            except TimeoutError as error:
+                sentence = "The request's deadline passed before its turn came."
+                raise DeadlineExceededError(sentence, model=model.name) from error
         return Place(lane)
 
 

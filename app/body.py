@@ -9,7 +9,6 @@ from typing import Self
 
 from fastapi import Request
 from prometheus_client import Gauge
-from starlette.requests import ClientDisconnect
 
 from app.errors import (
     BodyTooLargeError,
@@ -102,20 +101,19 @@ class Body:
 
         """
         deadline = asyncio.get_running_loop().time() + self._timeout_s
-        chunks = self._request.stream()
-        try:
-            while True:
+        more = True
+        while more:
+            try:
                 async with asyncio.timeout_at(deadline):
-                    chunk = await anext(chunks, None)
-                if chunk is None:
-                    return
-                self._check(self._held + len(chunk))
-                self.hold(len(chunk))
-                yield chunk
-        except TimeoutError as error:
-            raise RequestBodyTimeoutError("The request's body did not arrive in time.") from error
-        except ClientDisconnect as error:
-            raise MalformedRequestError("The client left before its body was complete.") from error
+                    message = await self._request.receive()
+            except TimeoutError as error:
+                raise RequestBodyTimeoutError("The request's body did not arrive in time.") from error
+            if message["type"] == "http.disconnect":
+                raise MalformedRequestError("The client left before its body was complete.")
+            chunk, more = message.get("body", b""), message.get("more_body", False)
+            self._check(self._held + len(chunk))
+            self.hold(len(chunk))
+            yield chunk
 
     async def bytes(self) -> bytes:
         """Return the whole body; raises as `stream` does."""

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import structlog
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from app import errors, problems
 from app.telemetry import timing
-
-# Where pydantic's own words would not be clear after an option's name.
-SENTENCES = {
-    "extra_forbidden": "is no option of this route",
-    "string_too_short": "must not be empty",
-    "string_too_long": "is too long",
-    "too_long": "is given too often",
-}
 
 logger = structlog.get_logger(__name__)
 
@@ -24,11 +15,11 @@ logger = structlog.get_logger(__name__)
 def add_to(app: FastAPI) -> None:
     """Register the handlers."""
     app.add_exception_handler(errors.GatewayError, _gateway_error)
-    app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
 
 
-def _answer(request: Request, error: errors.GatewayError, headers: dict[str, str] | None = None) -> Response:
+def answer(request: Request, error: errors.GatewayError, headers: dict[str, str] | None = None) -> Response:
+    """Return the problem answer, and log what the caller does not get."""
     context = timing.of(request)
     context.code = error.code
     if error.status >= 500:
@@ -39,15 +30,7 @@ def _answer(request: Request, error: errors.GatewayError, headers: dict[str, str
 
 async def _gateway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.GatewayError)  # noqa: S101 - Starlette's handlers take Exception; this is the type it was registered for
-    return _answer(request, error)
-
-
-async def _invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
-    first = error.errors()[0]
-    name = first["loc"][1]
-    what = SENTENCES.get(first["type"], first["msg"].removeprefix("Input "))
-    return _answer(request, errors.InvalidParameterError(f"{name} {what}."))
+    return answer(request, error)
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -59,4 +42,4 @@ async def _http(request: Request, error: Exception) -> Response:
         kind, sentence = errors.NotFoundError, "There is nothing at this path; see /docs."
     else:
         kind, sentence = errors.MalformedRequestError, "The request cannot be read."
-    return _answer(request, kind(sentence), dict(error.headers or {}))
+    return answer(request, kind(sentence), dict(error.headers or {}))

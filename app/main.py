@@ -10,19 +10,19 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from app import failures
 from app.admission import Admission
 from app.api import health, models, pages, tasks
 from app.body import Budget
 from app.drain import Drain
 from app.fetch import Fetch
+from app.front import Gateway
 from app.media import Media
 from app.parts import Parts
 from app.problems import Problem
 from app.settings import Settings
 from app.telemetry import logging
-from app.telemetry.envelope import Envelope
 from app.telemetry.metrics import Metrics
+from app.triton.calls import Calls
 from app.triton.canary import Canaries
 from app.triton.catalog import Catalog
 from app.triton.servers import Servers
@@ -48,7 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
     catalog = Catalog(servers)
     parts = Parts(
         settings=settings,
-        servers=servers,
+        calls=Calls(servers),
         catalog=catalog,
         canaries=Canaries(servers, catalog, drain),
         admission=Admission(
@@ -76,10 +76,17 @@ def create_app(settings: Settings) -> FastAPI:
             await fetch.close()
             await servers.close()
 
-    app = FastAPI(title=TITLE, version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_middleware(Envelope, metrics=metrics, drain=drain)
-    failures.add_to(app)
-    for routes in (tasks.router(parts), models.router(parts), health.router(parts)):
+    app = Gateway(
+        tasks.endpoints(parts),
+        metrics,
+        drain,
+        title=TITLE,
+        version=VERSION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    for routes in (tasks.router(), models.router(parts), health.router(parts)):
         app.include_router(routes)
     pages.add_to(app)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]

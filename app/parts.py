@@ -9,9 +9,9 @@ from app.body import Budget
 from app.media import Media
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
+from app.triton.calls import Calls
 from app.triton.canary import Canaries
 from app.triton.catalog import Catalog
-from app.triton.servers import Servers
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Parts:
     """What routes call."""
 
     settings: Settings
-    servers: Servers
+    calls: Calls
     catalog: Catalog
     canaries: Canaries
     admission: Admission

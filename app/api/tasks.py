@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from starlette.datastructures import QueryParams
 
 from app import errors, problems
-from app.api import described
+from app.api import described, query
 from app.body import Body
+from app.front import Endpoint
 from app.media import Item
 from app.parts import Parts
 from app.tasks import TASKS
@@ -51,34 +52,33 @@ INPUT_ERRORS: dict[str, tuple[type[errors.GatewayError], ...]] = {
 }
 
 
-def router(parts: Parts) -> APIRouter:
-    """Return the routes of all tasks."""
+def endpoints(parts: Parts) -> dict[str, Endpoint]:
+    """Return what serves the routes of all tasks, by path."""
+    made: dict[str, Endpoint] = {}
+    for task in TASKS:
+        made[f"/v1/{task.route}"] = partial(_single, parts, task)
+        made[f"/v1/{task.route}/batch"] = partial(_batch, parts, task)
+    return made
+
+
+def router() -> APIRouter:
+    """Return the routes of all tasks, for the OpenAPI document and for wrong methods; `app.front` serves them."""
     routes = APIRouter(prefix="/v1", tags=["tasks"])
     for task in TASKS:
-        _add(routes, parts, task)
+        _document(routes, task)
     return routes
 
 
-def _add(routes: APIRouter, parts: Parts, task: Task) -> None:
-    options_type = task.options
+def _document(routes: APIRouter, task: Task) -> None:
+    async def documented(options: Any) -> None:
+        raise AssertionError(options)  # served by `endpoints`
 
-    async def single(request: Request, options: Annotated[options_type, Query()]) -> Response:  # type: ignore[valid-type]
-        return await _single(parts, task, request, options)
-
-    async def batch(request: Request, options: Annotated[options_type, Query()]) -> Response:  # type: ignore[valid-type]
-        return await _batch(parts, task, request, options)
-
+    # Annotations of nested functions are texts here: FastAPI is told the type itself.
+    documented.__annotations__ = {"options": Annotated[task.options, Query()]}
     possible = (*COMMON_ERRORS, *INPUT_ERRORS[task.input])
-    # Annotations of nested functions are texts here: FastAPI is told the types themselves.
-    for endpoint in (single, batch):
-        endpoint.__annotations__ = {
-            "request": Request,
-            "options": Annotated[options_type, Query()],
-            "return": Response,
-        }
     routes.add_api_route(
         f"/{task.route}",
-        single,
+        documented,
         methods=["POST"],
         name=task.route,
         summary=task.summary,
@@ -88,7 +88,7 @@ def _add(routes: APIRouter, parts: Parts, task: Task) -> None:
     )
     routes.add_api_route(
         f"/{task.route}/batch",
-        batch,
+        documented,
         methods=["POST"],
         name=f"{task.route}_batch",
         summary=f"{task.summary}, many at a time",
@@ -101,8 +101,8 @@ def _add(routes: APIRouter, parts: Parts, task: Task) -> None:
     )
 
 
-async def _single(parts: Parts, task: Task, request: Request, options: Options) -> Response:
-    context, model = _begin(parts, task, request, options)
+async def _single(parts: Parts, task: Task, request: Request) -> Response:
+    context, options, model = _begin(parts, task, request)
     parts.admission.check(model, context.left_s(), context.request_id)
     with Body(request, parts.budget, _body_timeout(parts, context)) as body:
         with context.span("read"):
@@ -116,8 +116,8 @@ async def _single(parts: Parts, task: Task, request: Request, options: Options) 
         return _json(_fields(model, answer, context))
 
 
-async def _batch(parts: Parts, task: Task, request: Request, options: Options) -> Response:
-    context, model = _begin(parts, task, request, options)
+async def _batch(parts: Parts, task: Task, request: Request) -> Response:
+    context, options, model = _begin(parts, task, request)
     with Body(request, parts.budget, _body_timeout(parts, context)) as body:
         with context.span("read"):
             read = parts.media.images if task.input == "image" else parts.media.texts
@@ -135,15 +135,15 @@ async def _batch(parts: Parts, task: Task, request: Request, options: Options) -
         return _json({"results": rows, "failed": sum("error" in row for row in rows)})
 
 
-def _begin(parts: Parts, task: Task, request: Request, options: Options) -> tuple[Context, ServedModel]:
+def _begin(parts: Parts, task: Task, request: Request) -> tuple[Context, Options, ServedModel]:
     context = timing.of(request)
+    options = query.read(task.options, request.scope["query_string"])
     context.spans = dict.fromkeys(("read", "wait", "triton", "encode"), 0.0)
     context.set_deadline(request.headers.get("x-request-timeout-ms"), parts.settings)
     _check_accept(request.headers.get("accept", "*/*"))
-    _check_repeated(request.query_params, options)
     model = parts.catalog.find(task, options.model, options.version)
     context.model = model.name
-    return context, model
+    return context, options, model
 
 
 def _body_timeout(parts: Parts, context: Context) -> float:
@@ -159,23 +159,9 @@ def _check_accept(accept: str) -> None:
     raise errors.NotAcceptableError("This route answers application/json.")
 
 
-def _check_repeated(query: QueryParams, options: Options) -> None:
-    """Refuse an option that is given twice and can have one value: taking the last would hide a mistake."""
-    for name in query:
-        if len(query.getlist(name)) > 1 and not isinstance(getattr(options, name), list):
-            raise errors.InvalidParameterError(f"{name} must be given once.")
-
-
 async def _infer(parts: Parts, model: ServedModel, options: Options, item: bytes, context: Context) -> Answer:
-    return await parts.servers.infer(
-        model.name,
-        options.version,
-        (model.task.input, item),
-        model.task.outputs,
-        options.parameters(),
-        context.request_id,
-        context.left_s,
-        context.traceparent,
+    return await parts.calls.infer(
+        model, options.version, item, options.parameters(), context.request_id, context.left_s, context.traceparent
     )
 
 

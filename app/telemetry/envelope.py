@@ -22,6 +22,8 @@ from app.telemetry.metrics import Metrics
 from app.telemetry.timing import TRACEPARENT, Context, request_id
 
 LINGER_S = 2.0
+LOOK_AFTER_S = 0.05
+"""Whether the client has left is looked at when the answer takes longer; most requests are answered before."""
 CLIENT_LEFT = 499
 """What logs and metrics say of a request whose client did not wait; the number is nginx's."""
 QUIET_ROUTES = ("/livez", "/readyz", "/healthz", "/health", "/metrics")
@@ -55,7 +57,7 @@ class Envelope:
         if trace is not None:
             context.traceparent = trace[0]
             structlog.contextvars.bind_contextvars(trace_id=trace[1])
-        exchange = _Exchange(scope, receive, send, context, self._drain)
+        exchange = _Exchange(headers, receive, send, context, self._drain)
         try:
             with self._metrics.running.track_inprogress():
                 await self._serve(scope, exchange, context)
@@ -67,7 +69,7 @@ class Envelope:
         seconds = (exchange.ended or time.perf_counter()) - context.started
         if exchange.client_left:
             exchange.status, context.code = CLIENT_LEFT, "client_left"
-        route = getattr(scope.get("route"), "path", "other")
+        route = context.route or getattr(scope.get("route"), "path", "other")
         self._metrics.observe(route, exchange.status, context, seconds)
         level = logger.debug if route in QUIET_ROUTES else logger.info
         level(
@@ -104,14 +106,14 @@ class Envelope:
 class _Exchange:
     """The request's messages on their way in and out."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, context: Context, drain: Drain) -> None:
+    def __init__(self, headers: Headers, receive: Receive, send: Send, context: Context, drain: Drain) -> None:
         self._receive = receive
         self._send = send
         self._context = context
         self._drain = drain
         self._task = asyncio.current_task()
+        self._look: asyncio.TimerHandle | None = None
         self._watch: asyncio.Task[None] | None = None
-        headers = Headers(scope=scope)
         self._body_read = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
         self.status = 0
         self.ended = 0.0
@@ -126,9 +128,12 @@ class _Exchange:
             self.client_left = not self.status  # else it has its answer, and need not send the rest
         elif not message.get("more_body", False):
             self._body_read = True
-            if not self.status and self._watch is None:
-                self._watch = asyncio.create_task(self._watch_client())
+            if not self.status and self._look is None:
+                self._look = asyncio.get_running_loop().call_later(LOOK_AFTER_S, self._begin_watch)
         return message
+
+    def _begin_watch(self) -> None:
+        self._watch = asyncio.create_task(self._watch_client())
 
     async def _watch_client(self) -> None:
         """Cancel the request when its client leaves: nobody waits for the answer."""
@@ -140,6 +145,8 @@ class _Exchange:
 
     def end(self) -> None:
         """Watch the client no longer."""
+        if self._look is not None:
+            self._look.cancel()
         if self._watch is not None:
             self._watch.cancel()
 

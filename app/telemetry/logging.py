@@ -1,4 +1,8 @@
-"""Structured logs on standard error: readable by default, JSON by setting, with the request id on every line."""
+"""Structured logs on standard error: readable by default, JSON by setting, with the request id on every line.
+
+Our own lines go straight to the stream: one is written for every request, and Python's logging would cost more than all
+else in it. What libraries log comes through Python's logging, and looks the same.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +15,40 @@ from structlog.typing import EventDict, Processor
 from app.settings import Settings
 
 
+class _Named(structlog.WriteLogger):
+    """Writes lines to standard error, and knows its name."""
+
+    def __init__(self, name: str = "app") -> None:
+        super().__init__(sys.stderr)
+        self.name = name
+
+
 def configure(settings: Settings) -> None:
-    """Send the logs of the gateway, and of its libraries, through one formatter. Called once, by the process's main."""
-    shared: list[Processor] = [
+    """Set up the logs of the gateway, and of its libraries. Called once, by the process's main."""
+    stamped: list[Processor] = [
         structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
+        structlog.processors.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.stdlib.ExtraAdder(),
-        _without_colours,
     ]
+    renderers = _renderers(settings.log_format)
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*stamped, *renderers],
+        logger_factory=_Named,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(settings.log_format)],
+            foreign_pre_chain=[*stamped, structlog.stdlib.ExtraAdder(), _without_colours],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(settings.log_level.upper())
+    root.setLevel(level)
     # httpx tells of every fetch, uvicorn of every connection; our own line per request says more.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel("WARNING")

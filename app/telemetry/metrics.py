@@ -12,6 +12,8 @@ import os
 import re
 import struct
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -53,9 +55,16 @@ class Metrics:
         self.with_triton = self._gauge("gateway_items_with_triton", "Items that have a place now.", "model")
         self.waiting = self._gauge("gateway_items_waiting", "Items that wait for a place now.", "model")
         self.limit = self._gauge("gateway_items_limit", "Items that may have a place at once.", "model")
-        self.calls = self._counter("gateway_triton_calls", "Inferences, by server and gRPC status.", "server", "status")
+        self._calls = self._counter(
+            "gateway_triton_calls", "Inferences, by server and gRPC status.", "server", "status"
+        )
         self.retries = self._counter("gateway_triton_retries", "Inferences tried again, by failed server.", "server")
         self.running_calls = self._gauge("gateway_triton_calls_running", "Inferences without an answer yet.", "server")
+        # To look a child up by its labels costs more than to count.
+        self._request: Callable[..., Counter] = cache(self._requests.labels)
+        self._second: Callable[..., Histogram] = cache(self._seconds.labels)
+        self._span: Callable[..., Histogram] = cache(self._spans.labels)
+        self.call: Callable[..., Counter] = cache(self._calls.labels)
         self.up = self._gauge("gateway_triton_up", "1 while the server answers.", "server", over_workers="livemin")
         self.unfit = self._gauge(
             "gateway_triton_unfit", "1 while a model is held to fail there.", "server", "model", over_workers="livemax"
@@ -74,10 +83,10 @@ class Metrics:
 
     def observe(self, route: str, status: int, context: Context, seconds: float) -> None:
         """Count one answered request."""
-        self._requests.labels(route, context.model, status, context.code).inc()
-        self._seconds.labels(route).observe(seconds)
+        self._request(route, context.model, status, context.code).inc()
+        self._second(route).observe(seconds)
         for name, span in context.spans.items():
-            self._spans.labels(name).observe(span)
+            self._span(name).observe(span)
 
     def count_item(self, code: str) -> None:
         """Count one item of a batch; `code` is empty when it got a result."""

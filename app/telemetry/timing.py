@@ -33,6 +33,8 @@ class Context:
     deadline: float = 0.0
     traceparent: str = ""
     """The caller's trace context (W3C), handed on to Triton; empty when it has none."""
+    route: str = ""
+    """The path of the task's route; empty for FastAPI's."""
     model: str = ""
     code: str = ""
     """The problem's code, when the request failed."""

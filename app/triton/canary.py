@@ -27,7 +27,7 @@ from app.tasks import TASKS
 from app.tasks.base import texts
 from app.triton.catalog import Catalog, ServedModel
 from app.triton.client import TritonClient
-from app.triton.messages import inference_request
+from app.triton.messages import Question
 from app.triton.servers import Servers
 
 FRESH_S = 1.0
@@ -161,9 +161,10 @@ class Canaries:
         return reason
 
     async def _canary_failure(self, client: TritonClient, model: ServedModel) -> str:
-        request = inference_request(model.name, None, canary_item(model), model.task.outputs, {}, "canary")
+        name, item = canary_item(model)
+        question = Question(model.name, None, name, [item], model.task.outputs, request_id="canary")
         try:
-            answer = await client.infer(model.name, request, TIMEOUT_S)
+            answer = await client.infer(question, TIMEOUT_S)
         except GatewayError as error:
             return error.detail
         seen = client.dead_steps.get(model.name)

@@ -19,9 +19,9 @@ import grpc.aio
 import structlog
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from app.errors import BackendError, BackendUnavailableError, DeadlineExceededError, GatewayError, ModelNotReadyError
+from app.errors import BackendError, BackendUnavailableError, GatewayError, ModelNotReadyError
 from app.telemetry.metrics import Metrics
-from app.triton.messages import Answer, read_outputs
+from app.triton.messages import Answer, Question, read_outputs
 from app.triton.status import gateway_error, is_dead_step
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class TritonClient:
         dead_steps: models of which a step was seen to be dead, and when by the loop's clock.
         unfit: models that it serves and that failed, by the reason; until a canary of theirs gives its answer.
         answered: when each model last answered, by the loop's clock.
+        item_s: what an item of each model takes: the time of a call, shared by its items and the calls beside it.
 
     """
 
@@ -90,6 +91,7 @@ class TritonClient:
         self.dead_steps: dict[str, float] = {}
         self.unfit: dict[str, str] = {}
         self.answered: dict[str, float] = {}
+        self.item_s: dict[str, float] = {}
         self._latencies: dict[str, float] = {}
         self._failures: dict[str, int] = {}
         self._running: defaultdict[str, dict[object, float]] = defaultdict(dict)
@@ -123,7 +125,7 @@ class TritonClient:
         for model in [model for model in self.unfit if model not in models]:
             self.mark_unfit(model, "")
             self._metrics.forget(self._metrics.unfit, self.address, model)
-        for known in (self._latencies, self._failures, self.answered, self.dead_steps):
+        for known in (self._latencies, self._failures, self.answered, self.item_s, self.dead_steps):
             for model in [model for model in known if model not in models]:
                 del known[model]
 
@@ -137,45 +139,34 @@ class TritonClient:
         oldest = time.perf_counter() - next(iter(running.values())) if running else 0.0
         return max(self._latencies.get(model, 0.0), oldest) * (self.outstanding + 1)
 
-    async def infer(self, model: str, request: Any, timeout_s: float, traceparent: str = "") -> Answer:
-        """Send one request and return its answer.
+    async def infer(self, question: Question, timeout_s: float) -> Answer:
+        """Send one call and return its answer. It ends by itself when its time is over, 50 ms at the earliest.
+
+        Where `cancels` is false it must not be cancelled.
 
         Raises:
             GatewayError: whatever went wrong, by the table of `app.triton.status`.
 
         """
-        if timeout_s <= 0:
-            raise DeadlineExceededError("The request's deadline passed before the model was called.", model=model)
-        call = asyncio.ensure_future(self._call(model, request, max(timeout_s, SHORTEST_DEADLINE_S), traceparent))
-        call.add_done_callback(lambda done: done.cancelled() or done.exception())  # looked at, though nobody may wait
+        model = question.model
+        metadata = (("traceparent", question.traceparent),) if question.traceparent else None
+        begun = time.perf_counter()
         try:
-            # Where a cancelled call would do harm, the caller may go, and the call runs to its deadline.
-            response = await asyncio.wait_for(call if self.cancels else asyncio.shield(call), timeout_s)
-        except TimeoutError as error:
-            if self.cancels:  # else the call itself ends at the same moment, and is measured there
-                self._measure(model, timeout_s)
-            raise DeadlineExceededError(
-                "The model did not answer within the request's deadline.", model=model
-            ) from error
+            with self._under_way(model, begun):
+                response = await self._stub.ModelInfer(
+                    question.message(), timeout=max(timeout_s, SHORTEST_DEADLINE_S), metadata=metadata
+                )
+        except grpc.aio.AioRpcError as error:
+            self._metrics.call(self.address, error.code().name).inc()
+            raise self._note(model, begun, error) from error
+        self._metrics.call(self.address, "OK").inc()
+        self._measure(model, time.perf_counter() - begun, len(question.items))
+        self._failures.pop(model, None)
+        self.answered[model] = asyncio.get_running_loop().time()
         try:
             return Answer(response.model_version, read_outputs(response))
         except (KeyError, ValueError, struct.error) as error:
             raise BackendError("The model's answer cannot be read.", model=model) from error
-
-    async def _call(self, model: str, request: Any, timeout_s: float, traceparent: str) -> Any:
-        metadata = (("traceparent", traceparent),) if traceparent else None
-        begun = time.perf_counter()
-        try:
-            with self._under_way(model, begun):
-                response = await self._stub.ModelInfer(request, timeout=timeout_s, metadata=metadata)
-        except grpc.aio.AioRpcError as error:
-            self._metrics.calls.labels(self.address, error.code().name).inc()
-            raise self._note(model, begun, error) from error
-        self._metrics.calls.labels(self.address, "OK").inc()
-        self._measure(model, time.perf_counter() - begun)
-        self._failures.pop(model, None)
-        self.answered[model] = asyncio.get_running_loop().time()
-        return response
 
     @contextmanager
     def _under_way(self, model: str, begun: float) -> Iterator[None]:
@@ -211,15 +202,16 @@ class TritonClient:
             self._failures[model] = self._failures.get(model, 0) + 1
             if self._failures[model] >= FAILURES:
                 self.mark_unfit(model, failure.detail)
-        elif error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not self.cancels:
+        elif error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             self._measure(model, time.perf_counter() - begun)
         return failure
 
-    def _measure(self, model: str, seconds: float) -> None:
-        known = self._latencies.get(model)
+    def _measure(self, model: str, seconds: float, items: int = 1) -> None:
+        known, item_s = self._latencies.get(model), seconds / (self.outstanding + 1) / items
         # A lone call says all; beside others it is one of many.
         weight = WEIGHT if known and self.outstanding else 1.0
         self._latencies[model] = (1 - weight) * (known or 0.0) + weight * seconds
+        self.item_s[model] = (1 - WEIGHT) * self.item_s.get(model, item_s) + WEIGHT * item_s
 
     async def read_version(self, timeout_s: float = 2) -> None:
         """Ask for the server's version, and set `cancels`."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tritonclient.grpc import service_pb2
 
-from app.tasks.base import Parameter, Tensors
+from app.errors import BackendError
+from app.tasks.base import Parameter, Task, Tensors
 
 DATA_TYPES: Mapping[str, type[np.generic]] = {
     "BOOL": np.bool_,
@@ -28,24 +30,34 @@ class Answer:
         self.tensors = tensors
 
 
-def inference_request(
-    model: str,
-    version: str | None,
-    item: tuple[str, bytes],
-    outputs: Iterable[str],
-    parameters: Mapping[str, Parameter],
-    request_id: str,
-) -> Any:
-    """Return the message for one item, the named STRING tensor of shape [1, 1], that asks for the named outputs."""
-    name, value = item
-    request = service_pb2.ModelInferRequest(model_name=model, model_version=version or "", id=request_id)
-    request.inputs.add(name=name, datatype="BYTES", shape=[1, 1])
-    request.raw_input_contents.append(struct.pack("<I", len(value)) + value)
-    for output in outputs:
-        request.outputs.add(name=output)
-    for option, given in parameters.items():
-        setattr(request.parameters[option], _parameter_field(given), given)
-    return request
+@dataclass(frozen=True)
+class Question:
+    """One call: items for a model, as the named STRING tensor of shape [n, 1], and the outputs that are asked for.
+
+    `version`: None is the newest.
+    """
+
+    model: str
+    version: str | None
+    input: str
+    items: Sequence[bytes]
+    outputs: Iterable[str]
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    request_id: str = ""
+    traceparent: str = ""
+
+    def message(self) -> Any:
+        """Return it as Triton's message."""
+        message = service_pb2.ModelInferRequest(
+            model_name=self.model, model_version=self.version or "", id=self.request_id
+        )
+        message.inputs.add(name=self.input, datatype="BYTES", shape=[len(self.items), 1])
+        message.raw_input_contents.append(b"".join(struct.pack("<I", len(item)) + item for item in self.items))
+        for output in self.outputs:
+            message.outputs.add(name=output)
+        for option, given in self.parameters.items():
+            setattr(message.parameters[option], _parameter_field(given), given)
+        return message
 
 
 def _parameter_field(value: Parameter) -> str:
@@ -62,6 +74,35 @@ def read_outputs(response: Any) -> dict[str, npt.NDArray[Any]]:
         output.name: _array(output.datatype, tuple(output.shape), raw)
         for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
     }
+
+
+def rows(answer: Answer, count: int, task: Task) -> list[Answer]:
+    """Return the answers to each of `count` items of one call, without what pads the shorter ones (API.md, 2).
+
+    Raises:
+        BackendError: when there is not one row for each item.
+
+    """
+    if any(len(array) != count for array in answer.tensors.values()):
+        raise BackendError("The model's answer has another number of items than were sent.")
+    lengths = [_length(labels) for labels in answer.tensors["label"]]
+    return [
+        Answer(
+            answer.version,
+            {
+                name: array[row : row + 1, :length] if task.outputs[name].dims[0] < 0 else array[row : row + 1]
+                for name, array in answer.tensors.items()
+            },
+        )
+        for row, length in enumerate(lengths)
+    ]
+
+
+def _length(labels: npt.NDArray[Any]) -> int:
+    length = len(labels)
+    while length and not labels[length - 1]:
+        length -= 1
+    return length
 
 
 def _array(data_type: str, shape: tuple[int, ...], raw: bytes) -> npt.NDArray[Any]:

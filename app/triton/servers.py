@@ -11,17 +11,16 @@ least of (latency x calls under way), as in Finagle's Peak EWMA.
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import structlog
 
 from app.errors import BackendUnavailableError, GatewayError, ModelNotReadyError
-from app.tasks.base import Parameter
 from app.telemetry.metrics import Metrics
 from app.triton.client import TritonClient
-from app.triton.messages import Answer, inference_request
+from app.triton.messages import Answer, Question
 
 DNS = "dns:///"
 RESOLVE_S = 5.0
@@ -131,17 +130,16 @@ class Servers:
         fit = fit[self._turn :] + fit[: self._turn]
         return min(fit, key=lambda client: (client.expected_s(model), client.outstanding))
 
-    async def infer(
-        self,
-        model: str,
-        version: str | None,
-        item: tuple[str, bytes],
-        outputs: Mapping[str, Any],
-        parameters: Mapping[str, Parameter],
-        request_id: str,
-        left_s: Callable[[], float],
-        traceparent: str = "",
-    ) -> Answer:
+    @property
+    def cancel_calls(self) -> bool:
+        """Whether all servers survive calls that are cancelled."""
+        return all(client.cancels for client in self.clients)
+
+    def item_s(self, model: str) -> float:
+        """Return what an item of a model takes a server, as far as is known; infinite when nothing is."""
+        return min((client.item_s.get(model, math.inf) for client in self.serving(model)), default=math.inf)
+
+    async def infer(self, question: Question, left_s: Callable[[], float]) -> Answer:
         """Ask the best server, and once more, another where there is one, when the connection or the server failed.
 
         Inference changes nothing, so asking again is safe. It is never done after a deadline or a refusal.
@@ -153,19 +151,19 @@ class Servers:
             GatewayError: whatever went wrong, by the table of `app.triton.status`.
 
         """
-        request = inference_request(model, version, item, outputs, parameters, request_id)
+        model, version = question.model, question.version
         self._budget.deposit()
         client = self.choose(model, version)
         if client is None:
             raise ModelNotReadyError("The model was served a moment ago and is not ready now.", model=model)
         try:
-            return await client.infer(model, request, left_s(), traceparent)
+            return await client.infer(question, left_s())
         except (BackendUnavailableError, ModelNotReadyError) as error:
             again = self._again(client, error, model, version) if left_s() > 0 else None
             if again is None:
                 raise
         self._metrics.retries.labels(client.address).inc()
-        return await again.infer(model, request, left_s(), traceparent)
+        return await again.infer(question, left_s())
 
     def _again(self, failed: TritonClient, error: GatewayError, model: str, version: str | None) -> TritonClient | None:
         """Return where a request is tried again: another server, or the same after a broken connection; or nowhere."""

@@ -23,7 +23,7 @@ from app.telemetry.metrics import Metrics
 from app.telemetry.timing import Context
 from app.triton.catalog import ServedModel
 from app.triton.client import TritonClient
-from app.triton.messages import Answer, inference_request, read_outputs
+from app.triton.messages import Answer, Question, read_outputs
 
 # Answers the first call of any method with an empty message, and no other for an hour.
 SERVER = """
@@ -56,7 +56,7 @@ def response(*outputs: tuple[str, str, list[int], bytes]) -> Any:
 
 def infer(client: TritonClient, timeout_s: float = 1) -> Any:
     """Return the coroutine of one call."""
-    return client.infer("m", inference_request("m", None, ("text", b"a"), ("x",), {}, "id"), timeout_s)
+    return client.infer(Question("m", None, "text", [b"a"], ("x",)), timeout_s)
 
 
 def test_outputs_are_read_by_their_types() -> None:

@@ -16,7 +16,7 @@ from app.triton import catalog as catalogs
 from app.triton.canary import Canaries, Readiness
 from app.triton.catalog import Catalog, ServedModel
 from app.triton.client import TritonClient
-from app.triton.messages import Answer
+from app.triton.messages import Answer, Question
 from app.triton.servers import Servers
 
 
@@ -25,8 +25,8 @@ class Answering(TritonClient):
 
     failing: tuple[str, ...] = ()
 
-    async def infer(self, model: str, *_: object, **__: object) -> Answer:  # type: ignore[override]
-        if model in self.failing:
+    async def infer(self, question: Question, timeout_s: float) -> Answer:
+        if question.model in self.failing:
             raise BackendError("It fails.")
         return Answer("1", {"label": np.array([[b"any"]], object)})
 

@@ -24,9 +24,10 @@ from app.errors import (
 from app.settings import Settings
 from app.tasks import sentiment
 from app.telemetry.metrics import Metrics
+from app.triton.calls import Calls
 from app.triton.catalog import Catalog, ServedModel
 from app.triton.client import TritonClient
-from app.triton.messages import Answer
+from app.triton.messages import Answer, Question
 from app.triton.servers import RETRIES_SAVED, Servers
 
 MODEL = ServedModel("m", sentiment.TASK, ("1",), True, 1, ())
@@ -57,7 +58,7 @@ def servers(count: int) -> Any:
 
 def ask(made: Any, left_s: Callable[[], float] = lambda: 5) -> Answer:
     """Ask for one inference."""
-    return asyncio.run(made.infer("m", None, ("text", b"a"), {}, {}, "id", left_s))
+    return asyncio.run(made.infer(Question("m", None, "text", [b"a"], {}), left_s))
 
 
 @pytest.mark.parametrize("failure", [BackendUnavailableError("gone"), ModelNotReadyError("dead step")])
@@ -197,7 +198,9 @@ def test_calls_are_cancelled_where_that_does_no_harm(version: str, cancels: bool
     """On older servers the caller may go, and the call runs on; its deadline is never under 50 ms."""
 
     async def test() -> None:
-        client, seen = TritonClient("nowhere:1", Metrics()), []
+        made = Servers(("nowhere:1",), Metrics())
+        (client,) = made.clients
+        client.models, seen = {"m": MODEL}, []
 
         async def metadata(*_: object, **__: object) -> Any:
             return SimpleNamespace(version=version)
@@ -214,10 +217,17 @@ def test_calls_are_cancelled_where_that_does_no_harm(version: str, cancels: bool
         client._stub = SimpleNamespace(ServerMetadata=metadata, ModelInfer=infer)
         await client.read_version()
         assert client.cancels is cancels
+        calls = Calls(made)
         with pytest.raises(DeadlineExceededError):
-            await client.infer("m", None, 0.01)
+            await calls.infer(MODEL, None, b"a", {}, "id", lambda: 0.01)
         await asyncio.sleep(0.3)
-        assert seen == [0.05, "cancelled" if cancels else "ended"]
+        assert seen == [0.05, "ended"]  # in truth gRPC ends it, at that deadline
+        seen.clear()
+        caller = asyncio.create_task(calls.infer(MODEL, None, b"a", {}, "id", lambda: 5))
+        await asyncio.sleep(0.01)
+        caller.cancel()
+        await asyncio.sleep(0.3)
+        assert seen == [5, "cancelled" if cancels else "ended"]
 
     asyncio.run(test())
 

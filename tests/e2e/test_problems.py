@@ -287,7 +287,7 @@ def test_without_triton_the_gateway_says_so(make_stack: Callable[..., Any]) -> N
     lonely = make_stack(())
     lonely.start_gateway()
     with lonely.client() as http:
-        for _ in range(100):
+        for _ in range(300):
             try:
                 http.get("/livez")
                 break

@@ -1,0 +1,60 @@
+"""A task's options, read from the query string."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import get_args, get_origin
+
+from pydantic import ValidationError
+from starlette.datastructures import QueryParams
+
+from app.errors import InvalidParameterError
+from app.tasks.base import Options
+
+LONGEST_KEPT = 256
+SENTENCES = {
+    "extra_forbidden": "is no option of this route",
+    "string_too_short": "must not be empty",
+    "string_too_long": "is too long",
+    "too_long": "is given too often",
+}
+"""Where pydantic's own words would not be clear after an option's name."""
+
+
+def read(kind: type[Options], query: bytes) -> Options:
+    """Return the options of a query; the same queries come again and again.
+
+    Raises:
+        InvalidParameterError: when one is unknown, out of its range or given twice.
+
+    """
+    return _kept(kind, query) if len(query) <= LONGEST_KEPT else _read(kind, query)
+
+
+def _read(kind: type[Options], query: bytes) -> Options:
+    given = QueryParams(query)
+    several = _lists(kind)
+    try:
+        options = kind.model_validate({name: given.getlist(name) if name in several else given[name] for name in given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = SENTENCES.get(first["type"], first["msg"].removeprefix("Input "))
+        raise InvalidParameterError(f"{first['loc'][0]} {what}.") from error
+    for name in given:
+        # Taking the last would hide a mistake.
+        if name not in several and len(given.getlist(name)) > 1:
+            raise InvalidParameterError(f"{name} must be given once.")
+    return options
+
+
+_kept = lru_cache(maxsize=1024)(_read)
+
+
+@lru_cache
+def _lists(kind: type[Options]) -> frozenset[str]:
+    """Return the options that may be given several times."""
+    return frozenset(
+        name
+        for name, field in kind.model_fields.items()
+        if any(get_origin(part) is list for part in (field.annotation, *get_args(field.annotation)))
+    )

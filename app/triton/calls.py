@@ -1,0 +1,187 @@
+"""Items on their way to Triton: each in a call of its own, or, where that is cheaper, several in one call.
+
+    item --> a call at once
+         --> waits while calls for the same are under way --one ends--> one call for all that wait, 8 at most
+
+Joined are texts for a model so fast that a call costs more than its item, and only while others are under way: an idle
+gateway joins nothing. Pictures are never joined, as decoding them is to be spread over the steps' instances. When a
+joined call is refused, its items are sent singly, once, so that none is refused for another's fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+
+from app.errors import BackendError, DeadlineExceededError, GatewayError
+from app.tasks.base import Parameter
+from app.triton.catalog import ServedModel
+from app.triton.messages import Answer, Question, rows
+from app.triton.servers import Servers
+
+MOST = 8
+AT_ONCE = 2
+"""So many calls for the same are under way, for each server, before items wait to be joined: one is prepared while
+Triton works on the other."""
+CHEAP_S = 0.002
+"""Only for models that take less than this for an item."""
+LEAST_LEFT_S = 1.0
+"""An item whose deadline is nearer is never joined: the earliest deadline is that of all."""
+ALONE_S = 60.0
+"""A model that refuses joined items and takes each of them singly is not tried again for so long."""
+
+
+@dataclass(eq=False)
+class _Item:
+    value: bytes
+    request_id: str
+    traceparent: str
+    left_s: Callable[[], float]
+    answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+@dataclass(eq=False)
+class _Kind:
+    """Items that can share a call: of one model, version and set of options."""
+
+    model: ServedModel
+    version: str | None
+    parameters: dict[str, Parameter]
+    running: int = 0
+    waiting: deque[_Item] = field(default_factory=deque)
+
+
+class Calls:
+    """Sends items to Triton."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._kinds: dict[Hashable, _Kind] = {}
+        self._alone_until: defaultdict[str, float] = defaultdict(float)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def infer(
+        self,
+        model: ServedModel,
+        version: str | None,
+        value: bytes,
+        parameters: dict[str, Parameter],
+        request_id: str,
+        left_s: Callable[[], float],
+        traceparent: str = "",
+    ) -> Answer:
+        """Return the answer to one item.
+
+        Args:
+            left_s: returns the time that is left until the deadline.
+
+        Raises:
+            GatewayError: whatever went wrong, by the table of `app.triton.status`.
+
+        """
+        left = left_s()
+        if left <= 0:
+            raise DeadlineExceededError("The request's deadline passed before the model was called.", model=model.name)
+        item = _Item(value, request_id, traceparent, left_s)
+        key = (model.name, version, *parameters.items())
+        kind = self._kinds.get(key)
+        if kind is None:
+            kind = self._kinds[key] = _Kind(model, version, parameters)
+        kind.model = model
+        task = None
+        if kind.running >= self._most(kind) and left > LEAST_LEFT_S and self._pays(kind):
+            kind.waiting.append(item)
+        else:
+            task = self._start(key, kind, [item])
+        timer = asyncio.get_running_loop().call_later(left, _expire, item, model.name)
+        try:
+            return await item.answer
+        except asyncio.CancelledError:
+            # Where a cancelled call would do harm, the caller may go, and the call runs to its deadline.
+            if task is not None and self._servers.cancel_calls:
+                task.cancel()
+            raise
+        finally:
+            timer.cancel()
+
+    def _most(self, kind: _Kind) -> int:
+        return AT_ONCE * len(self._servers.serving(kind.model.name, kind.version))
+
+    def _pays(self, kind: _Kind) -> bool:
+        model = kind.model
+        if model.task.input != "text" or model.max_batch_size < 2:
+            return False
+        if asyncio.get_running_loop().time() < self._alone_until[model.name]:
+            return False
+        return self._servers.item_s(model.name) < CHEAP_S
+
+    def _start(self, key: Hashable, kind: _Kind, items: list[_Item]) -> asyncio.Task[None]:
+        kind.running += 1
+        task = asyncio.create_task(self._run(kind, items))
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._ended(key, kind, items, done))
+        return task
+
+    def _ended(self, key: Hashable, kind: _Kind, items: list[_Item], task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (fault := task.exception()) is not None:  # no failure of Triton's: our own fault
+            for item in items:
+                _fail(item, fault)
+        kind.running -= 1
+        most = min(MOST, max(1, kind.model.max_batch_size))
+        while kind.waiting and kind.running < max(1, self._most(kind)):
+            items = []
+            while kind.waiting and len(items) < most:
+                item = kind.waiting.popleft()
+                if not item.answer.done():  # else its caller has left, or its time is over
+                    items.append(item)
+            if items:
+                self._start(key, kind, items)
+        if not kind.running:
+            self._kinds.pop(key, None)
+
+    async def _run(self, kind: _Kind, items: list[_Item]) -> None:
+        try:
+            answers = await self._ask(kind, items)
+        except GatewayError as error:
+            may_be_one_items_fault = isinstance(error, BackendError) or (error.status < 500 and not error.retryable)
+            if len(items) > 1 and may_be_one_items_fault:
+                await self._run_singly(kind, items)
+                return
+            for item in items:
+                _fail(item, error)
+            return
+        for item, answer in zip(items, answers, strict=True):
+            if not item.answer.done():
+                item.answer.set_result(answer)
+
+    async def _run_singly(self, kind: _Kind, items: list[_Item]) -> None:
+        await asyncio.gather(*(self._run(kind, [item]) for item in items))
+        if all(item.answer.done() and not item.answer.cancelled() and not item.answer.exception() for item in items):
+            self._alone_until[kind.model.name] = asyncio.get_running_loop().time() + ALONE_S
+
+    async def _ask(self, kind: _Kind, items: list[_Item]) -> list[Answer]:
+        model, first = kind.model, items[0]
+        question = Question(
+            model.name,
+            kind.version,
+            model.task.input,
+            [item.value for item in items],
+            model.task.outputs,
+            kind.parameters,
+            first.request_id,
+            first.traceparent,
+        )
+        answer = await self._servers.infer(question, lambda: min(item.left_s() for item in items))
+        return [answer] if len(items) == 1 else rows(answer, len(items), model.task)
+
+
+def _expire(item: _Item, model: str) -> None:
+    _fail(item, DeadlineExceededError("The model did not answer within the request's deadline.", model=model))
+
+
+def _fail(item: _Item, error: BaseException) -> None:
+    if not item.answer.done():
+        item.answer.set_exception(error)
