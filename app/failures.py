@@ -8,15 +8,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from app import errors, problems
+from app.dialects import hf
 from app.telemetry import timing
-
-# Where pydantic's own words would not be clear after an option's name.
-SENTENCES = {
-    "extra_forbidden": "is no option of this route",
-    "string_too_short": "must not be empty",
-    "string_too_long": "is too long",
-    "too_long": "is given too often",
-}
+from app.validation import sentence
 
 logger = structlog.get_logger(__name__)
 
@@ -34,6 +28,8 @@ def _answer(request: Request, error: errors.GatewayError, headers: dict[str, str
     if error.status >= 500:
         # The full text, which the caller does not get.
         logger.warning("request failed", code=error.code, model=error.model, cause=str(error.__cause__ or "") or None)
+    if request.query_params.get("format") == hf.DIALECT.name:
+        headers = {**(headers or {}), **hf.problem_headers(error)}
     return problems.response(error, context.request_id, headers)
 
 
@@ -45,9 +41,7 @@ async def _gateway_error(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
     first = error.errors()[0]
-    name = first["loc"][1]
-    what = SENTENCES.get(first["type"], first["msg"].removeprefix("Input "))
-    return _answer(request, errors.InvalidParameterError(f"{name} {what}."))
+    return _answer(request, errors.InvalidParameterError(f"{first['loc'][1]} {sentence(first)}."))
 
 
 async def _http(request: Request, error: Exception) -> Response:

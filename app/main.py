@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 
 from app import failures
 from app.admission import Admission
-from app.api import health, models, pages, tasks
+from app.api import health, models, pages, roboflow, tasks
 from app.body import Budget
 from app.drain import Drain
 from app.fetch import Fetch
@@ -79,7 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title=TITLE, version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(Envelope, metrics=metrics, drain=drain)
     failures.add_to(app)
-    for routes in (tasks.router(parts), models.router(parts), health.router(parts)):
+    for routes in (tasks.router(parts), roboflow.router(parts), models.router(parts), health.router(parts)):
         app.include_router(routes)
     pages.add_to(app)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]

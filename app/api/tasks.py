@@ -10,11 +10,13 @@ import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel
 from starlette.datastructures import QueryParams
 
 from app import errors, problems
-from app.api import described
+from app.api import described, dialects
 from app.body import Body
+from app.dialects.base import Asked
 from app.media import Item
 from app.parts import Parts
 from app.tasks import TASKS
@@ -61,8 +63,9 @@ def router(parts: Parts) -> APIRouter:
 
 def _add(routes: APIRouter, parts: Parts, task: Task) -> None:
     options_type = task.options
+    single_options_type = dialects.with_format(task)
 
-    async def single(request: Request, options: Annotated[options_type, Query()]) -> Response:  # type: ignore[valid-type]
+    async def single(request: Request, options: Annotated[single_options_type, Query()]) -> Response:  # type: ignore[valid-type]
         return await _single(parts, task, request, options)
 
     async def batch(request: Request, options: Annotated[options_type, Query()]) -> Response:  # type: ignore[valid-type]
@@ -70,10 +73,10 @@ def _add(routes: APIRouter, parts: Parts, task: Task) -> None:
 
     possible = (*COMMON_ERRORS, *INPUT_ERRORS[task.input])
     # Annotations of nested functions are texts here: FastAPI is told the types themselves.
-    for endpoint in (single, batch):
+    for endpoint, its_options in ((single, single_options_type), (batch, options_type)):
         endpoint.__annotations__ = {
             "request": Request,
-            "options": Annotated[options_type, Query()],
+            "options": Annotated[its_options, Query()],
             "return": Response,
         }
     routes.add_api_route(
@@ -82,7 +85,7 @@ def _add(routes: APIRouter, parts: Parts, task: Task) -> None:
         methods=["POST"],
         name=task.route,
         summary=task.summary,
-        response_model=task.result,
+        response_model=dialects.answers(task),
         responses={200: described.success(task.example), **problems.responses(*possible)},
         openapi_extra=described.request(task, many=False),
     )
@@ -104,21 +107,34 @@ def _add(routes: APIRouter, parts: Parts, task: Task) -> None:
 async def _single(parts: Parts, task: Task, request: Request, options: Options) -> Response:
     context, model = _begin(parts, task, request, options)
     parts.admission.check(model, context.left_s(), context.request_id)
-    with Body(request, parts.budget, _body_timeout(parts, context)) as body:
+    dialect = dialects.of(options)
+    asked = Asked()
+    with Body(request, parts.budget, body_timeout(parts, context)) as body:
         with context.span("read"):
-            read = parts.media.image if task.input == "image" else parts.media.text
-            item = await read(request, body)
-        with context.span("wait"):
-            place = await parts.admission.enter(model, context.left_s(), context.request_id)
-        with place, context.span("triton"):
-            answer = await _infer(parts, model, options, item, context)
+            if dialect is not None:
+                item, options, asked = await dialects.read(parts.media, task, dialect, request, body, options)
+                model = find(parts, task, options, context)  # the body may name another
+            else:
+                read = parts.media.image if task.input == "image" else parts.media.text
+                item = await read(request, body)
+        result = await run(parts, model, options, item, context)
     with context.span("encode"):
-        return _json(_fields(model, answer, context))
+        return as_json(result if dialect is None else dialects.tell(dialect, model, result, item, asked, context))
+
+
+async def run(parts: Parts, model: ServedModel, options: Options, item: bytes, context: Context) -> dict[str, Any]:
+    """Wait for a place, ask Triton for one item, and return the fields of the answer."""
+    with context.span("wait"):
+        place = await parts.admission.enter(model, context.left_s(), context.request_id)
+    with place, context.span("triton"):
+        answer = await _infer(parts, model, options, item, context)
+    with context.span("encode"):
+        return _fields(model, answer, context)
 
 
 async def _batch(parts: Parts, task: Task, request: Request, options: Options) -> Response:
     context, model = _begin(parts, task, request, options)
-    with Body(request, parts.budget, _body_timeout(parts, context)) as body:
+    with Body(request, parts.budget, body_timeout(parts, context)) as body:
         with context.span("read"):
             read = parts.media.images if task.input == "image" else parts.media.texts
             items = await read(request, body)
@@ -132,21 +148,33 @@ async def _batch(parts: Parts, task: Task, request: Request, options: Options) -
         if (error := _shared_failure(results)) is not None:
             raise error
         rows = [_row(parts, index, result, context) for index, result in enumerate(results)]
-        return _json({"results": rows, "failed": sum("error" in row for row in rows)})
+        return as_json({"results": rows, "failed": sum("error" in row for row in rows)})
 
 
 def _begin(parts: Parts, task: Task, request: Request, options: Options) -> tuple[Context, ServedModel]:
+    context = begin(parts, request)
+    check_repeated(request.query_params, options)
+    return context, find(parts, task, options, context)
+
+
+def begin(parts: Parts, request: Request) -> Context:
+    """Return the context of a request, with its deadline set."""
     context = timing.of(request)
     context.spans = dict.fromkeys(("read", "wait", "triton", "encode"), 0.0)
     context.set_deadline(request.headers.get("x-request-timeout-ms"), parts.settings)
     _check_accept(request.headers.get("accept", "*/*"))
-    _check_repeated(request.query_params, options)
+    return context
+
+
+def find(parts: Parts, task: Task, options: Options, context: Context) -> ServedModel:
+    """Return the model that the options name, or the task's default."""
     model = parts.catalog.find(task, options.model, options.version)
     context.model = model.name
-    return context, model
+    return model
 
 
-def _body_timeout(parts: Parts, context: Context) -> float:
+def body_timeout(parts: Parts, context: Context) -> float:
+    """Return the time, in seconds, within which a body must arrive."""
     return max(0.0, min(parts.settings.body_timeout_s, context.left_s()))
 
 
@@ -159,7 +187,7 @@ def _check_accept(accept: str) -> None:
     raise errors.NotAcceptableError("This route answers application/json.")
 
 
-def _check_repeated(query: QueryParams, options: Options) -> None:
+def check_repeated(query: QueryParams, options: BaseModel) -> None:
     """Refuse an option that is given twice and can have one value: taking the last would hide a mistake."""
     for name in query:
         if len(query.getlist(name)) > 1 and not isinstance(getattr(options, name), list):
@@ -236,7 +264,8 @@ def _row(parts: Parts, index: int, result: dict[str, Any] | errors.GatewayError,
     return {"index": index, **result}
 
 
-def _json(content: dict[str, Any]) -> Response:
+def as_json(content: object) -> Response:
+    """Return `content` as the answer."""
     return Response(
         json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(),
         media_type="application/json",

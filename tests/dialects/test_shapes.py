@@ -1,0 +1,43 @@
+"""Every dialect's answers are of the types that the OpenAPI document shows, and `format` is told where it is taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from app.dialects import DIALECTS
+from app.dialects.base import Asked, Call, Dialect
+from app.main import create_app
+from app.settings import Settings
+from app.tasks import BY_NAME, TASKS
+from app.tasks.base import Task
+
+PAIRS = [(dialect, BY_NAME[name]) for dialect in DIALECTS for name in dialect.answers]
+
+
+@pytest.mark.parametrize(("dialect", "task"), PAIRS, ids=[f"{dialect.name}-{task.route}" for dialect, task in PAIRS])
+def test_answers_are_of_their_type(dialect: Dialect, task: Task) -> None:
+    """No field is missing, and none is more than the type tells."""
+    told = dialect.tells[task.name](task.example, Call(1000, 0.01, Asked()))
+    adapter = TypeAdapter(dialect.answers[task.name])
+    assert adapter.dump_python(adapter.validate_python(told, strict=True), by_alias=True) == told
+    assert dialect.reads.keys() == dialect.tells.keys() == dialect.answers.keys()
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_the_document_tells_the_formats(task: Task) -> None:
+    """Single routes have the option with its values, and an answer for each; batches have neither."""
+    paths = create_app(Settings()).openapi()["paths"]
+
+    def option(path: str) -> list[dict[str, Any]]:
+        return [parameter for parameter in paths[path]["post"]["parameters"] if parameter["name"] == "format"]
+
+    names = {dialect.name for dialect in DIALECTS if task.name in dialect.answers}
+    (single,) = option(f"/v1/{task.route}")
+    values = single["schema"]["anyOf"][0]
+    assert set(values.get("enum", [values.get("const")])) == names
+    assert option(f"/v1/{task.route}/batch") == []
+    answer = paths[f"/v1/{task.route}"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert len(answer["anyOf"]) == len(names) + 1
