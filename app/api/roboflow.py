@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
 from app import errors, problems
-from app.api import dialects, tasks
+from app.api import described, dialects, tasks
 from app.body import Body
 from app.dialects import roboflow
 from app.dialects.base import Asked
@@ -25,6 +25,12 @@ from app.triton.catalog import ServedModel
 # What the client calls the tasks; the last part of its path is the same in snake case.
 TASK_TYPES = {"image-classification": "classification", "object-detection": "object-detection"}
 ENCODED = (JSON, "application/x-www-form-urlencoded", "text/plain")
+
+
+BODIES: dict[str, type[roboflow.Body]] = {
+    "image-classification": roboflow.ClassificationBody,
+    "object-detection": roboflow.DetectionBody,
+}
 
 
 class RoboflowModel(BaseModel):
@@ -49,7 +55,12 @@ def router(parts: Parts) -> APIRouter:
     async def registry() -> RoboflowModels:
         return _registry(parts)
 
-    @routes.post("/model/add", summary="Find a model that is served", responses=possible)
+    @routes.post(
+        "/model/add",
+        summary="Find a model that is served",
+        responses=possible,
+        openapi_extra=_told(roboflow.ModelBody.model_json_schema(), JSON),
+    )
     async def add(request: Request) -> RoboflowModels:
         context = tasks.begin(parts, request)
         with Body(request, parts.budget, tasks.body_timeout(parts, context)) as body:
@@ -65,6 +76,7 @@ def router(parts: Parts) -> APIRouter:
         summary="Ask a model, by the first API",
         response_model=roboflow.RoboflowClassification | roboflow.RoboflowDetections,
         responses=possible,
+        openapi_extra=_told({"type": "string", "description": "The image as base64."}, *ENCODED),
     )
     async def first(model: str, version: str, request: Request, query: Annotated[roboflow.Query, Query()]) -> Response:
         context = tasks.begin(parts, request)
@@ -89,6 +101,7 @@ def _add_second(routes: APIRouter, parts: Parts, task: Task, possible: dict[int 
         summary=task.summary,
         response_model=roboflow.DIALECT.answers[task.name],
         responses=possible,
+        openapi_extra=_told(_schema(BODIES[task.name]), JSON),
     )
     async def second(request: Request) -> Response:
         context = tasks.begin(parts, request)
@@ -97,6 +110,20 @@ def _add_second(routes: APIRouter, parts: Parts, task: Task, possible: dict[int 
                 asked = roboflow.DIALECT.reads[task.name](await parts.media.fields(request, body, "image"))
                 item = await parts.media.value(asked.item, "image")
             return await _answer(parts, task, dialects.merged(task.options(), asked), item, asked, context)
+
+
+def _schema(body: type[roboflow.Body]) -> dict[str, Any]:
+    """Return the schema of a body, with what it refers to inside it."""
+    schema = body.model_json_schema()
+    (image,) = schema.pop("$defs").values()
+    schema["properties"]["image"] = image
+    return schema
+
+
+def _told(schema: dict[str, Any], *kinds: str) -> dict[str, Any]:
+    """Return what the document says of a route's headers and body."""
+    content = {kind: {"schema": schema} for kind in kinds}
+    return {"parameters": described.REQUEST_HEADERS, "requestBody": {"required": True, "content": content}}
 
 
 async def _answer(parts: Parts, task: Task, options: Options, item: bytes, asked: Asked, context: Context) -> Response:
