@@ -81,15 +81,16 @@ def router(parts: Parts) -> APIRouter:
     async def first(model: str, version: str, request: Request, query: Annotated[roboflow.Query, Query()]) -> Response:
         context = tasks.begin(parts, request)
         tasks.check_repeated(request.query_params, query)
-        task = _served(parts, f"{model}/{version}").task
-        asked = roboflow.read_query(task.name, f"{model}/{version}", query)
-        options = dialects.merged(task.options(), asked)
+        served = _served(parts, f"{model}/{version}")
+        asked = roboflow.read_query(served.task.name, f"{model}/{version}", query)
+        options = dialects.merged(served.task.options(), asked)
+        parts.admission.check(served, context.left_s(), context.request_id)
         with Body(request, parts.budget, tasks.body_timeout(parts, context)) as body:
             with context.span("read"):
                 if media_type(request) not in ENCODED:
                     raise errors.UnsupportedMediaTypeError(f"Send the image as base64, with {' or '.join(ENCODED)}.")
                 item = await parts.media.encoded_image(body)
-            return await _answer(parts, task, options, item, asked, context)
+            return await _answer(parts, served.task, options, item, asked, context)
 
     return routes
 

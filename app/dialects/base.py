@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
 
 from app.errors import InvalidParameterError, MalformedRequestError
 from app.validation import sentence
@@ -56,6 +57,18 @@ class Dialect:
     answers: Mapping[str, Any]
 
 
+def _unicode(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise PydanticCustomError("unicode", "must be valid Unicode") from error
+    return value
+
+
+Word = Annotated[str, AfterValidator(_unicode)]
+"""A text that may be shown or sent on: JSON can hold half a surrogate pair, UTF-8 cannot."""
+
+
 class Fields(BaseModel):
     """The fields of a JSON body; what is not declared is refused, so that nothing is silently ignored."""
 
@@ -69,7 +82,7 @@ def checked(kind: type[Checked], fields: dict[str, Any], item: str) -> Checked:
     """Return the fields of a body as `kind`; `item` is the field that holds the image or the text.
 
     Raises:
-        MalformedRequestError: when the item is missing or of a wrong type.
+        MalformedRequestError: when the item is missing or of a wrong type, or a name is not valid Unicode.
         InvalidParameterError: when anything else is.
 
     """
@@ -77,6 +90,8 @@ def checked(kind: type[Checked], fields: dict[str, Any], item: str) -> Checked:
         return kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # pydantic names no place for a name that it cannot read
+            raise MalformedRequestError("The names in the body are not valid Unicode.") from error
         name = ".".join(str(part) for part in first["loc"])
         what = f"{name} {sentence(first)}."
         if first["loc"][0] == item:

@@ -12,7 +12,7 @@ from uuid import NAMESPACE_OID, uuid5
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from app.dialects.base import Asked, Call, Dialect, Fields, Result, checked
+from app.dialects.base import Asked, Call, Dialect, Fields, Result, Word, checked
 from app.errors import InvalidParameterError
 
 
@@ -100,7 +100,7 @@ class Body(Fields):
     """What every body of the second API may hold."""
 
     image: Annotated[_Base64Image, BeforeValidator(_one)]
-    model_id: str | None = None
+    model_id: Word | None = None
     api_key: Key = None
     disable_preproc_auto_orient: Off = None
     disable_preproc_contrast: Off = None
@@ -122,7 +122,7 @@ class DetectionBody(Body):
     confidence: Fraction = None
     iou_threshold: Fraction = None
     max_detections: Most = None
-    class_filter: list[str] | None = None
+    class_filter: list[Word] | None = None
     class_agnostic_nms: Off = None
     fix_batch_size: Off = None
 
@@ -130,7 +130,7 @@ class DetectionBody(Body):
 class ModelBody(Fields):
     """A body of `/model/add`."""
 
-    model_id: str
+    model_id: Word
     api_key: Key = None
 
 

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from app.dialects import BY_NAME as BY_DIALECT
 from app.dialects import DIALECTS
 from app.dialects.base import Asked, Call, Dialect
+from app.errors import GatewayError
 from app.main import create_app
+from app.problems import problem
 from app.settings import Settings
 from app.tasks import BY_NAME, TASKS
 from app.tasks.base import Task
@@ -24,6 +27,30 @@ def test_answers_are_of_their_type(dialect: Dialect, task: Task) -> None:
     adapter = TypeAdapter(dialect.answers[task.name])
     assert adapter.dump_python(adapter.validate_python(told, strict=True), by_alias=True) == told
     assert dialect.reads.keys() == dialect.tells.keys() == dialect.answers.keys()
+
+
+HALF = "\ud800"  # of a surrogate pair: JSON can say it, UTF-8 cannot
+IMAGE = {"type": "base64", "value": ""}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "task", "body", "code"),
+    [
+        ("hf", "text-classification", {"inputs": "good", HALF: 1}, "malformed_request"),
+        ("hf", "text-classification", {"inputs": "good", "parameters": {HALF: 1}}, "invalid_parameter"),
+        ("roboflow", "object-detection", {"image": IMAGE, "model_id": HALF}, "invalid_parameter"),
+        ("roboflow", "object-detection", {"image": IMAGE, "class_filter": [HALF]}, "invalid_parameter"),
+        ("roboflow", "object-detection", {"image": IMAGE, "confidence": float("nan")}, "invalid_parameter"),
+        ("roboflow", "object-detection", {"image": IMAGE, "confidence": True}, "invalid_parameter"),
+        ("nim", "object-detection", {"input": [{"type": "image_url", "url": f"data:{HALF}"}]}, "malformed_request"),
+    ],
+)
+def test_what_cannot_be_told_is_refused(dialect: str, task: str, body: dict[str, Any], code: str) -> None:
+    """No body makes a problem that cannot be written, which would be a fault of the gateway's own."""
+    with pytest.raises(GatewayError) as raised:
+        BY_DIALECT[dialect].reads[task](body)
+    assert raised.value.code == code
+    assert problem(raised.value, "id").model_dump_json().encode()
 
 
 def test_the_document_tells_the_bodies_of_roboflow() -> None:
