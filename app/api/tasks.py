@@ -10,7 +10,6 @@ import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel
 from starlette.datastructures import QueryParams
 
 from app import errors, problems
@@ -153,7 +152,7 @@ async def _batch(parts: Parts, task: Task, request: Request, options: Options) -
 
 def _begin(parts: Parts, task: Task, request: Request, options: Options) -> tuple[Context, ServedModel]:
     context = begin(parts, request)
-    check_repeated(request.query_params, options)
+    _check_repeated(request.query_params, options)
     return context, find(parts, task, options, context)
 
 
@@ -187,7 +186,7 @@ def _check_accept(accept: str) -> None:
     raise errors.NotAcceptableError("This route answers application/json.")
 
 
-def check_repeated(query: QueryParams, options: BaseModel) -> None:
+def _check_repeated(query: QueryParams, options: Options) -> None:
     """Refuse an option that is given twice and can have one value: taking the last would hide a mistake."""
     for name in query:
         if len(query.getlist(name)) > 1 and not isinstance(getattr(options, name), list):

@@ -201,6 +201,17 @@ def test_the_format_is_an_option_of_the_routes(http: httpx.Client, samples: Path
     assert (text.status_code, text.json()["code"]) == (422, "invalid_parameter")
 
 
+def test_the_query_of_the_first_api_is_checked(http: httpx.Client) -> None:
+    """An option that is unknown, repeated or out of its range is refused by name."""
+    for query, sentence in (
+        ("confidence=0.5&confidence=0.6", "confidence must be given once."),
+        ("overlap=101", "overlap should be less than or equal to 100."),
+        ("stroke=2", "stroke is no option of this route."),
+    ):
+        answer = http.post(f"/roboflow/{DETECTOR}/1?{query}", content=b"", headers={"Content-Type": "text/plain"})
+        assert (answer.status_code, answer.json()["detail"]) == (422, sentence)
+
+
 def test_a_body_of_another_kind_is_refused(http: httpx.Client) -> None:
     """The second API takes JSON, the first base64."""
     for path in ("/roboflow/infer/object_detection", f"/roboflow/{DETECTOR}/1", "/roboflow/model/add"):

@@ -63,6 +63,9 @@ def test_the_document_tells_the_bodies_of_roboflow() -> None:
         assert schema["required"] == ["image"]
         assert schema["properties"]["image"]["required"] == ["type", "value"]
         assert "$ref" not in str(schema)
+    first = paths["/roboflow/{model}/{version}"]["post"]
+    assert {option["name"] for option in first["parameters"]} >= {"model", "version", "confidence", "overlap"}
+    assert "$ref" not in str(first["parameters"])
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
