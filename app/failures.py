@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from app import errors, problems
+from app.dialects import hf
 from app.telemetry import timing
 
 logger = structlog.get_logger(__name__)
@@ -25,6 +26,8 @@ def answer(request: Request, error: errors.GatewayError, headers: dict[str, str]
     if error.status >= 500:
         # The full text, which the caller does not get.
         logger.warning("request failed", code=error.code, model=error.model, cause=str(error.__cause__ or "") or None)
+    if request.query_params.get("format") == hf.DIALECT.name:
+        headers = {**(headers or {}), **hf.problem_headers(error)}
     return problems.response(error, context.request_id, headers)
 
 

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from app.admission import Admission
-from app.api import health, models, pages, tasks
+from app.api import health, models, pages, roboflow, tasks
 from app.body import Budget
 from app.drain import Drain
 from app.fetch import Fetch
@@ -86,7 +86,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for routes in (tasks.router(), models.router(parts), health.router(parts)):
+    for routes in (tasks.router(), roboflow.router(parts), models.router(parts), health.router(parts)):
         app.include_router(routes)
     pages.add_to(app)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]

@@ -11,7 +11,7 @@ import base64
 import binascii
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
@@ -75,11 +75,41 @@ class Media:
                 return self._usable(await self._fetch.image(fields["image_url"], body, left_s))
             return await self._text_image(fields["image"])
         if kind == RAW or kind.startswith("image/"):
-            body.limit(limit)
-            return self._usable(await body.bytes())
+            return await self.raw_image(body)
         raise UnsupportedMediaTypeError(
             "Send an image as multipart/form-data, image/*, application/octet-stream or application/json."
         )
+
+    async def raw_image(self, body: Body) -> bytes:
+        """Return the image that is the whole body."""
+        body.limit(self._settings.max_image_bytes)
+        return self._usable(await body.bytes())
+
+    async def encoded_image(self, body: Body) -> bytes:
+        """Return the image that is the whole body, as base64."""
+        body.limit(_encoded_size(self._settings.max_image_bytes) + ENVELOPE_BYTES)
+        try:
+            return self._usable(decode_base64((await body.bytes()).decode("ascii")))
+        except UnicodeDecodeError as error:
+            raise MalformedRequestError("The image is not valid base64.") from error
+
+    async def fields(self, request: Request, body: Body, kind: Literal["image", "text"]) -> dict[str, Any]:
+        """Return the JSON object of a body that holds one image or text beside other fields."""
+        if media_type(request) != JSON:
+            raise UnsupportedMediaTypeError("Send the body as application/json.")
+        sizes = {
+            "image": _encoded_size(self._settings.max_image_bytes),
+            "text": self._settings.max_text_bytes * ESCAPED,
+        }
+        body.limit(sizes[kind] + ENVELOPE_BYTES)
+        fields = _parse(await body.bytes())
+        if not isinstance(fields, dict):
+            raise MalformedRequestError("The body must be a JSON object.")
+        return fields
+
+    async def value(self, value: object, kind: Literal["image", "text"]) -> bytes:
+        """Return the image or text that a value of JSON holds."""
+        return await (self._text_image(value) if kind == "image" else self._text(value))
 
     async def images(self, request: Request, body: Body) -> list[Item]:
         """Return the encoded images of a batch, in order."""

@@ -10,15 +10,9 @@ from starlette.datastructures import QueryParams
 
 from app.errors import InvalidParameterError
 from app.tasks.base import Options
+from app.validation import sentence
 
 LONGEST_KEPT = 256
-SENTENCES = {
-    "extra_forbidden": "is no option of this route",
-    "string_too_short": "must not be empty",
-    "string_too_long": "is too long",
-    "too_long": "is given too often",
-}
-"""Where pydantic's own words would not be clear after an option's name."""
 
 
 def read(kind: type[Options], query: bytes) -> Options:
@@ -38,8 +32,7 @@ def _read(kind: type[Options], query: bytes) -> Options:
         options = kind.model_validate({name: given.getlist(name) if name in several else given[name] for name in given})
     except ValidationError as error:
         first = error.errors()[0]
-        what = SENTENCES.get(first["type"], first["msg"].removeprefix("Input "))
-        raise InvalidParameterError(f"{first['loc'][0]} {what}.") from error
+        raise InvalidParameterError(f"{first['loc'][0]} {sentence(first)}.") from error
     for name in given:
         # Taking the last would hide a mistake.
         if name not in several and len(given.getlist(name)) > 1:

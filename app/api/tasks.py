@@ -13,8 +13,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from app import errors, problems
-from app.api import described, query
+from app.api import described, dialects, query
 from app.body import Body
+from app.dialects.base import Asked
 from app.front import Endpoint
 from app.media import Item
 from app.parts import Parts
@@ -56,7 +57,7 @@ def endpoints(parts: Parts) -> dict[str, Endpoint]:
     """Return what serves the routes of all tasks, by path."""
     made: dict[str, Endpoint] = {}
     for task in TASKS:
-        made[f"/v1/{task.route}"] = partial(_single, parts, task)
+        made[f"/v1/{task.route}"] = partial(_single, parts, task, dialects.with_format(task))
         made[f"/v1/{task.route}/batch"] = partial(_batch, parts, task)
     return made
 
@@ -69,26 +70,30 @@ def router() -> APIRouter:
     return routes
 
 
-def _document(routes: APIRouter, task: Task) -> None:
+def _documented(options_type: type[Options]) -> Any:
     async def documented(options: Any) -> None:
         raise AssertionError(options)  # served by `endpoints`
 
     # Annotations of nested functions are texts here: FastAPI is told the type itself.
-    documented.__annotations__ = {"options": Annotated[task.options, Query()]}
+    documented.__annotations__ = {"options": Annotated[options_type, Query()]}
+    return documented
+
+
+def _document(routes: APIRouter, task: Task) -> None:
     possible = (*COMMON_ERRORS, *INPUT_ERRORS[task.input])
     routes.add_api_route(
         f"/{task.route}",
-        documented,
+        _documented(dialects.with_format(task)),
         methods=["POST"],
         name=task.route,
         summary=task.summary,
-        response_model=task.result,
+        response_model=dialects.answers(task),
         responses={200: described.success(task.example), **problems.responses(*possible)},
         openapi_extra=described.request(task, many=False),
     )
     routes.add_api_route(
         f"/{task.route}/batch",
-        documented,
+        _documented(task.options),
         methods=["POST"],
         name=f"{task.route}_batch",
         summary=f"{task.summary}, many at a time",
@@ -101,24 +106,37 @@ def _document(routes: APIRouter, task: Task) -> None:
     )
 
 
-async def _single(parts: Parts, task: Task, request: Request) -> Response:
-    context, options, model = _begin(parts, task, request)
+async def _single(parts: Parts, task: Task, options_type: type[Options], request: Request) -> Response:
+    context, options, model = _begin(parts, task, options_type, request)
     parts.admission.check(model, context.left_s(), context.request_id)
-    with Body(request, parts.budget, _body_timeout(parts, context)) as body:
+    dialect = dialects.of(options)
+    asked = Asked()
+    with Body(request, parts.budget, body_timeout(parts, context)) as body:
         with context.span("read"):
-            read = parts.media.image if task.input == "image" else parts.media.text
-            item = await read(request, body)
-        with context.span("wait"):
-            place = await parts.admission.enter(model, context.left_s(), context.request_id)
-        with place, context.span("triton"):
-            answer = await _infer(parts, model, options, item, context)
+            if dialect is not None:
+                item, options, asked = await dialects.read(parts.media, task, dialect, request, body, options)
+                model = find(parts, task, options, context)  # the body may name another
+            else:
+                read = parts.media.image if task.input == "image" else parts.media.text
+                item = await read(request, body)
+        result = await run(parts, model, options, item, context)
     with context.span("encode"):
-        return _json(_fields(model, answer, context))
+        return as_json(result if dialect is None else dialects.tell(dialect, model, result, item, asked, context))
+
+
+async def run(parts: Parts, model: ServedModel, options: Options, item: bytes, context: Context) -> dict[str, Any]:
+    """Wait for a place, ask Triton for one item, and return the fields of the answer."""
+    with context.span("wait"):
+        place = await parts.admission.enter(model, context.left_s(), context.request_id)
+    with place, context.span("triton"):
+        answer = await _infer(parts, model, options, item, context)
+    with context.span("encode"):
+        return _fields(model, answer, context)
 
 
 async def _batch(parts: Parts, task: Task, request: Request) -> Response:
-    context, options, model = _begin(parts, task, request)
-    with Body(request, parts.budget, _body_timeout(parts, context)) as body:
+    context, options, model = _begin(parts, task, task.options, request)
+    with Body(request, parts.budget, body_timeout(parts, context)) as body:
         with context.span("read"):
             read = parts.media.images if task.input == "image" else parts.media.texts
             items = await read(request, body)
@@ -132,21 +150,35 @@ async def _batch(parts: Parts, task: Task, request: Request) -> Response:
         if (error := _shared_failure(results)) is not None:
             raise error
         rows = [_row(parts, index, result, context) for index, result in enumerate(results)]
-        return _json({"results": rows, "failed": sum("error" in row for row in rows)})
+        return as_json({"results": rows, "failed": sum("error" in row for row in rows)})
 
 
-def _begin(parts: Parts, task: Task, request: Request) -> tuple[Context, Options, ServedModel]:
+def _begin(
+    parts: Parts, task: Task, options_type: type[Options], request: Request
+) -> tuple[Context, Options, ServedModel]:
+    options = query.read(options_type, request.scope["query_string"])
+    context = begin(parts, request)
+    return context, options, find(parts, task, options, context)
+
+
+def begin(parts: Parts, request: Request) -> Context:
+    """Return the context of a request, with its deadline set."""
     context = timing.of(request)
-    options = query.read(task.options, request.scope["query_string"])
     context.spans = dict.fromkeys(("read", "wait", "triton", "encode"), 0.0)
     context.set_deadline(request.headers.get("x-request-timeout-ms"), parts.settings)
     _check_accept(request.headers.get("accept", "*/*"))
+    return context
+
+
+def find(parts: Parts, task: Task, options: Options, context: Context) -> ServedModel:
+    """Return the model that the options name, or the task's default."""
     model = parts.catalog.find(task, options.model, options.version)
     context.model = model.name
-    return context, options, model
+    return model
 
 
-def _body_timeout(parts: Parts, context: Context) -> float:
+def body_timeout(parts: Parts, context: Context) -> float:
+    """Return the time, in seconds, within which a body must arrive."""
     return max(0.0, min(parts.settings.body_timeout_s, context.left_s()))
 
 
@@ -222,7 +254,8 @@ def _row(parts: Parts, index: int, result: dict[str, Any] | errors.GatewayError,
     return {"index": index, **result}
 
 
-def _json(content: dict[str, Any]) -> Response:
+def as_json(content: object) -> Response:
+    """Return `content` as the answer."""
     return Response(
         json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(),
         media_type="application/json",

@@ -50,7 +50,7 @@ class Options(BaseModel):
 
     def parameters(self) -> dict[str, Parameter]:
         """Return the options that the model's steps read, by the names of the query."""
-        given = self.model_dump(exclude_none=True, exclude={"model", "version"})
+        given = self.model_dump(exclude_none=True, exclude={"model", "version", "format"})
         return {name: json.dumps(value) if isinstance(value, list) else value for name, value in given.items()}
 
 

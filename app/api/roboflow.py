@@ -1,0 +1,181 @@
+"""The paths that Roboflow's `inference-sdk` insists on, below `/roboflow`: both versions of its API.
+
+The second API reads the registry, then posts JSON that names the model. The first posts base64 to `/{model}/{version}`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import QueryParams
+
+from app import errors, problems
+from app.api import described, dialects, tasks
+from app.body import Body
+from app.dialects import roboflow
+from app.dialects.base import Asked
+from app.media import JSON, media_type
+from app.parts import Parts
+from app.tasks import BY_NAME
+from app.tasks.base import Options, Task
+from app.telemetry.timing import Context
+from app.triton.catalog import ServedModel
+from app.validation import sentence
+
+# What the client calls the tasks; the last part of its path is the same in snake case.
+TASK_TYPES = {"image-classification": "classification", "object-detection": "object-detection"}
+ENCODED = (JSON, "application/x-www-form-urlencoded", "text/plain")
+
+
+BODIES: dict[str, type[roboflow.Body]] = {
+    "image-classification": roboflow.ClassificationBody,
+    "object-detection": roboflow.DetectionBody,
+}
+
+
+class RoboflowModel(BaseModel):
+    """One name of a model."""
+
+    model_id: str
+    task_type: str
+
+
+class RoboflowModels(BaseModel):
+    """What is served."""
+
+    models: list[RoboflowModel]
+
+
+def router(parts: Parts) -> APIRouter:
+    """Return the routes."""
+    routes = APIRouter(prefix="/roboflow", tags=["roboflow"])
+    possible = problems.responses(*tasks.COMMON_ERRORS, *tasks.INPUT_ERRORS["image"])
+
+    @routes.get("/model/registry", summary="List the models", responses=problems.responses(errors.InternalError))
+    async def registry() -> RoboflowModels:
+        return _registry(parts)
+
+    @routes.post(
+        "/model/add",
+        summary="Find a model that is served",
+        responses=possible,
+        openapi_extra=_told(roboflow.ModelBody.model_json_schema(), JSON),
+    )
+    async def add(request: Request) -> RoboflowModels:
+        context = tasks.begin(parts, request)
+        with Body(request, parts.budget, tasks.body_timeout(parts, context)) as body:
+            fields = await parts.media.fields(request, body, "text")
+        _served(parts, roboflow.read_model(fields))
+        return _registry(parts)
+
+    for task in (BY_NAME[name] for name in TASK_TYPES):
+        _add_second(routes, parts, task, possible)
+
+    @routes.post(
+        "/{model}/{version}",
+        summary="Ask a model, by the first API",
+        response_model=roboflow.RoboflowClassification | roboflow.RoboflowDetections,
+        responses=possible,
+        openapi_extra=_told({"type": "string", "description": "The image as base64."}, *ENCODED, query=roboflow.Query),
+    )
+    async def first(model: str, version: str, request: Request) -> Response:
+        context = tasks.begin(parts, request)
+        query = _query(request.query_params)
+        served = _served(parts, f"{model}/{version}")
+        asked = roboflow.read_query(served.task.name, f"{model}/{version}", query)
+        options = dialects.merged(served.task.options(), asked)
+        parts.admission.check(served, context.left_s(), context.request_id)
+        with Body(request, parts.budget, tasks.body_timeout(parts, context)) as body:
+            with context.span("read"):
+                if media_type(request) not in ENCODED:
+                    raise errors.UnsupportedMediaTypeError(f"Send the image as base64, with {' or '.join(ENCODED)}.")
+                item = await parts.media.encoded_image(body)
+            return await _answer(parts, served.task, options, item, asked, context)
+
+    return routes
+
+
+def _add_second(routes: APIRouter, parts: Parts, task: Task, possible: dict[int | str, dict[str, Any]]) -> None:
+    @routes.post(
+        f"/infer/{TASK_TYPES[task.name].replace('-', '_')}",
+        name=f"roboflow_{task.route}",
+        summary=task.summary,
+        response_model=roboflow.DIALECT.answers[task.name],
+        responses=possible,
+        openapi_extra=_told(_schema(BODIES[task.name]), JSON),
+    )
+    async def second(request: Request) -> Response:
+        context = tasks.begin(parts, request)
+        with Body(request, parts.budget, tasks.body_timeout(parts, context)) as body:
+            with context.span("read"):
+                asked = roboflow.DIALECT.reads[task.name](await parts.media.fields(request, body, "image"))
+                item = await parts.media.value(asked.item, "image")
+            return await _answer(parts, task, dialects.merged(task.options(), asked), item, asked, context)
+
+
+def _schema(body: type[roboflow.Body]) -> dict[str, Any]:
+    """Return the schema of a body, with what it refers to inside it."""
+    schema = body.model_json_schema()
+    (image,) = schema.pop("$defs").values()
+    schema["properties"]["image"] = image
+    return schema
+
+
+def _told(schema: dict[str, Any], *kinds: str, query: type[BaseModel] | None = None) -> dict[str, Any]:
+    """Return what the document says of a route's headers, query and body."""
+    content = {kind: {"schema": schema} for kind in kinds}
+    options = {} if query is None else query.model_json_schema()["properties"]
+    told = [{"name": name, "in": "query", "required": False, "schema": its} for name, its in options.items()]
+    return {"parameters": [*told, *described.REQUEST_HEADERS], "requestBody": {"required": True, "content": content}}
+
+
+def _query(given: QueryParams) -> roboflow.Query:
+    """Return the options of the first API.
+
+    Raises:
+        InvalidParameterError: when one is unknown, out of its range or given twice.
+
+    """
+    for name in given:
+        if len(given.getlist(name)) > 1:
+            raise errors.InvalidParameterError(f"{name} must be given once.")
+    try:
+        return roboflow.Query.model_validate(dict(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise errors.InvalidParameterError(f"{first['loc'][0]} {sentence(first)}.") from error
+
+
+async def _answer(parts: Parts, task: Task, options: Options, item: bytes, asked: Asked, context: Context) -> Response:
+    model = tasks.find(parts, task, options, context)
+    result = await tasks.run(parts, model, options, item, context)
+    with context.span("encode"):
+        return tasks.as_json(dialects.tell(roboflow.DIALECT, model, result, item, asked, context))
+
+
+def _served(parts: Parts, model_id: str) -> ServedModel:
+    """Return the model of that id.
+
+    Raises:
+        GatewayError: ModelNotFound and others, as the catalogue does.
+
+    """
+    name, _, version = model_id.partition("/")
+    model = parts.catalog.get(name)
+    if model.task.name not in TASK_TYPES:
+        raise errors.ModelNotFoundError("No model of this name serves a task that this client has.", model=name)
+    return parts.catalog.find(model.task, name, version or None)
+
+
+def _registry(parts: Parts) -> RoboflowModels:
+    """List every model twice: by its name, and with each version as the first API wants it."""
+    models = [model for model in parts.catalog.models() if model.task.name in TASK_TYPES and not model.fault]
+    return RoboflowModels(
+        models=[
+            RoboflowModel(model_id=model_id, task_type=TASK_TYPES[model.task.name])
+            for model in models
+            for model_id in (model.name, *(f"{model.name}/{version}" for version in model.versions))
+        ]
+    )

@@ -1,0 +1,99 @@
+"""What every dialect has: how its bodies are read into the gateway's words, and how results are told in its own.
+
+body -> Asked (an item, options of the task) -> one inference -> result, Call -> answer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
+
+from app.errors import InvalidParameterError, MalformedRequestError
+from app.validation import sentence
+
+Result = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a JSON body asks for.
+
+    Attributes:
+        item: what should be the image as base64, or the text; it is checked where it is decoded.
+        options: options of the task, by the names of the query.
+        most: how many labels to answer at most, where the task has no option for it.
+
+    """
+
+    item: object = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    most: int | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """What else an answer tells: the item's size in bytes, Triton's time in seconds, and what was asked."""
+
+    size: int
+    seconds: float
+    asked: Asked
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One dialect. Its functions are pure; `reads` and `tells` are keyed by the names of the tasks that it knows.
+
+    `reads` takes the JSON object of a body; `tells` takes the fields of the plain answer. `answers` holds the types of
+    what `tells` returns, for the OpenAPI document.
+    """
+
+    name: str
+    reads: Mapping[str, Callable[[dict[str, Any]], Asked]]
+    tells: Mapping[str, Callable[[Result, Call], Any]]
+    answers: Mapping[str, Any]
+
+
+def _unicode(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise PydanticCustomError("unicode", "must be valid Unicode") from error
+    return value
+
+
+Word = Annotated[str, AfterValidator(_unicode)]
+"""A text that may be shown or sent on: JSON can hold half a surrogate pair, UTF-8 cannot."""
+
+
+class Fields(BaseModel):
+    """The fields of a JSON body; what is not declared is refused, so that nothing is silently ignored."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+Checked = TypeVar("Checked", bound=Fields)
+
+
+def checked(kind: type[Checked], fields: dict[str, Any], item: str) -> Checked:
+    """Return the fields of a body as `kind`; `item` is the field that holds the image or the text.
+
+    Raises:
+        MalformedRequestError: when the item is missing or of a wrong type, or a name is not valid Unicode.
+        InvalidParameterError: when anything else is.
+
+    """
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if not first["loc"]:  # pydantic names no place for a name that it cannot read
+            raise MalformedRequestError("The names in the body are not valid Unicode.") from error
+        name = ".".join(str(part) for part in first["loc"])
+        what = f"{name} {sentence(first)}."
+        if first["loc"][0] == item:
+            raise MalformedRequestError(what) from error
+        raise InvalidParameterError(what) from error

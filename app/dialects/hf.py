@@ -1,0 +1,122 @@
+"""What `huggingface_hub.InferenceClient` sends and expects: the schemas of `@huggingface/tasks` for three tasks.
+
+Images come as raw bytes, or with parameters as `{"inputs": "<base64>", "parameters": {...}}`; texts always as JSON.
+Boxes are whole pixels, cut as the pipelines of transformers cut them: the schemas say integer.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from app.dialects.base import Asked, Call, Dialect, Fields, Result, checked
+from app.errors import GatewayError
+
+TopK = Annotated[int | None, Field(ge=1)]
+
+
+class HfLabel(BaseModel):
+    """A label with its probability."""
+
+    label: str
+    score: float
+
+
+class HfBox(BaseModel):
+    """Whole pixels of the upright image."""
+
+    xmin: int
+    ymin: int
+    xmax: int
+    ymax: int
+
+
+class HfDetection(HfLabel):
+    """An object."""
+
+    box: HfBox
+
+
+class _TopK(Fields):
+    top_k: TopK = None
+
+
+class _Threshold(Fields):
+    threshold: Annotated[float | None, Field(ge=0, le=1)] = None
+
+
+class _LabelsBody(Fields):
+    inputs: str
+    parameters: _TopK = _TopK()
+
+
+class _DetectionBody(Fields):
+    inputs: str
+    parameters: _Threshold = _Threshold()
+
+
+def read_classification(fields: dict[str, Any]) -> Asked:
+    """`top_k` is the task's own."""
+    body = checked(_LabelsBody, fields, "inputs")
+    return Asked(body.inputs, body.parameters.model_dump(exclude_none=True))
+
+
+def read_detection(fields: dict[str, Any]) -> Asked:
+    """`threshold` is `score_threshold`."""
+    body = checked(_DetectionBody, fields, "inputs")
+    threshold = body.parameters.threshold
+    return Asked(body.inputs, {} if threshold is None else {"score_threshold": threshold})
+
+
+def read_text(fields: dict[str, Any]) -> Asked:
+    """`top_k` cuts the list of all labels."""
+    body = checked(_LabelsBody, fields, "inputs")
+    return Asked(body.inputs, most=body.parameters.top_k)
+
+
+def tell_classification(result: Result, _: Call) -> list[dict[str, Any]]:
+    """Return the labels, best first."""
+    return [{"label": row["label"], "score": row["score"]} for row in result["predictions"]]
+
+
+def tell_detection(result: Result, _: Call) -> list[dict[str, Any]]:
+    """Return the objects, best first."""
+    return [
+        {
+            "label": row["label"],
+            "score": row["score"],
+            "box": {side: int(pixel) for side, pixel in row["box"].items()},
+        }
+        for row in result["predictions"]
+    ]
+
+
+def tell_text(result: Result, call: Call) -> list[list[dict[str, Any]]]:
+    """Return the labels, best first, in a list of one: the client takes the first list of the answer."""
+    return [result["scores"][: call.asked.most]]
+
+
+def problem_headers(error: GatewayError) -> dict[str, str]:
+    """Return what makes the client show why: it reads no problem, but this header of the Hub's."""
+    return {"X-Error-Message": error.detail.encode("ascii", "replace").decode().replace("\n", " ")}
+
+
+DIALECT = Dialect(
+    name="hf",
+    reads={
+        "image-classification": read_classification,
+        "object-detection": read_detection,
+        "text-classification": read_text,
+    },
+    tells={
+        "image-classification": tell_classification,
+        "object-detection": tell_detection,
+        "text-classification": tell_text,
+    },
+    answers={
+        "image-classification": list[HfLabel],
+        "object-detection": list[HfDetection],
+        "text-classification": list[list[HfLabel]],
+    },
+)

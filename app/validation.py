@@ -1,0 +1,22 @@
+"""What pydantic finds wrong, in words that a person can use after the value's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# Where pydantic's own words would not be clear there.
+SENTENCES = {
+    "extra_forbidden": "is no option of this route",
+    "missing": "is missing",
+    "model_type": "must be an object",
+    "string_too_short": "must not be empty",
+    "string_too_long": "is too long",
+    "too_long": "is given too often",
+}
+
+
+def sentence(error: Mapping[str, Any]) -> str:
+    """Return what is wrong by one of pydantic's errors."""
+    told: str = SENTENCES.get(error["type"], error["msg"].removeprefix("Input "))
+    return told
