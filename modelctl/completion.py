@@ -8,13 +8,15 @@ from pathlib import Path
 from modelctl import commandline
 
 SHELLS = ("bash", "zsh", "fish")
-MODELS = "ls -d models/*/model.yaml 2>/dev/null | cut -d / -f 2"
-"""Run by the shell at each completion, in the folder that it is in."""
+# Run by the shell at each completion, in the folder that it is in. No globs: fish and zsh refuse one that nothing fits.
+# No dollars or double quotes either, within which fish reads it.
+MODELS = "find models -maxdepth 2 -name model.yaml 2>/dev/null | cut -d / -f 2"
+FILES = "ls -p | grep -e '[.]onnx' -e '[.]pt' -e /"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the shell."""
-    text = "such as: source <(modelctl completion bash); fish: modelctl completion fish | source"
+    text = 'such as: eval "$(modelctl completion bash)"; fish: modelctl completion fish | source'
     parser.add_argument("shell", choices=SHELLS, help=text)
 
 
@@ -34,7 +36,8 @@ def _mark(parser: argparse.ArgumentParser) -> None:
 
     from modelctl.sources import find
 
-    recipes = " ".join(find.recipes())
+    parser.description = (parser.description or "").partition("\n")[0]
+    sources = "; ".join([*(f"echo {name}" for name in find.recipes()), FILES])
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
@@ -42,6 +45,6 @@ def _mark(parser: argparse.ArgumentParser) -> None:
         elif action.dest in ("name", "names", "model") and action.metavar == "NAME":
             action.complete = shtab.cmd(MODELS)  # type: ignore[attr-defined]
         elif action.dest == "source":
-            action.complete = shtab.cmd(f"printf '%s\\n' {recipes}; ls -d *.onnx *.pt */ 2>/dev/null")  # type: ignore[attr-defined]
+            action.complete = shtab.cmd(sources)  # type: ignore[attr-defined]
         elif action.type is Path:
             action.complete = shtab.FILE if action.metavar == "FILE" else shtab.DIRECTORY  # type: ignore[attr-defined]
