@@ -22,41 +22,72 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, populate_by_name=True
     )
 
-    host: str = "127.0.0.1"
-    port: int = Field(default=8080, ge=0, le=65535)
-    workers: int = Field(default=1, ge=1, le=64, description="Processes behind the one port.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on; `0.0.0.0` for all of this machine's.")
+    port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 for any that is free.")
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes behind the one port. `/metrics` tells the sum over all, a worker that dies is replaced.",
+    )
     triton_urls: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="host:port of Triton's gRPC, or several separated by commas, or dns:///name:port for all addresses "
-        "of a name; by default on this machine.",
+        description="`host:port` of Triton's gRPC, or several separated by commas, or `dns:///name:port` for all "
+        "addresses of a name; none: `127.0.0.1` and the next setting.",
     )
-    triton_grpc_port: int = Field(default=8001, validation_alias=AliasChoices("TRITON_GRPC_PORT", "triton_grpc_port"))
+    triton_grpc_port: int = Field(
+        default=8001,
+        validation_alias=AliasChoices("TRITON_GRPC_PORT", "triton_grpc_port"),
+        description="The port of a Triton on this machine, where no URL is given.",
+    )
 
-    default_timeout_ms: int = Field(default=10_000, ge=50, description="A request's deadline when it names none.")
-    max_timeout_ms: int = Field(default=60_000, ge=50, description="The longest deadline that a request may ask for.")
-    body_timeout_s: float = Field(default=30, gt=0, description="Time for a request's body to arrive.")
+    default_timeout_ms: int = Field(
+        default=10_000, ge=50, description="A request's deadline, in ms, when it names none."
+    )
+    max_timeout_ms: int = Field(
+        default=60_000, ge=50, description="The longest deadline that `X-Request-Timeout-Ms` may ask for."
+    )
+    body_timeout_s: float = Field(
+        default=30, gt=0, description="Time for a request's body to arrive, within its deadline."
+    )
     drain_delay_s: float = Field(
         default=0, ge=0, description="Time to go on serving after SIGTERM, with readyz red, so that others notice."
     )
-    drain_timeout_s: int = Field(default=5, ge=0, description="Time for running requests to finish at shutdown.")
+    drain_timeout_s: int = Field(
+        default=5,
+        ge=0,
+        description="Time for running requests to finish at shutdown; what is left is answered 503 `draining`.",
+    )
 
-    max_image_bytes: int = Field(default=20 * MEGABYTE, ge=1)
-    max_text_bytes: int = Field(default=1 * MEGABYTE, ge=1)
-    max_batch_items: int = Field(default=64, ge=1)
-    max_batch_bytes: int = Field(default=64 * MEGABYTE, ge=1)
-    max_bytes_in_flight: int = Field(default=256 * MEGABYTE, ge=1, description="All bodies held at once, in a process.")
+    max_image_bytes: int = Field(default=20 * MEGABYTE, ge=1, description="One encoded image.")
+    max_text_bytes: int = Field(default=1 * MEGABYTE, ge=1, description="One text.")
+    max_batch_items: int = Field(default=64, ge=1, description="The most items of one batch.")
+    max_batch_bytes: int = Field(default=64 * MEGABYTE, ge=1, description="All items of one batch.")
+    max_bytes_in_flight: int = Field(
+        default=256 * MEGABYTE,
+        ge=1,
+        description="All bodies and fetched images that a process holds at once; past it, 429.",
+    )
     max_items_per_model: int = Field(
-        default=128, ge=1, description="The most items of one model that are ever with Triton at once."
+        default=128,
+        ge=1,
+        description="The most items of one model that are ever with Triton at once; how many really are is measured.",
     )
     max_queue_per_model: int = Field(
-        default=128, ge=0, description="The most requests for one model that wait; items of batches wait apart."
+        default=128,
+        ge=0,
+        description="The most requests for one model that wait; past it, 429. Items of batches wait apart, in turns.",
     )
     image_url_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="Hosts, separated by commas, from which `image_url` may be fetched; none: it is off."
+        default=(),
+        description="Hosts, separated by commas, from which `image_url` is fetched; redirects are not followed. None: "
+        "it is off.",
     )
 
-    log_format: Literal["console", "json"] = "console"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = Field(default="console", description="`json` for machines.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least important lines that are logged."
+    )
 
     @field_validator("image_url_hosts", "triton_urls", mode="before")
     @classmethod

@@ -9,6 +9,7 @@ leaves the repository as it was.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from modelctl import folders
 from modelctl import spec as specs
+from modelctl.commandline import add_json
 from modelctl.errors import CommandError
 from modelctl.server import port_text, say
 from modelctl.sources import find, pictures
@@ -57,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-batch-size", type=int, default=8, metavar="N")
     parser.add_argument("--shape", type=_sizes, metavar="A,B", help="TorchScript: the sizes of one item")
     parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
+    add_json(parser, "an object")
     add_port(parser)
     pictures.add_arguments(parser)
     boxes = parser.add_argument_group("detectors (for files that do not say)")
@@ -130,6 +133,7 @@ class Addition:
         self._moved: list[Path] = []
         self._loaded = False
         self._step = ""
+        self._lines: list[str] = []
 
     def run(self) -> int:
         """Do every step; undo them all when one fails."""
@@ -151,9 +155,9 @@ class Addition:
         self._begin("convert", f"storing the network as {self._options.precision}")
         self._convert(draft)
         self._begin("compare", "comparing with the original")
-        lines = self._compare(draft)
+        self._lines = self._compare(draft)
         self._begin("write", f"writing {', '.join(_written(draft.spec))}")
-        spec = folders.write(draft, self._made, lines)
+        spec = folders.write(draft, self._made, self._lines)
         self._begin("check", "checking the configurations")
         self._check()
         self._begin("load", "loading it into the running server")
@@ -290,9 +294,15 @@ class Addition:
         place = "served" if self._loaded else "in the repository"
         if isinstance(spec, TensorModel):
             base = f"http://127.0.0.1:{port_text('TRITON_HTTP_PORT')}/v2/models/{spec.name}/infer"
+        else:
+            base = f"http://127.0.0.1:{port_text('GATEWAY_PORT')}/v1/{ROUTES[spec.task]}?model={spec.name}"
+        if self._options.json:
+            row = {"name": spec.name, "task": spec.task, "served": self._loaded, "url": base, "compared": self._lines}
+            print(json.dumps(row, indent=2))
+            return
+        if isinstance(spec, TensorModel):
             print(f"{spec.name} is {place}. Its tensors: POST {base}")
             return
-        base = f"http://127.0.0.1:{port_text('GATEWAY_PORT')}/v1/{ROUTES[spec.task]}?model={spec.name}"
         print(f"{spec.name} is {place}: POST {base}")
         if isinstance(spec.preprocess, ImagePreprocess):
             print(f"  curl -F image=@{self._options.models / spec.name / 'canary.jpg'} '{base}'")

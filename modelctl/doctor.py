@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from typing import Literal
 
 from modelctl import installation, plans, processes
+from modelctl.colour import paint
+from modelctl.commandline import add_json
 from modelctl.errors import CommandError
 from modelctl.server import PORTS, check_port, port, port_text
 
@@ -37,7 +39,7 @@ class Finding:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--json", action="store_true", help="print a list of objects")
+    add_json(parser, "a list of objects")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -47,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         for finding in findings:
-            print(f"{finding.result.upper():8}{finding.check:16}{finding.text}")
+            print(f"{paint(f'{finding.result.upper():8}', finding.result)}{finding.check:16}{finding.text}")
     return int(any(finding.result == "fail" for finding in findings))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from modelctl import loading
 from modelctl import spec as specs
+from modelctl.commandline import add_json
 from modelctl.errors import CommandError
 from modelctl.repository import Model, Repository
 from modelctl.spec import FILE
@@ -30,7 +31,7 @@ class Row:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
-    parser.add_argument("--json", action="store_true", help="print a list of objects")
+    add_json(parser, "a list of objects")
     add_port(parser)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from modelctl import loading
+from modelctl.commandline import add_json
 from modelctl.errors import CommandError
 from modelctl.lint.linter import lint
 from modelctl.repository import Repository
@@ -17,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("names", nargs="+", metavar="NAME", help="the models; their steps come with them")
     parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
+    add_json(parser, "a list of objects")
     add_port(parser)
 
 
@@ -30,10 +33,15 @@ def run(arguments: argparse.Namespace) -> int:
     if errors:
         first = errors[0]
         raise CommandError(f"modelctl lint finds an error in {first.model}, so nothing was loaded: {first.sentence}")
+    done = []
     with loading.require(arguments.grpc_port) as running:
         for model in models:
             running.load(model.name)
             say(f"{model.name} is loaded.")
-            if model.steps and not loading.wait_for_gateway(model.name):
+            served = loading.wait_for_gateway(model.name) if model.steps else None
+            if served is False:
                 say("The gateway does not serve it: see GET /readyz.")
+            done.append({"name": model.name, "loaded": [model.name, *model.steps], "gateway": served})
+    if arguments.json:
+        print(json.dumps(done, indent=2))
     return 0

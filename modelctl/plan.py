@@ -17,11 +17,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from modelctl import engine, plancache, plans, render, tensorrt
+from modelctl.commandline import add_json
 from modelctl.engine import Facts
 from modelctl.errors import CommandError
 from modelctl.planjob import Job
@@ -52,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--time", action="store_true", help="then run each plan by itself, and print how fast it is")
     parser.add_argument("--dry-run", action="store_true", help="print the command lines only; needs no TensorRT")
+    add_json(parser, "a list of objects, one for each plan or dry run,")
     parser.add_argument(
         "--tensorrt-version",
         metavar="VERSION",
@@ -67,19 +70,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Bring every plan up to date; return 1 when one could not be."""
+    with redirect_stdout(sys.stderr if arguments.json else sys.stdout):
+        rows = _run(arguments)
+    if arguments.json:
+        print(json.dumps(rows, indent=2))
+    return int(any("error" in row for row in rows))
+
+
+def _run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return what was done for each network, after saying it."""
     specs = render.specs(arguments.models, arguments.names)
     wanted = [model for model in specs if arguments.names or model.network.tensorrt]
     jobs = [Job(model, arguments.models.resolve(), arguments.cache.resolve()) for model in wanted]
     if not jobs:
         print("No model.yaml has network.tensorrt: there is no plan to build.")
-        return 0
+        return []
     if arguments.dry_run:
-        _print_lines(jobs, arguments)
-        return 0
+        return _print_lines(jobs, arguments)
     tools = _tools(arguments.modelopt_python)
     with _alone(arguments.cache.resolve()):
-        done = [_attempt(job, tools, arguments.time) for job in jobs]
-    return int(not all(done))
+        return [_attempt(job, tools, arguments.time) for job in jobs]
 
 
 def _tools(modelopt_python: str) -> Tools:
@@ -119,28 +129,26 @@ def _alone(cache: Path) -> Iterator[None]:
         yield
 
 
-def _attempt(job: Job, tools: Tools, timed: bool) -> bool:
-    """Bring one plan up to date and time it; say why when that fails, and return whether it did not."""
+def _attempt(job: Job, tools: Tools, timed: bool) -> dict[str, Any]:
+    """Bring one plan up to date and time it; say why when that fails, and return what there is now."""
     try:
-        _bring(job, tools)
-        if timed:
-            _time(job, tools)
+        row = {"name": job.name, **_bring(job, tools)}
+        return {**row, "performance": _time(job, tools)} if timed else row
     except CommandError as error:
         print(f"modelctl: {job.name}: {error}", file=sys.stderr, flush=True)
-        return False
+        return {"name": job.name, "error": str(error)}
     finally:
         shutil.rmtree(job.work, ignore_errors=True)
-    return True
 
 
-def _bring(job: Job, tools: Tools) -> None:
+def _bring(job: Job, tools: Tools) -> dict[str, Any]:
     _ = job.profile, job.graph  # what is wrong with these is told before anything else
     parts = job.parts(tools.machine)
     told = plancache.find(job.served, parts)
     if told:
         _examine(told, job)
         _say(job, f"its plan is up to date, {_described(told)}")
-        return
+        return {"new": False, "plan": str(job.served), "layers": dict(told.layers)}
     cached = job.cache / f"{parts.key}.plan"
     told = plancache.find(cached, parts)
     if told is None:
@@ -151,6 +159,7 @@ def _bring(job: Job, tools: Tools) -> None:
     _examine(told, job)
     plancache.put(cached, job.served, parts, told)
     _say(job, f"there is a new plan, {_described(told)}; it is served after the next start of Triton")
+    return {"new": True, "plan": str(job.served), "layers": dict(told.layers)}
 
 
 def _build(job: Job, tools: Tools) -> Facts:
@@ -167,13 +176,15 @@ def _build(job: Job, tools: Tools) -> Facts:
         raise CommandError(f"trtexec's layers cannot be read: {error}.") from error
 
 
-def _time(job: Job, tools: Tools) -> None:
+def _time(job: Job, tools: Tools) -> dict[str, str]:
     files, shapes = _prepare(job, tools), job.shapes()
     command = tensorrt.time(tools.trtexec, tools.machine.tensorrt_version, job.served, files, shapes)
     output = _call(job, "time", command, job.served)
     batch = max(sizes["opt"][0] for sizes in job.profile.values())
-    for name, value in engine.performance(output).items():
+    found = engine.performance(output)
+    for name, value in found.items():
         _say(job, f"{name}, batches of {batch}: {value}")
+    return found
 
 
 def _prepare(job: Job, tools: Tools) -> Files:
@@ -236,8 +247,9 @@ def _say(job: Job, text: str) -> None:
     print(f"{job.name}: {text}", flush=True)
 
 
-def _print_lines(jobs: list[Job], arguments: argparse.Namespace) -> None:
-    """Print the command lines of a build."""
+def _print_lines(jobs: list[Job], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Print the command lines of a build, and return them."""
+    rows = []
     trtexec = next((found for name in TRTEXEC if (found := shutil.which(name))), "trtexec")
     here = plans.this_machine().tensorrt_version
     for version in [arguments.tensorrt_version or here] if arguments.tensorrt_version or here else ["10", "11"]:
@@ -251,3 +263,5 @@ def _print_lines(jobs: list[Job], arguments: argparse.Namespace) -> None:
             lines.append(tensorrt.check(trtexec, version, files, shapes))
             lines += [tensorrt.time(trtexec, version, job.served, files, shapes)] if arguments.time else []
             print(*map(shlex.join, lines), sep="\n")
+            rows.append({"name": job.name, "tensorrt": version, "precision": job.precision, "commands": lines})
+    return rows

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
 from modelctl import loading
+from modelctl.commandline import add_json
 from modelctl.errors import CommandError
 from modelctl.repository import Repository
 from modelctl.server import say
@@ -18,11 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the model")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
+    add_json(parser, "an object")
     add_port(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask, unload, delete."""
+    if arguments.json and not arguments.yes:
+        raise CommandError("--json asks nothing: give --yes with it.")
     repository = Repository(arguments.models)
     (model,) = repository.wanted([arguments.name])
     users = [other.name for other in repository.models.values() if model.name in other.steps]
@@ -44,6 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
     for folder in folders:
         shutil.rmtree(folder)
     say(f"{model.name} is removed.")
+    if arguments.json:
+        print(
+            json.dumps(
+                {"name": model.name, "unloaded": running is not None, "removed": list(map(str, folders))}, indent=2
+            )
+        )
     return 0
 
 

@@ -13,7 +13,8 @@ import json
 from pathlib import Path
 
 from modelctl import configs, spec
-from modelctl.errors import CommandError
+from modelctl.commandline import add_json
+from modelctl.errors import CommandError, did_you_mean
 from modelctl.spec import FILE, ModelSpec
 
 
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="models to render (default: all with a model.yaml)")
     parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file would change")
+    add_json(parser, "a list of what was written, or would be,")
     parser.add_argument("--schema", type=Path, metavar="FILE", help="write the JSON Schema of model.yaml there instead")
 
 
@@ -33,12 +35,16 @@ def run(arguments: argparse.Namespace) -> int:
     changed = [
         path for model in specs(arguments.models, arguments.names) for path in differing(model, arguments.models)
     ]
+    words = ("removed", "written") if not arguments.check else ("not wanted", "differs")
     for path, content in changed:
-        done = ("removed", "written") if not arguments.check else ("not wanted", "differs")
-        print(f"{done[content is not None]}: {path}")
         if not arguments.check:
             _put(path, content)
-    if not changed:
+        if not arguments.json:
+            print(f"{words[content is not None]}: {path}")
+    if arguments.json:
+        rows = [{"path": str(path), "result": words[content is not None]} for path, content in changed]
+        print(json.dumps(rows, indent=2))
+    elif not changed:
         print("All configurations are as model.yaml says.")
     return int(arguments.check and bool(changed))
 
@@ -53,8 +59,8 @@ def specs(repository: Path, names: list[str]) -> list[ModelSpec]:
     found = {path.parent.name: path for path in sorted(repository.glob(f"*/{FILE}"))}
     missing = [name for name in names if name not in found]
     if missing:
-        there = ", ".join(found) or "none"
-        raise CommandError(f"There is no {repository / missing[0] / FILE}; models with one: {there}.")
+        there, hint = ", ".join(found) or "none", did_you_mean(missing[0], found)
+        raise CommandError(f"There is no {repository / missing[0] / FILE}; models with one: {there}.{hint}")
     models = [spec.read(found[name]) for name in names or found]
     defaults: dict[str, str] = {}
     for model in models:

@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from modelctl.errors import CommandError
+from modelctl.errors import CommandError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Repository:
         """
         missing = [name for name in names if name not in self.models]
         if missing:
-            there = ", ".join(self.models)
-            raise CommandError(f"There is no model {missing[0]} in {self.folder}; there are: {there}.")
+            there, hint = ", ".join(self.models), did_you_mean(missing[0], self.models)
+            raise CommandError(f"There is no model {missing[0]} in {self.folder}; there are: {there}.{hint}")
         chosen = [self.models[name] for name in names] if names else list(self.models.values())
         steps = {step for model in chosen for step in model.steps}
         return [model for model in chosen if model.name not in steps]

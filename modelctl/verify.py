@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from modelctl import render
+from modelctl.commandline import add_json
 from modelctl.errors import CommandError
 from modelctl.reference.answers import Found, iou
 from modelctl.server import PORTS, port, port_text
@@ -48,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
     parser.add_argument("--score", type=float, default=SCORE, help=f"largest difference of a score ({SCORE})")
     parser.add_argument("--pixels", type=float, default=PIXELS, help=f"largest difference of a box's side ({PIXELS})")
+    add_json(parser, "an object")
     add_port(parser)
 
 
@@ -84,6 +87,9 @@ def run(arguments: argparse.Namespace) -> int:
             raise CommandError(f"{spec.name} could not be asked: {error}. Is it loaded?") from error
         except OSError as error:
             raise CommandError(f"One of the pictures cannot be decoded: {error}: take it away.") from error
+    if arguments.json:
+        print(json.dumps(as_object(spec.name, differences, arguments.score, arguments.pixels), indent=2))
+        return int(not all(one.is_within(arguments.score, arguments.pixels) for one in differences))
     return report(spec.name, differences, arguments.score, arguments.pixels)
 
 
@@ -193,6 +199,19 @@ def _gap(one: float, other: float) -> float:
     """Return how far two numbers are apart; what is no number is far from everything."""
     gap = abs(one - other)
     return gap if math.isfinite(gap) else math.inf
+
+
+def as_object(name: str, differences: list[Difference], score: float, pixels: float) -> dict[str, object]:
+    """Return what `report` prints; a difference that is not finite is null, since JSON has no such number."""
+    items = [
+        {
+            key: value if not isinstance(value, float) or math.isfinite(value) else None
+            for key, value in asdict(one).items()
+        }
+        | {"same": one.is_within(score, pixels)}
+        for one in differences
+    ]
+    return {"name": name, "same": all(item["same"] for item in items), "score": score, "pixels": pixels, "items": items}
 
 
 def report(name: str, differences: list[Difference], score: float, pixels: float) -> int:

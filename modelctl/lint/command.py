@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
+
+from modelctl.errors import did_you_mean
 
 FORMATS = ("text", "json", "github")
 CLEAN, FOUND, USAGE = 0, 1, 2
@@ -15,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "a model repository, or one model in it (default: models)"
     parser.add_argument("path", nargs="?", type=Path, default=Path("models"), metavar="PATH", help=text)
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
+    parser.add_argument("--json", action="store_const", const="json", dest="format", help="as --format json")
     parser.add_argument("--strict", action="store_true", help="exit 1 for warnings too")
     parser.add_argument("--explain", metavar="CODE", help="say all that is known of one rule, such as TG044")
     parser.add_argument("--page", action="store_true", help="print all rules, as in docs/lint.md")
@@ -32,8 +37,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.explain:
         rule = RULES.get(arguments.explain.upper())
         if rule is None:
-            return _refuse(f"there is no rule {arguments.explain}: docs/lint.md has all of them.")
-        print(report.explain(rule))
+            hint = did_you_mean(arguments.explain.upper(), RULES)
+            return _refuse(arguments, f"there is no rule {arguments.explain}: docs/lint.md has all of them.{hint}")
+        print(report.explain(rule) if arguments.format != "json" else json.dumps(asdict(rule), indent=2))
         return CLEAN
     return _lint(arguments)
 
@@ -46,10 +52,10 @@ def _lint(arguments: argparse.Namespace) -> int:
     if (path / "config.pbtxt").is_file():
         path, only = path.parent, path.name
     if not path.is_dir():
-        return _refuse(f"there is no model repository at {arguments.path}.")
+        return _refuse(arguments, f"there is no model repository at {arguments.path}.")
     models, findings = lint(path)
     if not models and not findings:
-        return _refuse(f"there is no model in {arguments.path}: give the folder that holds the models' folders.")
+        return _refuse(arguments, f"there is no model in {arguments.path}: give the folder that holds their folders.")
     if only:
         models, findings = [only], [finding for finding in findings if finding.model == only]
     output = report.FORMATS[arguments.format](models, findings)
@@ -58,6 +64,8 @@ def _lint(arguments: argparse.Namespace) -> int:
     return FOUND if serious else CLEAN
 
 
-def _refuse(sentence: str) -> int:
+def _refuse(arguments: argparse.Namespace, sentence: str) -> int:
     print(f"modelctl: {sentence}", file=sys.stderr)
+    if arguments.format == "json":
+        print(json.dumps({"error": sentence}))
     return USAGE

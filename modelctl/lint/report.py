@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from modelctl.colour import paint
 from modelctl.lint.rule import EVIDENCE, Finding, Rule
 from modelctl.lint.rules import SUBJECTS
 
@@ -16,7 +17,8 @@ def text(models: Sequence[str], findings: Sequence[Finding]) -> str:
     lines = []
     for finding in findings:
         rule, field = finding.rule, f" [{finding.field}]" if finding.field else ""
-        lines.append(f"{_place(finding)}: {rule.severity} {rule.code}: {rule.title}. {finding.sentence}{field}")
+        kind = paint(f"{rule.severity} {rule.code}", rule.severity)
+        lines.append(f"{_place(finding)}: {kind}: {rule.title}. {finding.sentence}{field}")
         lines.append(f"    {rule.fix}")
     errors = sum(finding.rule.severity == "error" for finding in findings)
     counts = (_count(len(models), "model"), _count(errors, "error"), _count(len(findings) - errors, "warning"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from modelctl.errors import CommandError
+from modelctl.errors import CommandError, did_you_mean
 from modelctl.sources.draft import HUB, Draft, Order
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -61,8 +61,8 @@ def draft(order: Order) -> Draft:
         return torchscript.draft(order)
     known = ", ".join(recipes())
     raise CommandError(
-        f"'{source}' is no source: give a recipe ({known}), hf:<repository>, the folder of a checkpoint, "
-        "an .onnx file, or a .pt file."
+        f"'{source}' is no source.{did_you_mean(source, recipes())} Give a recipe ({known}), hf:<repository>, "
+        "the folder of a checkpoint, an .onnx file, or a .pt file."
     )
 
 

@@ -43,7 +43,7 @@ def test_rooms_are_entered_by_their_doors(room: str) -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("modelctl.__main__", {"onnx", "onnxruntime", "pydantic", "torch"}),
+        ("modelctl.__main__", {"onnx", "onnxruntime", "pydantic", "shtab", "torch"}),
         ("modelctl.serve", {"onnxruntime", "torch"}),
         ("modelctl.plan", {"onnxruntime", "torch"}),
         ("modelctl.add", {"torch", "transformers"}),

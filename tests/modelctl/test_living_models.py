@@ -87,6 +87,32 @@ def test_verify_agrees(added: str, command: Callable[..., Any]) -> None:
     assert "answers as its reference" in done.stdout
 
 
+def test_every_answer_is_json_on_demand(added: str, command: Callable[..., Any], stack: Any) -> None:
+    """One JSON value on standard output, whatever is said meanwhile on standard error."""
+    found = json.loads(command("verify", NAME, "--json").stdout)
+    assert (found["name"], found["same"], len(found["items"])) == (NAME, True, 3)
+    assert all(item["same"] and item["score"] <= found["score"] for item in found["items"])
+    unloaded = json.loads(command("unload", NAME, "--json").stdout)
+    loaded = json.loads(command("load", NAME, "--json").stdout)
+    assert sorted(unloaded[0]["unloaded"]) == sorted(loaded[0]["loaded"]) == sorted(FOLDERS)
+    assert loaded[0]["gateway"]
+    copy = f"{NAME}_copy"
+    row = json.loads(command(*[copy if word == NAME else word for word in ADD], "--json").stdout)
+    assert (row["name"], row["task"], row["served"]) == (copy, "image-classification", True)
+    assert row["url"] == f"{stack.url}/v1/classify?model={copy}"
+    asked = command("remove", copy, "--json")
+    assert (asked.returncode, json.loads(asked.stdout)) == (1, {"error": "--json asks nothing: give --yes with it."})
+    gone = json.loads(command("remove", copy, "--yes", "--json").stdout)
+    assert [Path(folder).name for folder in gone["removed"]] == [name.replace(NAME, copy) for name in FOLDERS]
+    assert not (stack.models / copy).exists()
+
+
+def test_a_mistyped_model_is_told_of(added: str, command: Callable[..., Any]) -> None:
+    for words in (("unload", "lite_detectr"), ("verify", "lite_detectr"), ("remove", "lite_detectr", "--yes")):
+        done = command(*words)
+        assert (done.returncode, done.stderr.rstrip().endswith("Did you mean lite_detector?")) == (1, True), done.stderr
+
+
 def test_verify_sees_a_step_that_serves_something_else(added: str, command: Callable[..., Any], stack: Any) -> None:
     """The labels are turned round behind the server's back: it now answers other labels than it was verified with."""
     labels = stack.models / f"{NAME}_network" / "labels.txt"

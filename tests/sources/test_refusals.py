@@ -58,8 +58,8 @@ X, Y = value("x", TensorProto.FLOAT, ["N", 2]), value("y", TensorProto.FLOAT, ["
 READ: dict[str, tuple[Make, str]] = {
     "no such file": (lambda folder: (str(folder / "no.onnx"),), "There is no file"),
     "no such checkpoint": (lambda folder: (str(folder / "no.pt"),), "There is no file"),
-    "no such source": (lambda _: ("nothing_known",), "is no source: give a recipe"),
-    "a folder": (lambda folder: (str(folder), "--name", "a"), "is no source: give a recipe"),
+    "no such source": (lambda _: ("nothing_known",), "is no source. Give a recipe"),
+    "a folder": (lambda folder: (str(folder), "--name", "a"), "is no source. Give a recipe"),
     "a folder called as a file": (
         lambda folder: ((folder / "a.onnx").mkdir(), (str(folder / "a.onnx"),))[1],
         "There is no file",
