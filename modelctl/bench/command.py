@@ -6,13 +6,14 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from modelctl.bench import instances, sweep
+from modelctl.bench import growth, instances, sweep
 from modelctl.bench.load import CALLERS
 from modelctl.errors import CommandError
 
 MEASUREMENTS = {
     "instances": (instances, "how memory, throughput and latency change with the number of instances"),
     "sweep": (sweep, "which batch size, instances and queue delay serve a model best, under how many callers"),
+    "growth": (growth, "what a request costs the gateway, with more connections, more models, larger pictures"),
 }
 SECONDS, ROUNDS, PATIENCE_S = 8.0, 2, 30.0
 QUICK_SECONDS, QUICK_ROUNDS = 2.0, 1

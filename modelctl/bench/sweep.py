@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ from modelctl.bench.copy import Setting
 from modelctl.bench.fresh import Stopped
 from modelctl.bench.front import Figure, Point
 from modelctl.bench.instances import STOPPED
+from modelctl.bench.reading import number, numbers
 from modelctl.bench.results import Machine
 from modelctl.bench.sweep_order import REPEATED, Sweep
 from modelctl.bench.trial import Trial
@@ -53,33 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = f"refuse to begin what would take longer (default: {MINUTES:g})"
     parser.add_argument("--minutes", type=number(0.1, 1e4), default=MINUTES, help=text)
     parser.add_argument("--apply", action="store_true", help="write what is recommended into model.yaml, and render it")
-
-
-def numbers(least: int, most: int) -> Callable[[str], tuple[int, ...]]:
-    """Return what reads different whole numbers within bounds, in any order; it raises CommandError for all else."""
-
-    def read(text: str) -> tuple[int, ...]:
-        parts = text.split(",")
-        if not all(part.isdecimal() and least <= int(part) <= most for part in parts) or len(set(parts)) < len(parts):
-            raise CommandError(f"'{text}' are no numbers to compare: give different ones from {least} to {most}.")
-        return tuple(sorted(map(int, parts)))
-
-    return read
-
-
-def number(least: float, most: float) -> Callable[[str], float]:
-    """Return what reads a number within bounds; it raises CommandError for all else."""
-
-    def read(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = least - 1
-        if not least <= value <= most:
-            raise CommandError(f"'{text}' will not do: give a number from {least:g} to {most:g}.")
-        return value
-
-    return read
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -79,7 +79,11 @@ def _pairs(order: Sweep, points: Sequence[Point], best: Point | None) -> list[Pa
 
 
 def _advice(order: Sweep, best: Point | None, block: str, bound: float) -> str:
-    why = "as --p99-ms says" if order.bound else f"twice what {order.least.callers} has with the setting as it is"
+    why = (
+        "as --p99-ms says"
+        if order.bound
+        else f"twice that of the fewest callers, {order.least.callers}, as it is set now"
+    )
     within = f"a p99 of at most {figure(bound)} ms ({why})"
     if best is None:
         return f"No setting has {within}: nothing is recommended."
@@ -115,9 +119,10 @@ def _table(order: Sweep, figures: Mapping[Point, Figure], rounds: Rounds, pairs:
 
 def _method(order: Sweep) -> str:
     return (
-        f"All {len(order.points)} points were looked at for {order.screen:g} s; these, near the front of throughput "
-        f"and p99, then had {order.rounds} rounds of {order.seconds:g} s, in turns. In brackets: to the setting as it "
-        "is now, under the same callers, the median of the rounds, for inferences/s their least and greatest too.\n"
+        f"All {len(order.points)} points were looked at for {order.screen:g} s. These, near the front of throughput "
+        f"and p99, were then measured in turns, for {order.seconds:g} s in each round; rounds: {order.rounds}. In "
+        "brackets: to the setting as it is now, under the same callers, the median of the rounds, for inferences/s "
+        "their least and greatest too.\n"
         f"Recommended is the greatest throughput within the bound; of settings within {CLOSE:.0%} of it, the one with "
         "the fewest instances, then the least delay and the smallest batch."
     )
