@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     max_queue_per_model: int = Field(
         default=128, ge=0, description="The most requests for one model that wait; items of batches wait apart."
     )
+    join_items: bool = Field(
+        default=True, description="Whether texts that wait for a fast model share a call to Triton."
+    )
     image_url_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Hosts, separated by commas, from which `image_url` may be fetched; none: it is off."
     )

@@ -6,12 +6,14 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from modelctl.bench import growth, instances, sweep
+from modelctl.bench import gateway, growth, instances, sweep, tasks
 from modelctl.bench.load import CALLERS
 from modelctl.errors import CommandError
 
 MEASUREMENTS = {
+    "gateway": (gateway, "what the gateway costs before a model that answers at once, against Triton asked directly"),
     "instances": (instances, "how memory, throughput and latency change with the number of instances"),
+    "tasks": (tasks, "the gateway end to end, against other ways to serve the same tasks, and against no server"),
     "sweep": (sweep, "which batch size, instances and queue delay serve a model best, under how many callers"),
     "growth": (growth, "what a request costs the gateway, with more connections, more models, larger pictures"),
 }

@@ -31,7 +31,7 @@ def of(order: Growth, measured: Mapping[Setting, Sequence[Mapping[str, float]]],
         compared=COMPARED,
         text=f"{_table(order, rounds)}\n\n{_sentences(order, rounds)}",
         chart=_chart(order, rounds),
-        pairs=[pair for axis in order.axes for pair in axis.pairs],
+        ratios=ratios(rounds, COMPARED, [pair for axis in order.axes for pair in axis.pairs]),
     )
 
 
