@@ -48,7 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
     catalog = Catalog(servers)
     parts = Parts(
         settings=settings,
-        calls=Calls(servers),
+        calls=Calls(servers, joins=settings.join_items),
         catalog=catalog,
         canaries=Canaries(servers, catalog, drain),
         admission=Admission(

@@ -78,6 +78,9 @@ class Settings(BaseSettings):
         ge=0,
         description="The most requests for one model that wait; past it, 429. Items of batches wait apart, in turns.",
     )
+    join_items: bool = Field(
+        default=True, description="Whether texts that wait for a fast model share a call to Triton."
+    )
     image_url_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Hosts, separated by commas, from which `image_url` is fetched; redirects are not followed. None: "

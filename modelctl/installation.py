@@ -37,6 +37,11 @@ class Installation:
     parts: Path
     cache_directory: Path
 
+    @property
+    def libraries(self) -> Path:
+        """What the wheel's server is linked with, the CUDA runtime too."""
+        return self.parts.parent.parent / "nvidia_pytriton.libs"
+
     def backend_directory(self, backends: Path, state: Path) -> Path:
         """Return the folder of all backends; for the wheel's server it is put together in `state`."""
         if not self.embedded:
@@ -59,8 +64,7 @@ class Installation:
         """Return the server's environment: its Python steps find libpython and this very environment's `python3`."""
         if not self.embedded:
             return inherited
-        own = self.parts.parent.parent / "nvidia_pytriton.libs"
-        libraries = [str(libpython().parent), str(own), *filter(None, [inherited.get("LD_LIBRARY_PATH")])]
+        libraries = [str(libpython().parent), str(self.libraries), *filter(None, [inherited.get("LD_LIBRARY_PATH")])]
         paths = [str(Path(sys.prefix) / "bin"), inherited.get("PATH", "")]
         return {**inherited, "LD_LIBRARY_PATH": ":".join(libraries), "PATH": ":".join(paths)}
 

@@ -41,6 +41,16 @@ def living(group: int) -> list[int]:
     return found
 
 
+def groups(pid: int) -> set[int]:
+    """Return the process groups of a process and of all that descend from it."""
+    family = {pid}
+    rows = [(int(folder.name), _fields(int(folder.name))) for folder in Path("/proc").glob("[0-9]*")]
+    rows = [(number, fields) for number, fields in rows if fields]
+    while more := {number for number, fields in rows if int(fields[1]) in family} - family:
+        family |= more
+    return {int(fields[2]) for number, fields in rows if number in family}
+
+
 def stubs(group: int) -> list[Stub]:
     """Return the living stubs of a process group."""
     found = []

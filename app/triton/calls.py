@@ -54,10 +54,17 @@ class _Kind:
 
 
 class Calls:
-    """Sends items to Triton."""
+    """Sends items to Triton.
 
-    def __init__(self, servers: Servers) -> None:
+    Args:
+        servers: all Tritons.
+        joins: whether items may share a call.
+
+    """
+
+    def __init__(self, servers: Servers, *, joins: bool = True) -> None:
         self._servers = servers
+        self._joins = joins
         self._kinds: dict[Hashable, _Kind] = {}
         self._alone_until: defaultdict[str, float] = defaultdict(float)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -111,7 +118,7 @@ class Calls:
 
     def _pays(self, kind: _Kind) -> bool:
         model = kind.model
-        if model.task.input != "text" or model.max_batch_size < 2:
+        if not self._joins or model.task.input != "text" or model.max_batch_size < 2:
             return False
         if asyncio.get_running_loop().time() < self._alone_until[model.name]:
             return False

@@ -6,12 +6,16 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from modelctl.bench import instances
+from modelctl.bench import gateway, growth, instances, sweep, tasks
 from modelctl.bench.load import CALLERS
 from modelctl.errors import CommandError
 
 MEASUREMENTS = {
+    "gateway": (gateway, "what the gateway costs before a model that answers at once, against Triton asked directly"),
     "instances": (instances, "how memory, throughput and latency change with the number of instances"),
+    "tasks": (tasks, "the gateway end to end, against other ways to serve the same tasks, and against no server"),
+    "sweep": (sweep, "which batch size, instances and queue delay serve a model best, under how many callers"),
+    "growth": (growth, "what a request costs the gateway, with more connections, more models, larger pictures"),
 }
 SECONDS, ROUNDS, PATIENCE_S = 8.0, 2, 30.0
 QUICK_SECONDS, QUICK_ROUNDS = 2.0, 1
@@ -22,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the measurements, and the options that all of them have."""
     measurements = parser.add_subparsers(required=True, metavar="MEASUREMENT")
     for name, (module, text) in MEASUREMENTS.items():
-        measurement = measurements.add_parser(name, help=text, description=module.__doc__)
-        module.add_arguments(measurement)
+        measurement = measurements.add_parser(name, help=text, description=module.__doc__, conflict_handler="resolve")
         _add_common(measurement)
+        module.add_arguments(measurement)  # which may give an option of all a meaning of its own
         measurement.set_defaults(measure=module.run)
 
 

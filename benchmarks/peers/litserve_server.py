@@ -1,0 +1,70 @@
+"""The three tasks in LitServe: a queue and worker processes for each, which batch what waits."""
+
+# LitServe reads the type of `decode_request`'s argument at run time: no postponed annotations here.
+
+from typing import Annotated, Any
+
+import litserve
+from fastapi import Body
+from pydantic import BaseModel
+
+from benchmarks.peers.pipeline import Answer, Facts, Pipeline, port
+
+MAX_BATCH, BATCH_TIMEOUT_S = 8, 0.002
+
+
+class Text(BaseModel):
+    """The body of a request about a text."""
+
+    text: str
+
+
+class Task(litserve.LitAPI):  # type: ignore[misc]  # a package of the peer's own environment
+    """One task."""
+
+    def __init__(self, task: str) -> None:
+        super().__init__(max_batch_size=MAX_BATCH, batch_timeout=BATCH_TIMEOUT_S, api_path=f"/v1/{task}")
+        self._task = task
+
+    def setup(self, device: str) -> None:
+        """Load the network, in each worker."""
+        self._pipeline = Pipeline(Facts.read(), self._task)
+
+    def batch(self, inputs: list[bytes]) -> list[bytes]:
+        """Leave joining to the pipeline."""
+        return inputs
+
+    def predict(self, x: Any) -> Any:
+        """Answer a batch."""
+        return self._pipeline(x)
+
+    def unbatch(self, output: list[Answer]) -> list[Answer]:
+        """Return the answers one by one."""
+        return output
+
+    def encode_response(self, output: Answer) -> Answer:
+        """Leave JSON to LitServe."""
+        return output
+
+
+class PictureTask(Task):
+    """One task about pictures."""
+
+    def decode_request(self, request: Annotated[bytes, Body(media_type="image/jpeg")]) -> bytes:
+        """Take the body as it is."""
+        return request
+
+
+class TextTask(Task):
+    """One task about texts."""
+
+    def decode_request(self, request: Text) -> bytes:
+        """Take the text out of its JSON."""
+        return request.text.encode()
+
+
+if __name__ == "__main__":
+    facts = Facts.read()
+    tasks = [(TextTask if name == "sentiment" else PictureTask)(name) for name in facts.tasks]
+    server = litserve.LitServer(tasks, accelerator="cpu", workers_per_device=facts.workers)
+    server.run(host="127.0.0.1", port=port(), num_api_servers=1, generate_client_file=False, log_level="warning")

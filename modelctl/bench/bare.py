@@ -1,0 +1,70 @@
+"""The limit: bare processes, one a core, that do the whole job in a loop without any server."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from modelctl import processes
+from modelctl.bench import memory
+from modelctl.bench.peers import Process
+from modelctl.bench.workload import Workload, same
+from modelctl.errors import CommandError
+
+PROGRAM = ("-m", "benchmarks.peers.bare")
+
+
+class Bare:
+    """A process a core, each with all networks and one thread."""
+
+    def __init__(self, state: Path, facts: Path) -> None:
+        self._processes: list[Process] = []
+        for number in range(len(os.sched_getaffinity(0))):
+            name = f"bare{number}"
+            words, environment = [sys.executable, *PROGRAM], {"PEER_FACTS": str(facts)}
+            self._processes.append(Process(name, words, environment, state / f"{name}.log"))
+
+    def wait(self, workloads: list[Workload], answers: list[Any], stopping: threading.Event) -> None:
+        """Wait until all have loaded the networks; hold their answers against the gateway's.
+
+        Raises:
+            CommandError: when one ends, or answers something else.
+            Stopped: when told to stop meanwhile.
+
+        """
+        for process in self._processes:
+            process.hear()
+        for workload, wanted in zip(workloads, answers, strict=True):
+            for said in self._tell(workload, 0.0, stopping):
+                if not same(said["answer"], wanted):
+                    raise CommandError(f"The bare processes do another job than the gateway ({workload.name}).")
+
+    def measure(self, workload: Workload, seconds: float, stopping: threading.Event) -> dict[str, float]:
+        """Let all work for so long; return the figures of all together."""
+        groups = [group for process in self._processes for group in process.groups]
+        before = sum(map(processes.processor_seconds, groups))
+        said = self._tell(workload, seconds, stopping)
+        cpu = sum(map(processes.processor_seconds, groups)) - before
+        count = sum(one["count"] for one in said)
+        return {
+            "throughput": sum(one["count"] / one["seconds"] for one in said),
+            "errors": 0.0,
+            "cpu": 1e3 * cpu / count,
+            "memory": sum(memory.host(group).mb for group in groups),
+        }
+
+    def stop(self) -> None:
+        """End them."""
+        for process in self._processes:
+            process.stop()
+
+    def _tell(self, workload: Workload, seconds: float, stopping: threading.Event) -> list[dict[str, Any]]:
+        for process in self._processes:
+            process.tell([workload.task, str(workload.body.absolute()), seconds])
+        stopping.wait(seconds)
+        for process in self._processes:
+            process.check(stopping)
+        return [process.hear() for process in self._processes]

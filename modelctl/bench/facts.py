@@ -1,0 +1,52 @@
+"""What peers are told of the models: the configs of each task's default ensemble and its steps, as one JSON file.
+
+Peers run in environments of their own, which cannot read `config.pbtxt`: they get what Triton would hand to a step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+
+from modelctl.errors import CommandError
+from modelctl.repository import Model, Repository, read_config
+
+ROUTES = {"image-classification": "classify", "object-detection": "detect", "text-classification": "sentiment"}
+STEPS = ("preprocess", "network", "postprocess")
+
+
+def write(path: Path, models: Path, routes: list[str], triton: str) -> None:
+    """Write the facts about the tasks of some routes; `triton` is where its gRPC listens.
+
+    Raises:
+        CommandError: when a task has no default model.
+
+    """
+    tasks = {route: _configs(models, model) for route, model in defaults(models).items() if route in routes}
+    missing = [route for route in routes if route not in tasks]
+    if missing:
+        raise CommandError(f"No model in {models} is the default of {missing[0]}: leave it out by --tasks.")
+    facts = {"cores": len(os.sched_getaffinity(0)), "repository": str(models.resolve()), "triton": triton}
+    path.write_text(json.dumps({**facts, "tasks": tasks}), "utf-8")
+
+
+def defaults(models: Path) -> dict[str, Model]:
+    """Return the default ensemble of each route."""
+    found = {}
+    for model in Repository(models).models.values():
+        task = read_config(models / model.name / "config.pbtxt").parameters["task"].string_value
+        if model.default and len(model.steps) == len(STEPS) and task in ROUTES:
+            found[ROUTES[task]] = model
+    return found
+
+
+def _configs(models: Path, model: Model) -> dict[str, Any]:
+    names = {"ensemble": model.name, **dict(zip(STEPS, model.steps, strict=True))}
+    return {
+        step: MessageToDict(read_config(models / name / "config.pbtxt"), preserving_proto_field_name=True)
+        for step, name in names.items()
+    }

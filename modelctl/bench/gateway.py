@@ -1,0 +1,184 @@
+"""`modelctl bench gateway`: what the gateway costs before a model that answers at once, against Triton asked directly.
+
+    light model (bench/light.py) <-- Triton <-- direct: perf_analyzer, over gRPC
+                                            <-- gateway: wrk, over HTTP, one item in each call to Triton
+                                            <-- joined: wrk, texts that wait share a call
+
+In every round each number of callers is measured in all three ways, one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import threading
+import time
+import urllib.request
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from modelctl import installation, processes
+from modelctl.bench import gateway_report, light, memory, quiet, wrk
+from modelctl.bench.fresh import Stopped
+from modelctl.bench.gateway_report import DIRECT, GATEWAY, JOINED, WAYS
+from modelctl.bench.instances import STOPPED
+from modelctl.bench.perf_analyzer import PerfAnalyzer
+from modelctl.bench.reading import number, numbers, whole
+from modelctl.bench.results import Machine
+from modelctl.bench.stack import Stack
+from modelctl.errors import CommandError
+from modelctl.server import on_stop, say, take_state
+
+CALLERS = (1, 8, 32, 128)
+QUICK_CALLERS = (1, 8)
+SECONDS, ROUNDS, PATIENCE_S = 6.0, 5, 30.0
+TEXT = "I love this camera."
+# As in docker-compose.yml: a line for every request.
+SETTINGS = {"GATEWAY_LOG_LEVEL": "info", "GATEWAY_LOG_FORMAT": "json"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that only this measurement has, or that mean more here."""
+    text = f"requests under way at once (default: {','.join(map(str, CALLERS))})"
+    parser.add_argument("--callers", type=numbers(1, 2000), metavar="N,N", help=text)
+    text = f"of load for each (default: {SECONDS:g})"
+    parser.add_argument("--seconds", type=number(1, 3600), default=SECONDS, help=text)
+    parser.add_argument("--rounds", type=whole(1, 100), default=ROUNDS, help=f"turns of each (default: {ROUNDS})")
+    parser.add_argument("--workers", type=whole(1, 64), default=1, help="processes of the gateway (default: 1)")
+    for option in ("--models", "--backends"):
+        parser.add_argument(option, type=_refused, help=argparse.SUPPRESS)
+
+
+def _refused(_: str) -> None:
+    raise CommandError("bench gateway makes a model of its own: leave --models and --backends away.")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print and write; return the exit code."""
+    stopping = threading.Event()
+    on_stop(stopping.set)
+    callers = arguments.callers or (QUICK_CALLERS if arguments.quick else CALLERS)
+    wrk.find()
+    try:
+        rounds, resident = measure(arguments, callers, stopping)
+    except Stopped:
+        say("Stopped: nothing is left running, and nothing was written.")
+        return STOPPED
+    command = (
+        f"modelctl bench gateway --callers {','.join(map(str, callers))} --seconds {arguments.seconds:g} "
+        f"--rounds {arguments.rounds} --workers {arguments.workers}"
+    )
+    report = gateway_report.of(command, callers, rounds, resident, arguments.workers, Machine.this())
+    print(report.as_json() if arguments.json else report.text)
+    for path in report.write(arguments.out):
+        say(f"written: {path}")
+    return 0
+
+
+def measure(
+    arguments: argparse.Namespace, callers: tuple[int, ...], stopping: threading.Event
+) -> tuple[gateway_report.Measured, float]:
+    """Return all rounds, and the memory of one worker after them, in MB.
+
+    Raises:
+        CommandError: when something cannot be started, or fails under load.
+        Stopped: when `stopping` is set; nothing is left running.
+
+    """
+    rounds: gateway_report.Measured = {(way, count): [] for count in callers for way in WAYS}
+    folder = arguments.state / "gateway"
+    with closing(take_state(arguments.state)):
+        analyzer = PerfAnalyzer(arguments.state, installation.find().libraries)
+        shutil.rmtree(folder, ignore_errors=True)
+        light.write(folder, 1, 0)
+        body = folder / "body.json"
+        body.write_text(json.dumps({"text": TEXT}))
+        try:
+            with ExitStack() as running:
+                stacks = {
+                    way: running.enter_context(_stack(folder, way, arguments.workers, stopping))
+                    for way in (GATEWAY, JOINED)
+                }
+                for turn in range(arguments.rounds):
+                    for way, count in list(rounds)[:: -1 if turn % 2 else 1]:
+                        quiet.wait(arguments.patience, stopping)
+                        one = (
+                            _direct(analyzer, stacks[GATEWAY], count, arguments.seconds, stopping)
+                            if way == DIRECT
+                            else _through(stacks[way], body, count, arguments.seconds, stopping)
+                        )
+                        rounds[way, count].append(one)
+                        say(
+                            f"Round {turn + 1} of {arguments.rounds}, {way}@{count}: {one['throughput']:.0f} "
+                            f"requests/s, p50 {one['p50']:.2f} ms; others kept {one['cores_others']:.1f} cores busy"
+                        )
+                resident = _worker_mb(stacks[JOINED])
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    return rounds, resident
+
+
+def _stack(folder: Path, way: str, workers: int, stopping: threading.Event) -> Stack:
+    settings = {**SETTINGS, "GATEWAY_WORKERS": str(workers), "GATEWAY_JOIN_ITEMS": str(way == JOINED).lower()}
+    return Stack(folder / "models", folder / "backends", folder / f"state-{way}", stopping, settings)
+
+
+def _direct(
+    analyzer: PerfAnalyzer, stack: Stack, callers: int, seconds: float, stopping: threading.Event
+) -> dict[str, float]:
+    spent = _Spent(stack)
+    found = analyzer.run(stack.grpc, light.TEXT, {"text": TEXT}, callers, seconds, stopping)
+    stack.check()
+    return {"throughput": found.throughput, "p50": found.p50_ms, "p99": found.p99_ms, **spent.a_request()}
+
+
+def _through(stack: Stack, body: Path, callers: int, seconds: float, stopping: threading.Event) -> dict[str, float]:
+    spent = _Spent(stack)
+    found = wrk.run(f"{stack.url}/v1/sentiment", callers, seconds, body, {"Content-Type": "application/json"}, stopping)
+    stack.check()
+    if found.errors:
+        raise CommandError(f"{found.errors} requests failed at {callers} callers: read {stack.state}/gateway.log.")
+    return {"throughput": found.throughput, "p50": found.p50_ms, "p99": found.p99_ms, **spent.a_request()}
+
+
+class _Spent:
+    """Processor time from now on: of gateway, Triton, load generator, and all other programs."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._begun, self._before = time.monotonic(), self._now()
+        self._inferences = inferences(stack)
+
+    def _now(self) -> list[float]:
+        gateway, triton = (processes.processor_seconds(group) for group in self._groups())
+        load = resource.getrusage(resource.RUSAGE_CHILDREN)
+        own = load.ru_utime + load.ru_stime + time.process_time()
+        return [gateway, triton, own, processes.machine_seconds() - gateway - triton - own]
+
+    def _groups(self) -> tuple[int, int]:
+        return self._stack.gateway_group, self._stack.triton_group
+
+    def a_request(self) -> dict[str, float]:
+        """Return milliseconds of gateway and Triton for each inference since, and the cores that others kept busy."""
+        seconds = time.monotonic() - self._begun
+        gateway, triton, load, others = (now - before for now, before in zip(self._now(), self._before, strict=True))
+        count = max(1, inferences(self._stack) - self._inferences)
+        return {
+            "gateway_ms": 1e3 * gateway / count,
+            "triton_ms": 1e3 * triton / count,
+            "load_ms": 1e3 * load / count,
+            "cores_others": max(0.0, others / seconds),
+        }
+
+
+def inferences(stack: Stack) -> int:
+    """Return how many items Triton says that the light model has answered."""
+    with urllib.request.urlopen(f"{stack.triton_url}/v2/models/{light.TEXT}/stats", timeout=10) as page:  # noqa: S310 - our own server's
+        return int(json.load(page)["model_stats"][0]["inference_count"])
+
+
+def _worker_mb(stack: Stack) -> float:
+    """Return the memory of the largest process of the gateway, in MB."""
+    return max(memory.pss(pid) for pid in processes.living(stack.gateway_group))

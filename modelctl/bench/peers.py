@@ -1,0 +1,223 @@
+"""The peers of the gateway as processes: set up once in an environment of their own, started, measured, stopped.
+
+    benchmarks/peers/<peer>.txt --uv or pip--> <state>/peers/<peer>-<hash>/ --PEER_FACTS, PEER_PORT--> a server
+
+Whoever is not being measured is halted (SIGSTOP), so that it takes no time from whoever is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelctl import processes
+from modelctl.bench.fresh import Stopped
+from modelctl.bench.stack import HOST, free_port
+from modelctl.bench.workload import Workload, same
+from modelctl.errors import CommandError
+from modelctl.server import say
+
+FOLDER = Path("benchmarks/peers")
+START_S, STOP_S, SET_UP_S = 180, 5, 900
+CHECKED, TOGETHER = 16, 8
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One peer.
+
+    Attributes:
+        words: what starts it, after `python`.
+        lock: what its environment holds, a file in benchmarks/peers; empty when it runs in ours.
+
+    """
+
+    name: str
+    words: tuple[str, ...]
+    lock: str = ""
+
+    def python(self, state: Path) -> str:
+        """Return its interpreter; make its environment below `state` first, where it is not there yet.
+
+        Raises:
+            CommandError: when its packages cannot be installed.
+
+        """
+        if not self.lock:
+            return sys.executable
+        lock = FOLDER / self.lock
+        wanted = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()[:12]
+        folder = state / "peers" / f"{self.name}-{wanted}"
+        python = str((folder / "bin" / "python").absolute())
+        if not (folder / "installed").exists():
+            say(f"Setting up {self.name}: {lock}")
+            shutil.rmtree(folder, ignore_errors=True)
+            _run([sys.executable, "-m", "venv", "--without-pip", str(folder)])
+            _run([*_installer(python), "--require-hashes", "--requirement", str(lock)])
+            (folder / "installed").touch()
+        return python
+
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("proxy", ("-m", "benchmarks.peers.proxy")),
+        Peer("fastapi", ("-m", "benchmarks.peers.in_process")),
+        Peer("litserve", ("-m", "benchmarks.peers.litserve_server"), "litserve.txt"),
+        Peer("bentoml", ("-m", "bentoml", "serve", "benchmarks.peers.bento_service:Tasks"), "bentoml.txt"),
+    )
+}
+
+
+def _installer(python: str) -> list[str]:
+    beside = Path(sys.executable).with_name("uv")
+    uv = str(beside) if beside.exists() else shutil.which("uv")
+    if uv is not None:
+        return [uv, "pip", "install", "--quiet", "--python", python]
+    return [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--disable-pip-version-check"]
+
+
+def _run(words: list[str]) -> None:
+    done = subprocess.run(words, capture_output=True, text=True, timeout=SET_UP_S, check=False)  # noqa: S603 - ours
+    if done.returncode:
+        raise CommandError(f"{' '.join(words[:4])} failed: {done.stderr.strip()[-500:]}")
+
+
+class Process:
+    """A process of a peer with all that it starts. Waiting for it ends, by Stopped, when `stopping` is set."""
+
+    def __init__(self, name: str, words: list[str], environment: dict[str, str], log: Path) -> None:
+        self.name = name
+        self._log = log
+        with log.open("wb") as out:
+            self._process = subprocess.Popen(  # noqa: S603 - our own command line
+                words,
+                env={**os.environ, **environment, "PYTHONPATH": str(Path.cwd()), "BENTOML_DO_NOT_TRACK": "1"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE if name.startswith("bare") else out,
+                stderr=out,
+                text=True,
+                start_new_session=True,
+                preexec_fn=processes.die_with_parent,
+            )
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Its process group, and those that its descendants made for themselves."""
+        return tuple(processes.groups(self._process.pid))
+
+    def tell(self, value: object) -> None:
+        """Send it one line of JSON."""
+        assert self._process.stdin is not None  # noqa: S101 - it is a pipe
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(value) + "\n")
+            self._process.stdin.flush()
+
+    def hear(self) -> Any:
+        """Wait for one line of JSON from it; raises CommandError when it has ended instead."""
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        line = self._process.stdout.readline()
+        if not line:
+            raise CommandError(f"{self.name} ended by itself: {self._last_words()}")
+        return json.loads(line)
+
+    def halt(self) -> None:
+        """Halt it, so that it takes no time from others."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it go on after `halt`."""
+        self._signal(signal.SIGCONT)
+
+    def check(self, stopping: threading.Event) -> None:
+        """Raise Stopped when told to stop, and CommandError when it has ended by itself."""
+        if stopping.is_set():
+            raise Stopped
+        if self._process.poll() is not None:
+            raise CommandError(f"{self.name} ended by itself: {self._last_words()}")
+
+    def stop(self) -> None:
+        """Ask it to stop, then kill what is left of it."""
+        groups = self.groups
+        self._process.terminate()
+        self.go_on()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_S)
+        for group in {*groups, self._process.pid}:
+            processes.kill_group(group)
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        for group in self.groups:
+            with suppress(ProcessLookupError):
+                os.killpg(group, number)
+
+    def _last_words(self) -> str:
+        return self._log.read_text("utf-8", "replace").strip()[-500:] or f"it wrote nothing to {self._log}."
+
+
+class Running(Process):
+    """A peer that serves."""
+
+    def __init__(self, peer: Peer, state: Path, facts: Path) -> None:
+        port = free_port()
+        self.url = f"http://{HOST}:{port}"
+        words = [peer.python(state), *peer.words]
+        if "serve" in peer.words:  # BentoML's own command
+            words += ["--host", HOST, "--port", str(port)]
+        super().__init__(
+            peer.name, words, {"PEER_FACTS": str(facts), "PEER_PORT": str(port)}, state / f"{peer.name}.log"
+        )
+
+    def wait(self, workloads: list[Workload], answers: list[Any], stopping: threading.Event) -> None:
+        """Wait until it gives the same answers as the gateway, to several callers at once.
+
+        Raises:
+            CommandError: when it answers something else, or nothing in time.
+            Stopped: when told to stop meanwhile.
+
+        """
+        deadline = time.monotonic() + START_S
+        for workload, wanted in zip(workloads, answers, strict=True):
+            while (answer := ask(self.url, workload)) is None:
+                self.check(stopping)
+                if time.monotonic() > deadline:
+                    raise CommandError(f"{self.name} did not answer in {START_S} s: {self._last_words()}")
+                stopping.wait(0.2)
+            with ThreadPoolExecutor(TOGETHER) as pool:
+                rest = pool.map(lambda _, one=workload: ask(self.url, one), range(CHECKED))
+                for one in (answer, *rest):
+                    if not same(one, wanted):
+                        raise CommandError(
+                            f"{self.name} does another job than the gateway ({workload.name}): "
+                            f"{json.dumps(one)[:300]} instead of {json.dumps(wanted)[:300]}"
+                        )
+        self.check(stopping)
+
+
+def ask(url: str, workload: Workload) -> Any:
+    """Return a server's answer to one request; None when it does not answer, or refuses."""
+    request = urllib.request.Request(f"{url}{workload.path}", workload.body.read_bytes(), dict(workload.headers))  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 - our own server's
+            return json.loads(response.read())
+    except (OSError, urllib.error.URLError, ValueError):
+        return None
