@@ -151,7 +151,9 @@ class Sweep(Place):
         return type(self)(**{**vars(self), "settings": tuple(dict.fromkeys([configured, *settings]))})
 
     def _check(self) -> None:
-        """Raise CommandError when the model's configurations are wrong, or know no batches."""
+        """Raise CommandError when the model's configurations know no batches, or are wrong."""
+        if not self.configured.batch:
+            raise CommandError(f"{self.varied} takes no batches: measure its instances by modelctl bench instances.")
         names = (self.model.name, *self.model.steps)
         _, findings = lint(self.models.resolve())
         faults = [one for one in findings if one.model in names and one.rule.severity == "error"]
@@ -161,8 +163,6 @@ class Sweep(Place):
                 f"{first.model} would not serve well as it is, {first.rule.code}: {first.sentence} "
                 f"Mend what modelctl lint {self.models / first.model} says, then sweep."
             )
-        if not self.configured.batch:
-            raise CommandError(f"{self.varied} takes no batches: measure its instances by modelctl bench instances.")
 
 
 def _grid(batches: Sequence[int], counts: Sequence[int], delays: Sequence[int]) -> Iterator[Setting]:
