@@ -31,12 +31,16 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One unit. `y` names what is measured and its unit, `x` what the categories are; two series at most."""
+    """One unit. `y` names what is measured and its unit, `x` what the categories are; two series at most.
+
+    `width` is in pixels, of which long names of categories need more.
+    """
 
     y: str
     x: str
     categories: Sequence[str]
     series: Sequence[Series]
+    width: int = WIDTH
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Points over two axes from 0 on, two panels wide.
+    """Points over two axes from 0 on.
 
     Attributes:
         x: what goes to the right, and its unit.
@@ -66,22 +70,27 @@ class Scatter:
     others: Sequence[Dot]
     front: Sequence[Dot]
     chosen: Dot | None = None
+    width: int = 2 * WIDTH
 
 
-def draw(title: str, panels: Sequence[Panel | Scatter]) -> str:
-    """Return an SVG of panels side by side; the thin lines are the least and the greatest of the rounds."""
-    widths = [WIDTH * (2 if isinstance(panel, Scatter) else 1) for panel in panels]
-    width = sum(widths)
+def draw(title: str, panels: Sequence[Panel | Scatter], columns: int | None = None) -> str:
+    """Return an SVG of panels side by side, so many in a row (by default all), which are of one width.
+
+    The thin lines are the least and the greatest of the rounds.
+    """
+    columns = min(columns or len(panels), len(panels))
+    width, height = panels[0].width * columns, HEIGHT * math.ceil(len(panels) / columns)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT}" width="{width}" height="{HEIGHT}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'role="img">',
         f"<title>{escape(title)}</title><style>{STYLE}</style>",
-        f'<rect class="page" width="{width}" height="{HEIGHT}"/>',
+        f'<rect class="page" width="{width}" height="{height}"/>',
         _text(12, 22, title, "start", "title"),
     ]
     for number, panel in enumerate(panels):
+        row, column = divmod(number, columns)
         drawn = _scatter(panel) if isinstance(panel, Scatter) else _panel(panel)
-        parts += [f'<g transform="translate({sum(widths[:number])} 0)">', *drawn, "</g>"]
+        parts += [f'<g transform="translate({column * width // columns} {row * HEIGHT})">', *drawn, "</g>"]
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -96,7 +105,7 @@ def ticks(greatest: float, most: int = 5) -> list[float]:
 
 def _panel(panel: Panel) -> list[str]:
     marks = ticks(max(value.high for series in panel.series for value in series.values))
-    floor, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+    floor, right = HEIGHT - BOTTOM, panel.width - RIGHT
 
     def height(value: float) -> float:
         return floor - (floor - TOP) * value / marks[-1]
@@ -126,7 +135,7 @@ def _panel(panel: Panel) -> list[str]:
 def _scatter(panel: Scatter) -> list[str]:
     dots = [*panel.others, *panel.front]
     across, up = ticks(max((dot.x for dot in dots), default=0)), ticks(max((dot.y for dot in dots), default=0))
-    floor, right = HEIGHT - BOTTOM, 2 * WIDTH - 2 * RIGHT
+    floor, right = HEIGHT - BOTTOM, panel.width - 2 * RIGHT
 
     def place(dot: Dot) -> tuple[float, float]:
         return LEFT + (right - LEFT) * dot.x / across[-1], floor - (floor - TOP) * dot.y / up[-1]
@@ -155,7 +164,7 @@ def _labels(panel: Panel, centre: float) -> list[str]:
     made = [_text(centre, HEIGHT - 10, panel.x, "middle"), _text(12, 48, panel.y, "start")]
     if len(panel.series) > 1:
         for number, series in enumerate(panel.series):
-            x = WIDTH - RIGHT - 52 * (len(panel.series) - number)
+            x = panel.width - RIGHT - 52 * (len(panel.series) - number)
             made.append(f'<rect class="bar{number}" x="{x}" y="39" width="10" height="10"/>')
             made.append(_text(x + 14, 48, series.name, "start"))
     return made

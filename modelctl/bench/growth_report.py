@@ -31,7 +31,7 @@ def of(order: Growth, measured: Mapping[Setting, Sequence[Mapping[str, float]]],
         compared=COMPARED,
         text=f"{_table(order, rounds)}\n\n{_sentences(order, rounds)}",
         chart=_chart(order, rounds),
-        pairs=[pair for axis in order.axes for pair in axis.pairs],
+        ratios=ratios(rounds, COMPARED, [pair for axis in order.axes for pair in axis.pairs]),
     )
 
 
@@ -77,4 +77,4 @@ def _chart(order: Growth, rounds: Rounds) -> str:
         unit = "cost of an item, ms" if axis.name == "batch" else "cost of a request, ms"
         values = [measured[f"{axis.name} {value}"]["cost"] for value in axis.values]
         panels.append(Panel(unit, axis.name, list(map(str, axis.values)), [Series("cost", values)]))
-    return chart.draw(TITLE, panels)
+    return chart.draw(TITLE, panels, columns=3)

@@ -137,7 +137,7 @@ class Report:
         compared: the metrics that have ratios.
         text: table and sentences, in Markdown.
         chart: an SVG.
-        pairs: the settings that are compared; None: all to the first.
+        ratios: where they are not each setting's to the first.
 
     """
 
@@ -150,11 +150,11 @@ class Report:
     compared: Sequence[str]
     text: str
     chart: str
-    pairs: Sequence[Pair] | None = None
+    ratios: Mapping[str, Spread] | None = None
 
     def as_json(self) -> str:
         """Return one object; `ratios` is flat, and `ranges` has the least and the greatest of the rounds for each."""
-        found = ratios(self.rounds, self.compared, self.pairs)
+        found = ratios(self.rounds, self.compared) if self.ratios is None else self.ratios
         measured = spreads(self.rounds)
         return json.dumps(
             {

@@ -51,7 +51,7 @@ def of(
         compared=COMPARED,
         text="\n\n".join([_advice(order, best, block, bound), _table(order, figures, rounds, pairs), _method(order)]),
         chart=_chart(title, screened, figures, line, best),
-        pairs=pairs,
+        ratios=ratios(rounds, COMPARED, pairs),
     )
     return report, best
 
