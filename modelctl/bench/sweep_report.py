@@ -124,8 +124,8 @@ def _table(order: Sweep, figures: Mapping[Point, Figure], rounds: Rounds, pairs:
 
 def _method(order: Sweep) -> str:
     return (
-        f"All {len(order.points)} points had short looks, {order.looks} of {order.screen:g} s, of which the best figures "
-        "counted, since what disturbs a look makes nothing better. These, near the front of throughput "
+        f"All {len(order.points)} points had short looks, {order.looks} of {order.screen:g} s each, of which the best "
+        "figures counted, since what disturbs a look makes nothing better. These, near the front of throughput "
         f"and p99, were then measured in turns, for {order.seconds:g} s in each round; rounds: {order.rounds}. In "
         "brackets: to the setting as it is now, under the same callers, the median of the rounds, for inferences/s "
         "their least and greatest too.\n"
