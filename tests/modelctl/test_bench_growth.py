@@ -6,9 +6,11 @@ import io
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -271,5 +273,30 @@ def test_it_measures_a_real_gateway(tmp_path: Path) -> None:
         assert measured["cost"] > 0
         assert 0 < measured["p50"] <= measured["p99"]
     assert sorted(path.name for path in out.iterdir()) == [f"growth{ending}" for ending in (".json", ".md", ".svg")]
+    assert not (state / "growth").exists()
+    assert not [one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(one.info["cmdline"] or [])]
+
+
+def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Ctrl-C, at the start or under load, leaves nothing running, nothing written, and no traceback."""
+    state, out = tmp_path / "state", tmp_path / "out"
+    words = [sys.executable, "-m", "modelctl", "bench", "growth", "--rounds", "1", "--seconds", "600"]
+    words += ["--connections", "10", "--tensor-models", "10", "--ensembles", "1", "--batch", "1", "--image-kb", "10"]
+    words += ["--patience", "0", "--state", str(state), "--out", str(out)]
+    run = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(state.glob("growth/*/state/server.json")) and time.monotonic() < deadline:
+            assert run.poll() is None
+            time.sleep(0.1)
+        time.sleep(3)
+        run.send_signal(signal.SIGINT)
+        _, said = run.communicate(timeout=40)
+    finally:
+        run.kill()
+    assert run.returncode == 130
+    assert said.endswith("Stopped: nothing is left running, and nothing was written.\n")
+    assert "Traceback" not in said
+    assert not out.exists()
     assert not (state / "growth").exists()
     assert not [one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(one.info["cmdline"] or [])]
