@@ -6,7 +6,6 @@ model.yaml --positions of its keys--> the same text with other numbers --checked
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +88,16 @@ def changed(text: str, values: Changes) -> str:
 
 def _load(text: str) -> Any:
     try:
-        return deepcopy(YAML(typ="safe").load(text))
+        return _unshared(YAML(typ="safe").load(text))
     except Exception as error:
         raise CommandError(f"The {FILE} cannot be changed: {error}") from error
+
+
+def _unshared(data: Any) -> Any:
+    """Return a copy in which no part is another's too, as anchors make it."""
+    if isinstance(data, dict):
+        return {key: _unshared(value) for key, value in data.items()}
+    return [_unshared(value) for value in data] if isinstance(data, list) else data
 
 
 def _put(text: str, path: tuple[str, ...], value: int) -> str:

@@ -54,7 +54,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Points over two axes from 0 on, two panels wide.
+    """Points over two axes from 0 on.
 
     Attributes:
         x: what goes to the right, and its unit.
@@ -88,8 +88,8 @@ def draw(title: str, panels: Sequence[Panel | Scatter], columns: int | None = No
         _text(12, 22, title, "start", "title"),
     ]
     for number, panel in enumerate(panels):
-        drawn = _scatter(panel) if isinstance(panel, Scatter) else _panel(panel)
         row, column = divmod(number, columns)
+        drawn = _scatter(panel) if isinstance(panel, Scatter) else _panel(panel)
         parts += [f'<g transform="translate({column * width // columns} {row * HEIGHT})">', *drawn, "</g>"]
     return "\n".join([*parts, "</svg>", ""])
 
@@ -135,7 +135,7 @@ def _panel(panel: Panel) -> list[str]:
 def _scatter(panel: Scatter) -> list[str]:
     dots = [*panel.others, *panel.front]
     across, up = ticks(max((dot.x for dot in dots), default=0)), ticks(max((dot.y for dot in dots), default=0))
-    floor, right = HEIGHT - BOTTOM, 2 * WIDTH - 2 * RIGHT
+    floor, right = HEIGHT - BOTTOM, panel.width - 2 * RIGHT
 
     def place(dot: Dot) -> tuple[float, float]:
         return LEFT + (right - LEFT) * dot.x / across[-1], floor - (floor - TOP) * dot.y / up[-1]

@@ -26,9 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the measurements, and the options that all of them have."""
     measurements = parser.add_subparsers(required=True, metavar="MEASUREMENT")
     for name, (module, text) in MEASUREMENTS.items():
+        # A measurement may have a common option in a way of its own.
         measurement = measurements.add_parser(name, help=text, description=module.__doc__, conflict_handler="resolve")
         _add_common(measurement)
-        module.add_arguments(measurement)  # which may give an option of all a meaning of its own
+        module.add_arguments(measurement)
         measurement.set_defaults(measure=module.run)
 
 

@@ -77,4 +77,4 @@ def _chart(order: Growth, rounds: Rounds) -> str:
         unit = "cost of an item, ms" if axis.name == "batch" else "cost of a request, ms"
         values = [measured[f"{axis.name} {value}"]["cost"] for value in axis.values]
         panels.append(Panel(unit, axis.name, list(map(str, axis.values)), [Series("cost", values)]))
-    return chart.draw(TITLE, panels)
+    return chart.draw(TITLE, panels, columns=3)

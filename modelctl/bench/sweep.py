@@ -1,6 +1,6 @@
 """`modelctl bench sweep`: which batch size, number of instances and queue delay serve a model best.
 
-    every setting x callers, a short look --> Pareto front of throughput and p99
+    every setting x callers, two short looks --> Pareto front of throughput and p99
     --> those near it, in rounds --> the front again --> the fastest within a bound of p99 --> model.yaml
 
 Varied are the network of an ensemble, or a model of tensors itself, and the callers; calls go to the ensemble.
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from modelctl.bench import apply, copy, front, quiet, sample, sweep_order, sweep_report, trial
 from modelctl.bench.copy import Setting
 from modelctl.bench.fresh import Stopped
-from modelctl.bench.front import Figure, Point
+from modelctl.bench.front import Point
 from modelctl.bench.instances import STOPPED
 from modelctl.bench.reading import number, numbers
 from modelctl.bench.results import Machine
@@ -29,6 +29,8 @@ from modelctl.server import on_stop, say, take_state
 
 SECONDS, SCREEN_S, PATIENCE_S, MINUTES = 3.0, 1.0, 5.0, 20.0
 UNLIMITED = 1_000_000
+NEAR = 0.1
+"""What is beaten by less than this in a short look is measured again."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option, type=numbers(least, most), metavar="N,N", help=text)
     text = f"of load for each point in each round (default: {SECONDS:g})"
     parser.add_argument("--seconds", type=number(0.1, 3600), default=SECONDS, help=text)
-    text = f"of load for each point at first (default: {SCREEN_S:g})"
+    text = f"of load for each point in each of the looks at all (default: {SCREEN_S:g})"
     parser.add_argument("--screen", type=number(0.1, 3600), default=SCREEN_S, metavar="SECONDS", help=text)
     text = f"seconds that each turn waits for other programs to leave the cores alone (default: {PATIENCE_S:g})"
     parser.add_argument("--patience", type=number(0, 3600), default=PATIENCE_S, metavar="SECONDS", help=text)
@@ -82,14 +84,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Swept:
-    """What was measured: every point once and shortly, then some of them in rounds."""
+    """What was measured: every point shortly, then some of them in rounds."""
 
-    screened: Mapping[Point, Trial]
+    screened: Mapping[Point, Sequence[Trial]]
     repeated: Mapping[Point, Sequence[Trial]]
 
 
 def measure(order: Sweep, stopping: threading.Event) -> Swept:
-    """Measure all points, then those near the front in rounds; every other round goes backwards.
+    """Look at all points, then measure those near the front in rounds; every other look and round goes backwards.
 
     Raises:
         CommandError: when a server does not start, load or answer.
@@ -98,7 +100,7 @@ def measure(order: Sweep, stopping: threading.Event) -> Swept:
     """
     requests = sample.requests(order.models, order.model)
     copied = order.state / "models"
-    screened: dict[Point, Trial] = {}
+    screened: dict[Point, list[Trial]] = {point: [] for point in order.points}
 
     def turn(setting: Setting, callers: Sequence[int], seconds: float, name: str) -> dict[Point, Trial]:
         quiet.wait(order.patience, stopping)
@@ -112,8 +114,11 @@ def measure(order: Sweep, stopping: threading.Event) -> Swept:
 
     with closing(take_state(order.state)):
         try:
-            for count, setting in enumerate(order.settings, 1):
-                screened |= turn(setting, order.callers, order.screen, f"Look {count} of {len(order.settings)}")
+            for count in range(order.looks):
+                for setting in order.settings[:: -1 if count % 2 else 1]:
+                    name = f"Look {count + 1} of {order.looks}"
+                    for point, one in turn(setting, order.callers, order.screen, name).items():
+                        screened[point].append(one)
             again = worth_repeating(order, screened)
             servers = list(dict.fromkeys(point.setting for point in again))
             repeated: dict[Point, list[Trial]] = {point: [] for point in again}
@@ -128,10 +133,10 @@ def measure(order: Sweep, stopping: threading.Event) -> Swept:
     return Swept(screened, repeated)
 
 
-def worth_repeating(order: Sweep, screened: Mapping[Point, Trial]) -> list[Point]:
+def worth_repeating(order: Sweep, screened: Mapping[Point, Sequence[Trial]]) -> list[Point]:
     """Return the points near the front, and what they are compared with: as configured, under the same callers."""
-    figures = {point: Figure(one.throughput, one.p99) for point, one in screened.items()}
-    near = front.thinned(front.front(figures, front.CLOSE), REPEATED)
+    figures = {point: sweep_report.best_of(looks) for point, looks in screened.items()}
+    near = front.thinned(front.front(figures, NEAR), REPEATED)
     configured = [point.with_setting(order.settings[0]) for point in near]
     return list(dict.fromkeys([order.least, *sorted(configured, key=lambda point: point.callers), *near]))
 
@@ -143,7 +148,7 @@ def _announce(order: Sweep, minutes: float) -> None:
         raise CommandError(
             f"{len(order.points)} points would take about {took:.0f} minutes: give fewer values, or more by --minutes."
         )
-    turns = len(order.settings) * (1 + order.rounds)
+    turns = len(order.settings) * (order.looks + order.rounds)
     waits = f", and at most {turns * order.patience / 60:.0f} more for other programs" if order.patience else ""
     say(
         f"{len(order.settings)} settings x {len(order.callers)} numbers of callers; "

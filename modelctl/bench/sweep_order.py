@@ -22,7 +22,7 @@ QUICK_BATCHES, QUICK_INSTANCES, QUICK_DELAYS, QUICK_CALLERS = (1, 8), (1,), (0,)
 REPEATED = 10
 """So many points of the front are measured again at most."""
 START_S, WARM_UP_S = 5.0, 0.5
-QUICK_SCREEN_S = 1.0
+QUICK_SCREEN_S, LOOKS = 1.0, 2
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Sweep(Place):
     Attributes:
         varied: the model whose instances and queue delay are varied; all steps get the batch.
         settings: of the server; the first is as configured.
-        screen: seconds of each point's first look.
+        looks: how often all points are looked at, before some are measured again.
+        screen: seconds of each look.
         seconds: of each point's later turns.
         patience: how many seconds each turn waits for a quiet machine.
         bound: the greatest p99 of a setting that is recommended, in milliseconds; None: of a lone caller, twice.
@@ -43,6 +44,7 @@ class Sweep(Place):
     varied: str
     settings: tuple[Setting, ...]
     callers: tuple[int, ...]
+    looks: int
     screen: float
     seconds: float
     rounds: int
@@ -66,6 +68,7 @@ class Sweep(Place):
             varied=copy.varied(model, None),
             settings=(),
             callers=arguments.callers or (QUICK_CALLERS if arguments.quick else CALLERS),
+            looks=1 if arguments.quick else LOOKS,
             screen=min(arguments.seconds, QUICK_SCREEN_S) if arguments.quick else arguments.screen,
             seconds=arguments.seconds,
             rounds=arguments.rounds,
@@ -107,8 +110,10 @@ class Sweep(Place):
     def estimate_s(self) -> float:
         """At most how long it takes where no other programs are in the way."""
         again = min(2 * REPEATED + 1, len(self.points))
-        first = len(self.settings) * START_S + len(self.points) * (self.screen + WARM_UP_S)
-        return first + self.rounds * (min(again, len(self.settings)) * START_S + again * (self.seconds + WARM_UP_S))
+        look = len(self.settings) * START_S + len(self.points) * (self.screen + WARM_UP_S)
+        return self.looks * look + self.rounds * (
+            min(again, len(self.settings)) * START_S + again * (self.seconds + WARM_UP_S)
+        )
 
     @property
     def command(self) -> str:
@@ -151,7 +156,9 @@ class Sweep(Place):
         return type(self)(**{**vars(self), "settings": tuple(dict.fromkeys([configured, *settings]))})
 
     def _check(self) -> None:
-        """Raise CommandError when the model's configurations are wrong, or know no batches."""
+        """Raise CommandError when the model's configurations know no batches, or are wrong."""
+        if not self.configured.batch:
+            raise CommandError(f"{self.varied} takes no batches: measure its instances by modelctl bench instances.")
         names = (self.model.name, *self.model.steps)
         _, findings = lint(self.models.resolve())
         faults = [one for one in findings if one.model in names and one.rule.severity == "error"]
@@ -161,8 +168,6 @@ class Sweep(Place):
                 f"{first.model} would not serve well as it is, {first.rule.code}: {first.sentence} "
                 f"Mend what modelctl lint {self.models / first.model} says, then sweep."
             )
-        if not self.configured.batch:
-            raise CommandError(f"{self.varied} takes no batches: measure its instances by modelctl bench instances.")
 
 
 def _grid(batches: Sequence[int], counts: Sequence[int], delays: Sequence[int]) -> Iterator[Setting]:

@@ -18,7 +18,7 @@ TWICE = 2.0
 
 
 def of(
-    order: Sweep, screened: Mapping[Point, Trial], repeated: Mapping[Point, Sequence[Trial]], machine: Machine
+    order: Sweep, screened: Mapping[Point, Sequence[Trial]], repeated: Mapping[Point, Sequence[Trial]], machine: Machine
 ) -> tuple[Report, Point | None]:
     """Return the results, and the point that is recommended; None when no p99 is within the bound."""
     rounds = {point.label: [trial.metrics() for trial in each] for point, each in repeated.items()}
@@ -36,15 +36,15 @@ def of(
         subject={
             "model": order.model.name,
             "varied": order.varied,
-            "networks": next(trial.networks for trial in screened.values()),
+            "networks": next(trial.networks for each in screened.values() for trial in each),
             "configured": _words(order.least),
             "p99_bound_ms": round(bound, 3),
             "recommended": None if best is None else {**_words(best), "callers": best.callers, "block": block},
             "front": [point.label for point in line],
             "settings": {point.label: {**_words(point), "callers": point.callers} for point in screened},
             "screened": {
-                point.label: {name: round(getattr(one, name), 3) for name in ("throughput", "p50", "p99")}
-                for point, one in screened.items()
+                point.label: [{"throughput": round(one.throughput, 3), "p99": round(one.p99, 3)} for one in looks]
+                for point, looks in screened.items()
             },
         },
         rounds=rounds,
@@ -54,6 +54,11 @@ def of(
         ratios=ratios(rounds, COMPARED, pairs),
     )
     return report, best
+
+
+def best_of(looks: Sequence[Trial]) -> Figure:
+    """Return the best figures of a point's short looks."""
+    return Figure(max(one.throughput for one in looks), min(one.p99 for one in looks))
 
 
 def _figure(trials: Sequence[Trial]) -> Figure:
@@ -119,7 +124,8 @@ def _table(order: Sweep, figures: Mapping[Point, Figure], rounds: Rounds, pairs:
 
 def _method(order: Sweep) -> str:
     return (
-        f"All {len(order.points)} points were looked at for {order.screen:g} s. These, near the front of throughput "
+        f"All {len(order.points)} points had short looks, {order.looks} of {order.screen:g} s each, of which the best "
+        "figures counted, since what disturbs a look makes nothing better. These, near the front of throughput "
         f"and p99, were then measured in turns, for {order.seconds:g} s in each round; rounds: {order.rounds}. In "
         "brackets: to the setting as it is now, under the same callers, the median of the rounds, for inferences/s "
         "their least and greatest too.\n"
@@ -130,19 +136,23 @@ def _method(order: Sweep) -> str:
 
 def _chart(
     title: str,
-    screened: Mapping[Point, Trial],
+    screened: Mapping[Point, Sequence[Trial]],
     figures: Mapping[Point, Figure],
     line: Sequence[Point],
     best: Point | None,
 ) -> str:
-    """Draw the points; those that were repeated where their medians are."""
+    """Draw the points: those that were repeated where their medians are, the others at their best."""
 
     def dot(point: Point) -> Dot:
-        one = figures.get(point) or Figure(screened[point].throughput, screened[point].p99)
+        one = figures.get(point) or best_of(screened[point])
         return Dot(one.throughput, one.p99, point.label)
 
     others = [dot(point) for point in {**screened, **figures} if point not in line]
     panel = Scatter(
-        "throughput, inferences/s", "p99, ms", others, [dot(point) for point in line], dot(best) if best else None
+        "throughput, inferences/s",
+        "p99, ms (line: the front; ring: recommended)",
+        others,
+        [dot(point) for point in line],
+        dot(best) if best else None,
     )
-    return chart.draw(f"{title}: throughput and p99, the front as a line, recommended with a ring", [panel])
+    return chart.draw(title, [panel])
