@@ -12,7 +12,7 @@ from pydantic import PlainValidator, WithJsonSchema
 
 from benchmarks.peers.pipeline import Facts, Pipeline, item
 
-MAX_BATCH, MAX_LATENCY_MS = 8, 10_000
+MAX_LATENCY_MS = 10_000
 FACTS = Facts.read()
 
 Item = Annotated[
@@ -20,7 +20,7 @@ Item = Annotated[
     PlainValidator(lambda body: [bytes(body)]),
     WithJsonSchema({"type": "file", "format": "binary"}),
 ]
-OPTIONS = {"batchable": True, "max_batch_size": MAX_BATCH, "max_latency_ms": MAX_LATENCY_MS}
+OPTIONS = {"batchable": True, "max_batch_size": FACTS.batch, "max_latency_ms": MAX_LATENCY_MS}
 
 
 @bentoml.service(workers=FACTS.workers, threads=1, traffic={"timeout": 60}, logging={"access": {"enabled": False}})

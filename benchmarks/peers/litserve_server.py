@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from benchmarks.peers.pipeline import Answer, Facts, Pipeline, port
 
-MAX_BATCH, BATCH_TIMEOUT_S = 8, 0.002
+BATCH_TIMEOUT_S = 0.002
 
 
 class Text(BaseModel):
@@ -22,8 +22,8 @@ class Text(BaseModel):
 class Task(litserve.LitAPI):  # type: ignore[misc]  # a package of the peer's own environment
     """One task."""
 
-    def __init__(self, task: str) -> None:
-        super().__init__(max_batch_size=MAX_BATCH, batch_timeout=BATCH_TIMEOUT_S, api_path=f"/v1/{task}")
+    def __init__(self, task: str, max_batch: int) -> None:
+        super().__init__(max_batch_size=max_batch, batch_timeout=BATCH_TIMEOUT_S, api_path=f"/v1/{task}")
         self._task = task
 
     def setup(self, device: str) -> None:
@@ -35,8 +35,8 @@ class Task(litserve.LitAPI):  # type: ignore[misc]  # a package of the peer's ow
         return inputs
 
     def predict(self, x: Any) -> Any:
-        """Answer a batch."""
-        return self._pipeline(x)
+        """Answer a batch, or one where nothing is batched."""
+        return self._pipeline(x) if isinstance(x, list) else self._pipeline([x])[0]
 
     def unbatch(self, output: list[Answer]) -> list[Answer]:
         """Return the answers one by one."""
@@ -65,6 +65,6 @@ class TextTask(Task):
 
 if __name__ == "__main__":
     facts = Facts.read()
-    tasks = [(TextTask if name == "sentiment" else PictureTask)(name) for name in facts.tasks]
+    tasks = [(TextTask if name == "sentiment" else PictureTask)(name, facts.batch) for name in facts.tasks]
     server = litserve.LitServer(tasks, accelerator="cpu", workers_per_device=facts.workers)
     server.run(host="127.0.0.1", port=port(), num_api_servers=1, generate_client_file=False, log_level="warning")

@@ -60,6 +60,11 @@ class Facts:
         """How many threads one run of a network has: PEER_THREADS, by default 1."""
         return int(os.environ.get("PEER_THREADS", 1))
 
+    @property
+    def batch(self) -> int:
+        """How many requests a peer that batches joins at most: PEER_BATCH, by default 8, as many as our ensembles."""
+        return int(os.environ.get("PEER_BATCH", 8))
+
     def step(self, task: str, step: str) -> StepConfig:
         """Return the config of one step, as the step itself would read it."""
         return StepConfig.of(self._arguments(task, step))

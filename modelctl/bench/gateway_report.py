@@ -71,8 +71,8 @@ def _meaning(measured: Measured, worker_mb: float, workers: int) -> str:
     processes = "one process" if workers == 1 else f"{workers} processes"
     return (
         f"Requests a second relative to Triton asked directly by perf_analyzer over gRPC: median of {count} rounds,\n"
-        "the least and the greatest. The gateway is asked by wrk over HTTP: `gateway` sends each item in a call of its\n"
-        "own, `joined` lets texts that wait share one, as it does by default. The load generator uses the same cores,\n"
+        "the least and the greatest. wrk asks the gateway over HTTP: `gateway` sends each item in a call of its own,\n"
+        "`joined` lets texts that wait share one, as it does by default. The load generator uses the same cores,\n"
         f"the gateway runs as {processes}, with a log line for every request. A process of it took {worker_mb:.0f} MB\n"
         f"after all runs. Other programs kept {min(others):.1f} to {max(others):.1f} cores busy."
     )

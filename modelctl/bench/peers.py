@@ -34,6 +34,7 @@ from modelctl.server import say
 FOLDER = Path("benchmarks/peers")
 START_S, STOP_S, SET_UP_S = 180, 5, 900
 CHECKED, TOGETHER = 16, 8
+QUIET = {"BENTOML_DO_NOT_TRACK": "true"}
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Process:
         with log.open("wb") as out:
             self._process = subprocess.Popen(  # noqa: S603 - our own command line
                 words,
-                env={**os.environ, **environment, "PYTHONPATH": str(Path.cwd()), "BENTOML_DO_NOT_TRACK": "1"},
+                env={**os.environ, **QUIET, **environment, "PYTHONPATH": str(Path.cwd())},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE if name.startswith("bare") else out,
                 stderr=out,
@@ -180,12 +181,11 @@ class Running(Process):
     def __init__(self, peer: Peer, state: Path, facts: Path) -> None:
         port = free_port()
         self.url = f"http://{HOST}:{port}"
-        words = [peer.python(state), *peer.words]
+        words, environment = [peer.python(state), *peer.words], {"PEER_FACTS": str(facts), "PEER_PORT": str(port)}
         if "serve" in peer.words:  # BentoML's own command
             words += ["--host", HOST, "--port", str(port)]
-        super().__init__(
-            peer.name, words, {"PEER_FACTS": str(facts), "PEER_PORT": str(port)}, state / f"{peer.name}.log"
-        )
+            environment["BENTOML_HOME"] = str((state / "bentoml").absolute())
+        super().__init__(peer.name, words, environment, state / f"{peer.name}.log")
 
     def wait(self, workloads: list[Workload], answers: list[Any], stopping: threading.Event) -> None:
         """Wait until it gives the same answers as the gateway, to several callers at once.
