@@ -60,10 +60,10 @@ class Facts:
         """How many threads one run of a network has: PEER_THREADS, by default 1."""
         return int(os.environ.get("PEER_THREADS", 1))
 
-    @property
-    def batch(self) -> int:
-        """How many requests a peer that batches joins at most: PEER_BATCH, by default 8, as many as our ensembles."""
-        return int(os.environ.get("PEER_BATCH", 8))
+    @staticmethod
+    def batch(default: int) -> int:
+        """How many requests a peer joins for one run at most: PEER_BATCH, by default what suits the peer."""
+        return int(os.environ.get("PEER_BATCH", default))
 
     def step(self, task: str, step: str) -> StepConfig:
         """Return the config of one step, as the step itself would read it."""

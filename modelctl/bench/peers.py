@@ -104,6 +104,7 @@ class Process:
     def __init__(self, name: str, words: list[str], environment: dict[str, str], log: Path) -> None:
         self.name = name
         self._log = log
+        self._groups: set[int] = set()
         with log.open("wb") as out:
             self._process = subprocess.Popen(  # noqa: S603 - our own command line
                 words,
@@ -119,7 +120,8 @@ class Process:
     @property
     def groups(self) -> tuple[int, ...]:
         """Its process group, and those that its descendants made for themselves."""
-        return tuple(processes.groups(self._process.pid))
+        self._groups |= processes.groups(self._process.pid)
+        return tuple(self._groups)
 
     def tell(self, value: object) -> None:
         """Send it one line of JSON."""
@@ -151,11 +153,15 @@ class Process:
         if self._process.poll() is not None:
             raise CommandError(f"{self.name} ended by itself: {self._last_words()}")
 
+    def ask_to_stop(self) -> None:
+        """Ask it to stop, and do not wait for it."""
+        self._process.terminate()
+        self.go_on()
+
     def stop(self) -> None:
         """Ask it to stop, then kill what is left of it."""
         groups = self.groups
-        self._process.terminate()
-        self.go_on()
+        self.ask_to_stop()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_S)
         for group in {*groups, self._process.pid}:

@@ -27,7 +27,7 @@ from modelctl.bench.workload import Workload
 from modelctl.errors import CommandError
 from modelctl.server import on_stop, say, take_state
 
-SECONDS, ROUNDS = 5.0, 3
+ROUNDS = 3
 CALLERS, QUICK_CALLERS, QUICK_SECONDS = (1, 8, 32), (8,), 1.0
 MOST_CALLERS, LONGEST_S = 512, 60.0
 SETTLE_S, LOOK_S, IDLE_CORES = 10.0, 0.1, 0.2
@@ -43,7 +43,7 @@ class Order:
         workloads: the names of what is sent.
         peers: the names of what the gateway is compared with.
         callers: numbers of requests under way at once.
-        seconds: of load, for each.
+        seconds: of load, for each; see `window`.
         warm_up: seconds of load that do not count, before each server's turn.
         patience: how many seconds each turn waits for a quiet machine.
 
@@ -79,6 +79,13 @@ class Order:
             patience=arguments.patience,
         )
 
+    def window(self, work: Workload) -> float:
+        """Return the seconds of load of a workload: twice as many where few are answered in a second.
+
+        What is under way when the time is over is lost, and of a server that batches that is more.
+        """
+        return self.seconds * (2 if work.task == "detect" else 1)
+
     @property
     def command(self) -> str:
         """The command line that repeats it on any machine."""
@@ -104,7 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--peers", type=_choice(NAMES), default=NAMES, metavar="NAME,NAME", help=text)
     text = f"requests under way at once (default: {','.join(map(str, CALLERS))}; with --quick 8)"
     parser.add_argument("--callers", type=_callers, metavar="N,N", help=text)
-    parser.set_defaults(seconds=SECONDS, rounds=ROUNDS)
+    parser.set_defaults(rounds=ROUNDS)
 
 
 def _choice(names: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
@@ -192,13 +199,14 @@ class Stand:
             self._bare = Bare(order.state, file)
             cleanup.callback(self._bare.stop)
         cleanup.enter_context(self.stack)
+        cleanup.callback(self._ask_to_stop)
         self._check()
         self.names = [GATEWAY, *self._running, *([BARE] if self._bare else [])]
 
     def turn(self, name: str, work: Workload) -> Iterator[tuple[int, dict[str, float]]]:
         """Measure one server with one workload; give the figures for each number of callers."""
         if name == BARE and self._bare is not None:
-            yield 0, self._bare.measure(work, self._order.seconds, self._stopping)
+            yield 0, self._bare.measure(work, self._order.window(work), self._stopping)
             return
         peer = self._running.get(name)
         if peer is None:
@@ -209,6 +217,11 @@ class Stand:
         yield from self._callers(peer.url, groups, work)
         peer.check(self._stopping)
         peer.halt()
+
+    def _ask_to_stop(self) -> None:
+        """Let all stop at the same time; each is waited for after that."""
+        for peer in self._running.values():
+            peer.ask_to_stop()
 
     def _check(self) -> None:
         """Hold every peer's answers against the gateway's, and halt it."""
@@ -228,7 +241,7 @@ class Stand:
             wrk.run(url, max(self._order.callers), self._order.warm_up, work.body, work.headers, self._stopping)
             self._settle(groups)
         for callers in self._order.callers:
-            yield callers, self._load(url, groups, work, callers, self._order.seconds)
+            yield callers, self._load(url, groups, work, callers, self._order.window(work))
 
     def _settle(self, groups: tuple[int, ...]) -> None:
         """Wait until a server has done what callers gave up when their time was over: it would hurt who is next."""

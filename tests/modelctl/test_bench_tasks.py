@@ -303,10 +303,12 @@ def test_quick_is_less_of_the_same() -> None:
     everything = tasks.Order.of(options())
     assert everything.workloads == workload.NAMES
     assert everything.callers == (1, 8, 32)
-    assert (everything.seconds, everything.rounds) == (5, 3)
+    assert (everything.seconds, everything.rounds) == (8, 3)
     quick = tasks.Order.of(options("--quick"))
     assert {name.split()[0] for name in quick.workloads} == set(workload.TASKS)
     assert (quick.callers, quick.seconds, quick.warm_up) == ((8,), 1, 0)
+    work = workload.Workload("detect", "detect", Path("x.jpg"), {})
+    assert (everything.window(work), quick.window(work)) == (16, 2)
     assert quick.peers == everything.peers == ("proxy", "fastapi", "litserve", "bentoml", "bare")
 
 
