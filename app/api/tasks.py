@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from starlette.datastructures import QueryParams
 
-from app import errors, problems
+from app import accept, errors, problems
 from app.api import described
 from app.body import Body
 from app.media import Item
@@ -83,7 +83,7 @@ def _add(routes: APIRouter, parts: Parts, task: Task) -> None:
         name=task.route,
         summary=task.summary,
         response_model=task.result,
-        responses={200: described.success(task.example), **problems.responses(*possible)},
+        responses={200: described.success(task.example, task.pictures), **problems.responses(*possible)},
         openapi_extra=described.request(task, many=False),
     )
     routes.add_api_route(
@@ -102,7 +102,7 @@ def _add(routes: APIRouter, parts: Parts, task: Task) -> None:
 
 
 async def _single(parts: Parts, task: Task, request: Request, options: Options) -> Response:
-    context, model = _begin(parts, task, request, options)
+    context, model, kind = _begin(parts, task, request, options, task.pictures)
     parts.admission.check(model, context.left_s(), context.request_id)
     with Body(request, parts.budget, _body_timeout(parts, context)) as body:
         with context.span("read"):
@@ -112,12 +112,16 @@ async def _single(parts: Parts, task: Task, request: Request, options: Options) 
             place = await parts.admission.enter(model, context.left_s(), context.request_id)
         with place, context.span("triton"):
             answer = await _infer(parts, model, options, item, context)
-    with context.span("encode"):
-        return _json(_fields(model, answer, context))
+        with context.span("encode"):
+            fields = _fields(model, answer, context)
+            if kind == accept.JSON:
+                return _json(fields)
+            picture = await parts.drawing.picture(item, fields["predictions"], kind, context.left_s())
+            return Response(picture, media_type=kind)
 
 
 async def _batch(parts: Parts, task: Task, request: Request, options: Options) -> Response:
-    context, model = _begin(parts, task, request, options)
+    context, model, _ = _begin(parts, task, request, options)
     with Body(request, parts.budget, _body_timeout(parts, context)) as body:
         with context.span("read"):
             read = parts.media.images if task.input == "image" else parts.media.texts
@@ -135,28 +139,29 @@ async def _batch(parts: Parts, task: Task, request: Request, options: Options) -
         return _json({"results": rows, "failed": sum("error" in row for row in rows)})
 
 
-def _begin(parts: Parts, task: Task, request: Request, options: Options) -> tuple[Context, ServedModel]:
+def _begin(
+    parts: Parts, task: Task, request: Request, options: Options, pictures: tuple[str, ...] = ()
+) -> tuple[Context, ServedModel, str]:
+    """Return the request's context, the model that is asked, and the media type of the answer."""
     context = timing.of(request)
     context.spans = dict.fromkeys(("read", "wait", "triton", "encode"), 0.0)
     context.set_deadline(request.headers.get("x-request-timeout-ms"), parts.settings)
-    _check_accept(request.headers.get("accept", "*/*"))
+    kind = _accepted(request, (accept.JSON, *pictures))
     _check_repeated(request.query_params, options)
     model = parts.catalog.find(task, options.model, options.version)
     context.model = model.name
-    return context, model
+    return context, model, kind
 
 
 def _body_timeout(parts: Parts, context: Context) -> float:
     return max(0.0, min(parts.settings.body_timeout_s, context.left_s()))
 
 
-def _check_accept(accept: str) -> None:
-    """Refuse a request that would not take JSON (RFC 9110, 12.5.1; quality values other than 0 do not matter here)."""
-    for part in accept.split(","):
-        kind, _, parameters = part.strip().lower().partition(";")
-        if kind.strip() in ("application/json", "application/*", "*/*", "") and "q=0" not in parameters.split(";"):
-            return
-    raise errors.NotAcceptableError("This route answers application/json.")
+def _accepted(request: Request, offered: tuple[str, ...]) -> str:
+    kind = accept.best(", ".join(request.headers.getlist("accept")), offered)
+    if kind is None:
+        raise errors.NotAcceptableError(f"This route answers {' or '.join(offered)}.")
+    return kind
 
 
 def _check_repeated(query: QueryParams, options: Options) -> None:
