@@ -123,6 +123,10 @@ def mark(picture: Image.Image, predictions: Sequence[dict[str, Any]]) -> None:
         colour = COLOURS[prediction["class_id"] % len(COLOURS)]
         left, top, right, bottom = edges(prediction["box"], picture.size)
         brush.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=line)
+        if line > 1 and min(right - left, bottom - top) > 4 * line:
+            # A rim inside, of black or white: the line is seen on a ground of its own colour too.
+            inner = (left + line, top + line, right - 1 - line, bottom - 1 - line)
+            brush.rectangle(inner, outline=ink(colour), width=max(1, line // 4))
     taken: list[Place] = []
     for prediction in predictions:
         taken += _label(brush, picture.size, prediction, taken)

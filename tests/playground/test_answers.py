@@ -54,12 +54,12 @@ def test_boxes_lie_where_the_answer_says(visit: Any) -> None:
     answer = visit.sample("astronaut")
     found = answer["predictions"]
     assert len(found) > 3
-    assert visit.page.locator("#boxes rect").count() == len(found)
+    assert visit.page.locator("#boxes .box").count() == len(found)
     visit.page.wait_for_function("document.getElementById('picture').complete")
     image = visit.page.locator("#picture").bounding_box()
     scale = image["width"] / answer["image"]["width"]
     person = found[0]["box"]
-    drawn = visit.page.locator("g:visible rect").first.bounding_box()
+    drawn = visit.page.locator("g:visible .box").first.bounding_box()
     assert drawn["x"] - image["x"] == pytest.approx(person["xmin"] * scale, abs=4)
     assert drawn["width"] == pytest.approx((person["xmax"] - person["xmin"]) * scale, abs=8)
     assert image["height"] == pytest.approx(answer["image"]["height"] * scale, abs=2)
@@ -68,7 +68,7 @@ def test_boxes_lie_where_the_answer_says(visit: Any) -> None:
         visit.page.locator("#threshold").fill(threshold)
         expected = [(one["label"], f"{one['score']:.2f}") for one in found if one["score"] >= float(threshold)]
         assert rows(visit) == expected
-        assert visit.page.locator("#boxes rect:visible").count() == len(expected)
+        assert visit.page.locator("#boxes .box:visible").count() == len(expected)
         assert visit.status().startswith(f"{len(expected)} of {len(found)} boxes have")
     assert visit.asked() == asked
 
@@ -81,7 +81,7 @@ def test_box_and_row_light_up_together(visit: Any) -> None:
     assert visit.page.locator("g.lit").count() == 1
     visit.page.hover("h1")
     assert visit.page.locator(".lit").count() == 0
-    visit.page.hover("g:visible rect")
+    visit.page.hover("g:visible .box")
     assert visit.page.locator("li.lit").count() == 1
     visit.page.hover("h1")
     visit.page.focus(".rows button")
@@ -124,7 +124,7 @@ def test_what_the_browser_cannot_show_is_answered(visit: Any) -> None:
     file = {"name": "a.tiff", "mimeType": "image/tiff", "buffer": buffer.getvalue()}
     answer = visit.answer(visit.page.set_input_files, "#file", file)
     visit.page.wait_for_selector("#picture", state="hidden")
-    assert visit.page.locator("#boxes rect").count() == len(answer["predictions"]) > 0
+    assert visit.page.locator("#boxes .box").count() == len(answer["predictions"]) > 0
     ground = visit.page.locator("#figure").bounding_box()
     assert ground["width"] / ground["height"] == pytest.approx(2, abs=0.02)
 
@@ -155,7 +155,7 @@ def test_problems_are_told_in_words(visit: Any) -> None:
     shown = visit.page.inner_text(".problem")
     assert problem["code"] == "invalid_parameter"
     assert all(problem[name] in shown for name in ("title", "detail", "code", "request_id"))
-    assert visit.page.locator("#boxes rect").count() == 0
+    assert visit.page.locator("#boxes .box").count() == 0
     assert not visit.page.is_visible("#details")
     visit.page.fill("#iou_threshold", "")
     file = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no image"}

@@ -9,6 +9,10 @@ const COLOURS = [
 ];
 const NEEDS_WHITE = "#b243ba";
 
+function set(node, attributes) {
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+}
+
 export class Boxes {
   #svg;
   #list;
@@ -31,7 +35,7 @@ export class Boxes {
   show(size, predictions) {
     this.clear();
     this.#svg.setAttribute("viewBox", `0 0 ${size.width} ${size.height}`);
-    this.#marks = predictions.map((prediction) => this.#mark(prediction, size));
+    this.#marks = predictions.map((prediction) => this.#mark(prediction));
     const area = ({ box }) => (box.xmax - box.xmin) * (box.ymax - box.ymin);
     // The smaller a box, the later it is drawn: it stays within the pointer's reach.
     const bySize = [...this.#marks].sort((one, other) => area(other.prediction) - area(one.prediction));
@@ -40,27 +44,26 @@ export class Boxes {
     this.#scale();
   }
 
-  // Show what has that score or more; gives how many that are.
+  // Show what has that score or more.
   filter(threshold) {
     for (const { prediction, group, row } of this.#marks) {
       const visible = prediction.score >= threshold;
       group.toggleAttribute("hidden", !visible);
       row.hidden = !visible;
     }
-    return this.#marks.filter((mark) => !mark.row.hidden).length;
+    this.#scale(); // only what is visible can be measured
   }
 
-  #mark(prediction, size) {
+  #mark(prediction) {
     const { label, score, class_id, box } = prediction;
     const colour = COLOURS[Math.abs(class_id) % COLOURS.length];
-    const [width, height] = [box.xmax - box.xmin, box.ymax - box.ymin];
-    const atEnd = box.xmin > size.width * 0.75;
-    const group = shape(
-      "g",
-      { "data-ink": colour === NEEDS_WHITE ? "white" : "black" },
-      shape("rect", { x: box.xmin, y: box.ymin, width, height }),
-      shape("text", { x: atEnd ? box.xmax : box.xmin, y: box.ymin, "text-anchor": atEnd ? "end" : "start" }, `${label} ${score.toFixed(2)}`),
-    );
+    const place = { x: box.xmin, y: box.ymin, width: box.xmax - box.xmin, height: box.ymax - box.ymin };
+    const plate = shape("rect", { class: "plate" });
+    const text = shape("text", {}, `${label} ${score.toFixed(2)}`);
+    const rim = shape("rect", { class: "rim", ...place });
+    const outline = shape("rect", { class: "box", ...place });
+    const ink = colour === NEEDS_WHITE ? "white" : "black";
+    const group = shape("g", { "data-ink": ink }, rim, outline, plate, text);
     const sides = [box.xmin, box.ymin, box.xmax, box.ymax].map((side) => side.toFixed(0));
     const button = element(
       "button",
@@ -78,7 +81,7 @@ export class Boxes {
     }
     button.addEventListener("focus", () => this.#light(group, row, true));
     button.addEventListener("blur", () => this.#light(group, row, false));
-    return { prediction, group, row };
+    return { prediction, group, row, plate, text };
   }
 
   #light(group, row, on) {
@@ -88,7 +91,19 @@ export class Boxes {
   }
 
   #scale() {
-    const width = this.#svg.clientWidth;
-    if (width > 0) this.#svg.style.setProperty("--pixel", `${this.#svg.viewBox.baseVal.width / width}px`);
+    const size = this.#svg.viewBox.baseVal;
+    if (this.#svg.clientWidth === 0 || size === null) return;
+    const pixel = size.width / this.#svg.clientWidth;
+    for (const { prediction, row, plate, text } of this.#marks) {
+      if (row.hidden) continue;
+      const { xmin, ymin } = prediction.box;
+      text.setAttribute("font-size", 13 * pixel);
+      const [width, height] = [text.getComputedTextLength() + 8 * pixel, 18 * pixel];
+      // Above the box where there is room, and never beyond the picture.
+      const x = Math.max(0, Math.min(xmin, size.width - width));
+      const y = ymin >= height ? ymin - height : ymin;
+      set(plate, { x, y, width, height });
+      set(text, { x: x + 4 * pixel, y: y + 13 * pixel });
+    }
   }
 }
