@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import ExifTags, Image, ImageDraw, ImageFont
 
 from app.errors import DeadlineExceededError, ImageTooLargeError, ImageUndecodableError
 
@@ -35,6 +35,17 @@ COLOURS = (
     *("#ff645f", "#07e4be", "#b243ba", "#9ca903", "#a8c4fe", "#b85f05"),
     *("#0db3c1", "#ffa5c8", "#019427", "#a884ff", "#f6ba00", "#0584b8"),
 )
+# EXIF orientation (EXIF 2.32, tag 0x0112) -> what turns a stored picture upright. Not Pillow's `exif_transpose`: it
+# rewrites the metadata as well, and fails where other tags are broken.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 Place = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels, right and bottom not included."""
@@ -98,9 +109,11 @@ def upright(image: bytes) -> Image.Image:
 
 def _turned(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # noqa: BLE001 - broken metadata beside sound pixels: shown as stored, as the models see it
         return image
+    turn = TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -108,7 +121,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         values = np.asarray(image, np.float32)
         return Image.fromarray((values / 257 + 0.5).astype(np.uint8)).convert("RGB")
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")  # a copy of 50 megapixels is 150 MB
     pixels = image.convert("RGBA")
     canvas = Image.new("RGB", pixels.size, "white")
     canvas.paste(pixels, mask=pixels)

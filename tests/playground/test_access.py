@@ -74,6 +74,8 @@ def reach(visit: Any, selector: str) -> None:
 def test_everything_works_by_keyboard(visit: Any) -> None:
     """From the top of the page to a box, the slider and the code, without a pointer."""
     keys = visit.page.keyboard
+    # Playwright asks Chromium for these events once somebody listens, and does not wait until it hears.
+    visit.page.on("filechooser", lambda _: None)
     keys.press("Tab")
     assert visit.page.evaluate("document.activeElement.textContent") == "Skip to the input"
     reach(visit, "[name=task]")
