@@ -26,7 +26,7 @@ def playground(page: Page, url: str) -> None:
     page.click("label:has([value=detect])")
     page.click("[data-sample='coffee.jpg']")
     page.wait_for_selector(".rows li:visible")
-    page.wait_for_function("document.getElementById('picture').complete")
+    page.evaluate("document.getElementById('picture').decode()")
     shot = Image.open(io.BytesIO(page.screenshot()))
     # 256 colours: a third of the bytes, and no difference to be seen.
     shot.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(DOCS / "images" / "playground.png", optimize=True)

@@ -55,7 +55,7 @@ def test_boxes_lie_where_the_answer_says(visit: Any) -> None:
     found = answer["predictions"]
     assert len(found) > 3
     assert visit.page.locator("#boxes .box").count() == len(found)
-    visit.page.wait_for_function("document.getElementById('picture').complete")
+    visit.page.evaluate("document.getElementById('picture').decode()")
     image = visit.page.locator("#picture").bounding_box()
     scale = image["width"] / answer["image"]["width"]
     person = found[0]["box"]

@@ -81,5 +81,5 @@ def test_the_answer_is_shown_and_copied(visit: Any) -> None:
     visit.page.click("#tab-json")
     assert json.loads(visit.page.inner_text("#code-text")) == answer
     visit.page.click("#copy")
-    visit.page.wait_for_function("document.getElementById('copied').textContent === 'Copied.'")
+    visit.page.wait_for_selector("#copied:text-is('Copied.')")
     assert json.loads(visit.page.evaluate("navigator.clipboard.readText()")) == answer
