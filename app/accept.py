@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 JSON = "application/json"
 
 
+@lru_cache(256)  # callers send few different headers
 def best(accept: str, offered: tuple[str, ...]) -> str | None:
     """Return the offered media type that the caller likes best, the earlier of two alike; None when it takes none."""
     ranges = [_range(part) for part in accept.split(",") if part.strip()] or [("*/*", 1.0)]
