@@ -4,17 +4,24 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 ./dev_start.sh --setup-only dev
 
-# Docker Compose, without its engine, reads docker-compose.yml in the tests.
-if ! docker compose version >/dev/null 2>&1 && ! command -v docker-compose >/dev/null; then
+install() {
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "Packages: docker-compose"
-    { apt-get update && apt-get install -y --no-install-recommends docker-compose; } >/dev/null 2>&1 || true
+    echo "Packages: $1"
+    { apt-get update && apt-get install -y --no-install-recommends "$1"; } >/dev/null 2>&1 || true
   fi
-  command -v docker-compose >/dev/null || {
-    echo "dev_test.sh: Docker Compose is needed to check docker-compose.yml: install it (Debian: apt-get install docker-compose)." >&2
+  command -v "$1" >/dev/null || {
+    echo "dev_test.sh: $2: install it (Debian: apt-get install $1)." >&2
     exit 1
   }
-fi
+}
+
+# Docker Compose, without its engine, reads docker-compose.yml in the tests; Chromium, without a screen, opens the
+# playground; wrk makes the load of benches.
+docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null ||
+  install docker-compose "Docker Compose is needed to check docker-compose.yml"
+command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null ||
+  install chromium "Chromium is needed to test the playground"
+command -v wrk >/dev/null || install wrk "wrk is needed to test the benches"
 
 run() {
   echo "+ $*"

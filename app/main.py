@@ -14,6 +14,7 @@ from app.admission import Admission
 from app.api import health, models, pages, roboflow, tasks
 from app.body import Budget
 from app.drain import Drain
+from app.drawing import Drawing
 from app.fetch import Fetch
 from app.front import Gateway
 from app.media import Media
@@ -55,6 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
             settings.max_items_per_model, settings.max_queue_per_model, metrics, lambda name: len(servers.serving(name))
         ),
         media=Media(settings, fetch),
+        drawing=Drawing(),
         budget=Budget(settings.max_bytes_in_flight, metrics.body_bytes),
         metrics=metrics,
     )
@@ -73,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+            parts.drawing.close()
             await fetch.close()
             await servers.close()
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from app.admission import Admission
 from app.body import Budget
+from app.drawing import Drawing
 from app.media import Media
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
@@ -24,5 +25,6 @@ class Parts:
     canaries: Canaries
     admission: Admission
     media: Media
+    drawing: Drawing
     budget: Budget
     metrics: Metrics

@@ -70,9 +70,14 @@ def batch_example(task: Task) -> dict[str, Any]:
     return {"results": rows, "failed": 1}
 
 
-def success(example: dict[str, Any]) -> dict[str, Any]:
-    """Return what the document says of a 200 beside its schema."""
-    return {"content": {"application/json": {"example": example}}, "headers": ANSWER_HEADERS}
+def success(example: dict[str, Any], pictures: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return what the document says of a 200 beside its schema; `pictures` are media types that `Accept` may name."""
+    content: dict[str, Any] = {"application/json": {"example": example}}
+    if not pictures:
+        return {"content": content, "headers": ANSWER_HEADERS}
+    content |= {kind: {"schema": {"type": "string", "format": "binary"}} for kind in pictures}
+    description = f"The answer; by `Accept: {pictures[0]}` the upright image with boxes, labels and scores drawn on it."
+    return {"description": description, "content": content, "headers": ANSWER_HEADERS}
 
 
 def request(task: Task, *, many: bool) -> dict[str, Any]:

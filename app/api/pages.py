@@ -1,21 +1,47 @@
-"""Swagger UI, with its assets from an installed package: no page loads anything from elsewhere."""
+"""The playground at `/`, and Swagger UI from an installed package: no page loads anything from elsewhere."""
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
+from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 ASSETS = "/docs/assets"
+PLAYGROUND = Path(__file__).resolve().parent.parent / "static" / "playground"
+HEADERS = {
+    # blob: is the picture that was chosen. Nothing else is loaded, run or framed that is not of this address.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-cache",  # kept, and asked about by its ETag: a new release shows at once
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class _Files(StaticFiles):
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers.update(HEADERS)
+        return response
 
 
 def add_to(app: FastAPI) -> None:
-    """Add `/docs` and its assets."""
+    """Add `/` and `/docs`, and their assets."""
+    app.mount("/playground", _Files(directory=PLAYGROUND), name="playground")
     app.mount(ASSETS, StaticFiles(directory=str(files("fastapi_offline") / "static")), name="docs-assets")
     routes = APIRouter(include_in_schema=False)
+
+    @routes.get("/")
+    async def playground() -> FileResponse:
+        return FileResponse(PLAYGROUND / "index.html", headers=HEADERS)
 
     @routes.get("/docs")
     async def docs() -> HTMLResponse:

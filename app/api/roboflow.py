@@ -64,6 +64,7 @@ def router(parts: Parts) -> APIRouter:
         openapi_extra=_told(roboflow.ModelBody.model_json_schema(), JSON),
     )
     async def add(request: Request) -> RoboflowModels:
+        tasks.accepted(request)
         context = tasks.begin(parts, request)
         with Body(request, parts.budget, tasks.body_timeout(parts, context)) as body:
             fields = await parts.media.fields(request, body, "text")
@@ -81,6 +82,7 @@ def router(parts: Parts) -> APIRouter:
         openapi_extra=_told({"type": "string", "description": "The image as base64."}, *ENCODED, query=roboflow.Query),
     )
     async def first(model: str, version: str, request: Request) -> Response:
+        tasks.accepted(request)
         context = tasks.begin(parts, request)
         query = _query(request.query_params)
         served = _served(parts, f"{model}/{version}")
@@ -107,6 +109,7 @@ def _add_second(routes: APIRouter, parts: Parts, task: Task, possible: dict[int 
         openapi_extra=_told(_schema(BODIES[task.name]), JSON),
     )
     async def second(request: Request) -> Response:
+        tasks.accepted(request)
         context = tasks.begin(parts, request)
         with Body(request, parts.budget, tasks.body_timeout(parts, context)) as body:
             with context.span("read"):

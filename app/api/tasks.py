@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app import errors, problems
+from app import accept, errors, problems
 from app.api import described, dialects, query
 from app.body import Body
 from app.dialects.base import Asked
@@ -88,7 +88,7 @@ def _document(routes: APIRouter, task: Task) -> None:
         name=task.route,
         summary=task.summary,
         response_model=dialects.answers(task),
-        responses={200: described.success(task.example), **problems.responses(*possible)},
+        responses={200: described.success(task.example, task.pictures), **problems.responses(*possible)},
         openapi_extra=described.request(task, many=False),
     )
     routes.add_api_route(
@@ -107,9 +107,12 @@ def _document(routes: APIRouter, task: Task) -> None:
 
 
 async def _single(parts: Parts, task: Task, options_type: type[Options], request: Request) -> Response:
-    context, options, model = _begin(parts, task, options_type, request)
-    parts.admission.check(model, context.left_s(), context.request_id)
+    options = query.read(options_type, request.scope["query_string"])
     dialect = dialects.of(options)
+    kind = accepted(request, () if dialect else task.pictures)
+    context = begin(parts, request)
+    model = find(parts, task, options, context)
+    parts.admission.check(model, context.left_s(), context.request_id)
     asked = Asked()
     with Body(request, parts.budget, body_timeout(parts, context)) as body:
         with context.span("read"):
@@ -120,8 +123,13 @@ async def _single(parts: Parts, task: Task, options_type: type[Options], request
                 read = parts.media.image if task.input == "image" else parts.media.text
                 item = await read(request, body)
         result = await run(parts, model, options, item, context)
-    with context.span("encode"):
-        return as_json(result if dialect is None else dialects.tell(dialect, model, result, item, asked, context))
+        with context.span("encode"):
+            if dialect is not None:
+                return as_json(dialects.tell(dialect, model, result, item, asked, context))
+            if kind == accept.JSON:
+                return as_json(result)
+            picture = await parts.drawing.picture(item, result["predictions"], kind, context.left_s())
+            return Response(picture, media_type=kind)
 
 
 async def run(parts: Parts, model: ServedModel, options: Options, item: bytes, context: Context) -> dict[str, Any]:
@@ -135,7 +143,10 @@ async def run(parts: Parts, model: ServedModel, options: Options, item: bytes, c
 
 
 async def _batch(parts: Parts, task: Task, request: Request) -> Response:
-    context, options, model = _begin(parts, task, task.options, request)
+    options = query.read(task.options, request.scope["query_string"])
+    accepted(request)
+    context = begin(parts, request)
+    model = find(parts, task, options, context)
     with Body(request, parts.budget, body_timeout(parts, context)) as body:
         with context.span("read"):
             read = parts.media.images if task.input == "image" else parts.media.texts
@@ -153,20 +164,11 @@ async def _batch(parts: Parts, task: Task, request: Request) -> Response:
         return as_json({"results": rows, "failed": sum("error" in row for row in rows)})
 
 
-def _begin(
-    parts: Parts, task: Task, options_type: type[Options], request: Request
-) -> tuple[Context, Options, ServedModel]:
-    options = query.read(options_type, request.scope["query_string"])
-    context = begin(parts, request)
-    return context, options, find(parts, task, options, context)
-
-
 def begin(parts: Parts, request: Request) -> Context:
     """Return the context of a request, with its deadline set."""
     context = timing.of(request)
     context.spans = dict.fromkeys(("read", "wait", "triton", "encode"), 0.0)
     context.set_deadline(request.headers.get("x-request-timeout-ms"), parts.settings)
-    _check_accept(request.headers.get("accept", "*/*"))
     return context
 
 
@@ -182,13 +184,18 @@ def body_timeout(parts: Parts, context: Context) -> float:
     return max(0.0, min(parts.settings.body_timeout_s, context.left_s()))
 
 
-def _check_accept(accept: str) -> None:
-    """Refuse a request that would not take JSON (RFC 9110, 12.5.1; quality values other than 0 do not matter here)."""
-    for part in accept.split(","):
-        kind, _, parameters = part.strip().lower().partition(";")
-        if kind.strip() in ("application/json", "application/*", "*/*", "") and "q=0" not in parameters.split(";"):
-            return
-    raise errors.NotAcceptableError("This route answers application/json.")
+def accepted(request: Request, pictures: tuple[str, ...] = ()) -> str:
+    """Return the media type of the answer: JSON, or one of `pictures` where the request would rather have that.
+
+    Raises:
+        NotAcceptableError: when it takes none of them.
+
+    """
+    offered = (accept.JSON, *pictures)
+    kind = accept.best(", ".join(request.headers.getlist("accept")), offered)
+    if kind is None:
+        raise errors.NotAcceptableError(f"This route answers {' or '.join(offered)}.")
+    return kind
 
 
 async def _infer(parts: Parts, model: ServedModel, options: Options, item: bytes, context: Context) -> Answer:

@@ -93,6 +93,8 @@ class Task:
     result: type[Result]
     decode: Callable[[Tensors], dict[str, Any]]
     example: dict[str, Any]
+    pictures: tuple[str, ...] = ()
+    """The media types in which one answer may be asked for besides JSON."""
 
     @property
     def inputs(self) -> Mapping[str, Tensor]:

@@ -59,6 +59,14 @@ def test_every_error_is_complete(error: type[GatewayError]) -> None:
     assert (error.retry_after_s is not None) == (told.status in (429, 503))
 
 
+def test_pictures_are_told(document: dict[str, Any]) -> None:
+    """One detection may be asked for as a picture; nothing else may."""
+    answers = {path: item["post"]["responses"]["200"] for path, item in document["paths"].items() if "post" in item}
+    kinds = {path: answer["content"].keys() for path, answer in answers.items()}
+    assert kinds.pop("/v1/detect") == {"application/json", "image/jpeg", "image/png"}
+    assert set(map(tuple, kinds.values())) == {("application/json",)}
+
+
 def test_references_resolve(document: dict[str, Any]) -> None:
     """Every schema that is referred to exists."""
     import json

@@ -31,8 +31,6 @@ from modelctl.errors import CommandError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODELS = ROOT / "models"
-needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason=wrk.MISSING)
-
 # The load
 
 
@@ -87,7 +85,6 @@ def echo() -> Iterator[str]:
     server.server_close()
 
 
-@needs_wrk
 def test_wrk_posts_the_file_and_tells_refusals(echo: str, tmp_path: Path) -> None:
     """Every request has the body and the header as they are; what is refused is an error and no answer."""
     body = tmp_path / "body"
@@ -102,7 +99,6 @@ def test_wrk_posts_the_file_and_tells_refusals(echo: str, tmp_path: Path) -> Non
     assert refused.errors > 0
 
 
-@needs_wrk
 def test_a_load_ends_when_told_to(echo: str, tmp_path: Path) -> None:
     """A load of a minute ends at once when the command is stopped, with what was answered so far."""
     (tmp_path / "body").write_bytes(b"x")
@@ -337,7 +333,6 @@ def test_wrong_choices_are_refused(words: tuple[str, str], sentence: str) -> Non
         options(*words)
 
 
-@needs_wrk
 def test_it_measures_real_servers(tmp_path: Path) -> None:
     """A run with the peers of our own environment prints one object, writes its files, and leaves nothing running."""
     words = [sys.executable, "-m", "modelctl", "bench", "tasks", "--quick", "--json", "--tasks", "sentiment"]

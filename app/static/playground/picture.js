@@ -1,0 +1,44 @@
+// The ways in which a picture gets here: chosen, photographed, dropped, pasted, or one of the samples.
+
+import { byId } from "./element.js";
+import { sample } from "./gateway.js";
+
+// Calls given({file, name, origin}) with origin "file", "pasted" or "sample", or failed(error).
+export function listen(given, failed) {
+  for (const id of ["file", "camera"]) {
+    byId(id).addEventListener("change", (event) => {
+      const [file] = event.target.files;
+      event.target.value = ""; // else choosing the same file again would change nothing
+      if (file !== undefined) given({ file, name: file.name, origin: "file" });
+    });
+  }
+  const drop = byId("drop");
+  const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
+  addEventListener("dragover", (event) => {
+    if (!holdsFiles(event)) return;
+    event.preventDefault();
+    drop.classList.add("over");
+  });
+  addEventListener("dragleave", (event) => {
+    if (event.relatedTarget === null) drop.classList.remove("over");
+  });
+  addEventListener("drop", (event) => {
+    if (!holdsFiles(event)) return;
+    event.preventDefault();
+    drop.classList.remove("over");
+    const [file] = event.dataTransfer.files;
+    if (file !== undefined) given({ file, name: file.name, origin: "file" });
+  });
+  addEventListener("paste", (event) => {
+    const [file] = event.clipboardData?.files ?? [];
+    if (file === undefined) return;
+    event.preventDefault();
+    given({ file, name: `picture.${file.type.split("/")[1] ?? "png"}`, origin: "pasted" });
+  });
+  for (const button of document.querySelectorAll("[data-sample]")) {
+    const name = button.dataset.sample;
+    button.addEventListener("click", () =>
+      sample(name).then((file) => given({ file, name, origin: "sample" }), failed),
+    );
+  }
+}

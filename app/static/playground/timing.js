@@ -1,0 +1,31 @@
+// Where the time went: the server's spans, and the rest of what the browser waited.
+
+import { element } from "./element.js";
+
+const MEANING = {
+  read: "the body arrives",
+  wait: "waiting for a free place",
+  triton: "preprocessing, network, postprocessing",
+  encode: "writing the answer",
+  rest: "network and browser",
+};
+
+export function timing(spans, total) {
+  const known = spans.reduce((sum, [, ms]) => sum + ms, 0);
+  const rows = [...spans, ["rest", Math.max(0, total - known)]];
+  const track = element("div", { class: "track", "aria-hidden": "true" });
+  const items = rows.map(([name, ms]) => {
+    const part = element("span", { "data-span": name });
+    part.style.flexGrow = ms;
+    track.append(part);
+    return element(
+      "li",
+      { "data-span": name },
+      element("span", { class: "name" }, name),
+      element("span", { class: "meaning" }, MEANING[name] ?? ""),
+      element("span", { class: "score" }, `${ms.toFixed(1)} ms`),
+    );
+  });
+  const sum = element("p", { class: "caption" }, `${total.toFixed(1)} ms in all, as the browser saw it.`);
+  return [track, element("ul", { class: "spans" }, ...items), sum];
+}
