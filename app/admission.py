@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -165,7 +166,7 @@ class Lane:
         if not self.is_free:
             return False
         if not self.with_triton:
-            self.limit.begin(asyncio.get_running_loop().time())
+            self.limit.begin(time.monotonic())
         self.with_triton += 1
         self._tell()
         return True
@@ -232,7 +233,7 @@ class Admission:
 
     @staticmethod
     def _now() -> float:
-        return asyncio.get_running_loop().time()
+        return time.monotonic()
 
     def check(self, model: ServedModel, left_s: float, request_id: str) -> None:
         """Refuse a single request that would find no place in time; asked before its body is read, and after.
@@ -322,10 +323,10 @@ class Place:
         self._lane = lane
 
     def __enter__(self) -> None:
-        self._begun = asyncio.get_running_loop().time()
+        self._begun = time.monotonic()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         # A caller who left says nothing of Triton; neither does a Triton that is not there.
         if kind is None or issubclass(kind, DeadlineExceededError):
             self._lane.limit.observe(now, now - self._begun, self._lane.with_triton, failed=kind is not None)

@@ -6,12 +6,12 @@ query -> Options -> parameters of the gRPC call -> tensors -> result (one item o
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -109,10 +109,10 @@ def texts(array: npt.NDArray[Any]) -> list[str]:
 
 def scores(array: npt.NDArray[Any]) -> list[float]:
     """Return the FP32 probabilities of shape [1, k], to six decimals: more than that is noise of float32."""
-    if not np.isfinite(array).all():
+    values: list[float] = array[0].tolist()
+    if not all(map(math.isfinite, values)):
         raise ValueError("a score is not finite")
-    rounded: list[float] = np.round(array[0].astype(np.float64), 6).tolist()
-    return rounded
+    return [round(value, 6) for value in values]
 
 
 def image_size(tensors: Tensors) -> dict[str, int]:

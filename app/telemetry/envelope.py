@@ -111,7 +111,8 @@ class _Exchange:
         self._send = send
         self._context = context
         self._drain = drain
-        self._task = asyncio.current_task()
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task(self._loop)
         self._look: asyncio.TimerHandle | None = None
         self._watch: asyncio.Task[None] | None = None
         self._body_read = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
@@ -129,7 +130,7 @@ class _Exchange:
         elif not message.get("more_body", False):
             self._body_read = True
             if not self.status and self._look is None:
-                self._look = asyncio.get_running_loop().call_later(LOOK_AFTER_S, self._begin_watch)
+                self._look = self._loop.call_later(LOOK_AFTER_S, self._begin_watch)
         return message
 
     def _begin_watch(self) -> None:

@@ -23,6 +23,21 @@ LONGEST_REQUEST_ID = 128
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
+class Span:
+    """A context that measures; a class, as a generator would cost three times as much."""
+
+    __slots__ = ("_begun", "_name", "_spans")
+
+    def __init__(self, spans: dict[str, float], name: str) -> None:
+        self._spans, self._name = spans, name
+
+    def __enter__(self) -> None:
+        self._begun = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._spans[self._name] = self._spans.get(self._name, 0.0) + time.perf_counter() - self._begun
+
+
 @dataclass
 class Context:
     """One request. Times are seconds."""
@@ -39,14 +54,9 @@ class Context:
     code: str = ""
     """The problem's code, when the request failed."""
 
-    @contextmanager
-    def span(self, name: str) -> Iterator[None]:
-        """Add the time spent inside to the span `name`."""
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.spans[name] = self.spans.get(name, 0.0) + time.perf_counter() - begun
+    def span(self, name: str) -> Span:
+        """Return a context that adds the time spent inside to the span `name`."""
+        return Span(self.spans, name)
 
     @contextmanager
     def longest(self, name: str) -> Iterator[None]:

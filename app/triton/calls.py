@@ -11,6 +11,7 @@ joined call is refused, its items are sent singly, once, so that none is refused
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ class _Item:
     request_id: str
     traceparent: str
     left_s: Callable[[], float]
-    answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    answer: asyncio.Future[Answer]
 
 
 @dataclass(eq=False)
@@ -91,7 +92,8 @@ class Calls:
         left = left_s()
         if left <= 0:
             raise DeadlineExceededError("The request's deadline passed before the model was called.", model=model.name)
-        item = _Item(value, request_id, traceparent, left_s)
+        loop = asyncio.get_running_loop()
+        item = _Item(value, request_id, traceparent, left_s, loop.create_future())
         key = (model.name, version, *parameters.items())
         kind = self._kinds.get(key)
         if kind is None:
@@ -102,7 +104,7 @@ class Calls:
             kind.waiting.append(item)
         else:
             task = self._start(key, kind, [item])
-        timer = asyncio.get_running_loop().call_later(left, _expire, item, model.name)
+        timer = loop.call_later(left, _expire, item, model.name)
         try:
             return await item.answer
         except asyncio.CancelledError:
@@ -120,7 +122,7 @@ class Calls:
         model = kind.model
         if not self._joins or model.task.input != "text" or model.max_batch_size < 2:
             return False
-        if asyncio.get_running_loop().time() < self._alone_until[model.name]:
+        if time.monotonic() < self._alone_until[model.name]:
             return False
         return self._servers.item_s(model.name) < CHEAP_S
 
@@ -167,7 +169,7 @@ class Calls:
     async def _run_singly(self, kind: _Kind, items: list[_Item]) -> None:
         await asyncio.gather(*(self._run(kind, [item]) for item in items))
         if all(item.answer.done() and not item.answer.cancelled() and not item.answer.exception() for item in items):
-            self._alone_until[kind.model.name] = asyncio.get_running_loop().time() + ALONE_S
+            self._alone_until[kind.model.name] = time.monotonic() + ALONE_S
 
     async def _ask(self, kind: _Kind, items: list[_Item]) -> list[Answer]:
         model, first = kind.model, items[0]

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import time
 from dataclasses import dataclass
 
 import structlog
@@ -89,7 +90,7 @@ class Canaries:
                 self._asked(client, model)
 
     def _suspects(self) -> list[tuple[TritonClient, ServedModel]]:
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         found = []
         for client in self._servers.clients:
             for model in client.models.values() if client.reachable else ():
@@ -148,7 +149,7 @@ class Canaries:
 
     async def _failure(self, client: TritonClient, model: ServedModel) -> str:
         """Return what is wrong with the model on this server; empty when nothing is. The client is told."""
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         if model.name not in client.unfit and now - client.answered.get(model.name, -FRESH_S) < FRESH_S:
             return ""
         reason = await self._canary_failure(client, model)
@@ -168,7 +169,7 @@ class Canaries:
         except GatewayError as error:
             return error.detail
         seen = client.dead_steps.get(model.name)
-        if seen is not None and asyncio.get_running_loop().time() - seen < DEAD_STEP_COUNTS_S:
+        if seen is not None and time.monotonic() - seen < DEAD_STEP_COUNTS_S:
             return "A step of the model has died and is being repaired."
         expected = (model.canary or {}).get("label")
         try:

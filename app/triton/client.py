@@ -6,7 +6,6 @@ out. Messages are made and read in `app.triton.messages`; which Triton is called
 
 from __future__ import annotations
 
-import asyncio
 import struct
 import time
 from collections import defaultdict
@@ -162,7 +161,7 @@ class TritonClient:
         self._metrics.call(self.address, "OK").inc()
         self._measure(model, time.perf_counter() - begun, len(question.items))
         self._failures.pop(model, None)
-        self.answered[model] = asyncio.get_running_loop().time()
+        self.answered[model] = time.monotonic()
         try:
             return Answer(response.model_version, read_outputs(response))
         except (KeyError, ValueError, struct.error) as error:
@@ -190,7 +189,7 @@ class TritonClient:
             logger.warning("triton failed", server=self.address, model=model, grpc=error.code().name, details=details)
         # Other messages may quote what a caller has sent.
         if error.code() is grpc.StatusCode.INTERNAL and is_dead_step(details):
-            self.dead_steps[model] = asyncio.get_running_loop().time()
+            self.dead_steps[model] = time.monotonic()
             self.mark_unfit(model, failure.detail)
         elif isinstance(failure, ModelNotReadyError):
             self.mark_unfit(model, failure.detail)
