@@ -1,4 +1,4 @@
-"""Bar charts as SVG, without a library: one panel for each unit, readable on light and on dark pages."""
+"""Charts as SVG, without a library: bars or points, one panel for each unit, readable on light and on dark pages."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ WIDTH, HEIGHT, LEFT, TOP, BOTTOM, RIGHT = 300, 300, 62, 66, 48, 12
 STYLE = """
   .page { fill: #ffffff } text { fill: #1f2328; font: 12px system-ui, sans-serif } .title { font-weight: 600 }
   .grid { stroke: #d1d9e0 } .range { stroke: #1f2328 } .bar0 { fill: #0969da } .bar1 { fill: #bc4c00 }
+  .line { stroke: #0969da; fill: none } .chosen { stroke: #1f2328; stroke-width: 2; fill: none }
   @media (prefers-color-scheme: dark) {
     .page { fill: #0d1117 } text { fill: #f0f6fc } .grid { stroke: #3d444d } .range { stroke: #f0f6fc }
-    .bar0 { fill: #4493f8 } .bar1 { fill: #db6d28 }
+    .bar0 { fill: #4493f8 } .bar1 { fill: #db6d28 } .line { stroke: #4493f8 } .chosen { stroke: #f0f6fc }
   }
 """
 
@@ -30,26 +31,66 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One unit. `y` names what is measured and its unit, `x` what the categories are; two series at most."""
+    """One unit. `y` names what is measured and its unit, `x` what the categories are; two series at most.
+
+    `width` is in pixels, of which long names of categories need more.
+    """
 
     y: str
     x: str
     categories: Sequence[str]
     series: Sequence[Series]
+    width: int = WIDTH
 
 
-def draw(title: str, panels: Sequence[Panel]) -> str:
-    """Return an SVG of panels side by side; the thin lines are the least and the greatest of the rounds."""
-    width = WIDTH * len(panels)
+@dataclass(frozen=True)
+class Dot:
+    """One point of a scatter; `name` is shown where the pointer rests on it."""
+
+    x: float
+    y: float
+    name: str
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Points over two axes from 0 on.
+
+    Attributes:
+        x: what goes to the right, and its unit.
+        y: what goes up, and its unit.
+        others: points by themselves.
+        front: points that a line joins, in its order.
+        chosen: the one with a ring.
+
+    """
+
+    x: str
+    y: str
+    others: Sequence[Dot]
+    front: Sequence[Dot]
+    chosen: Dot | None = None
+    width: int = 2 * WIDTH
+
+
+def draw(title: str, panels: Sequence[Panel | Scatter], columns: int | None = None) -> str:
+    """Return an SVG of panels side by side, so many in a row (by default all), which are of one width.
+
+    The thin lines are the least and the greatest of the rounds.
+    """
+    columns = min(columns or len(panels), len(panels))
+    width, height = panels[0].width * columns, HEIGHT * math.ceil(len(panels) / columns)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT}" width="{width}" height="{HEIGHT}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'role="img">',
         f"<title>{escape(title)}</title><style>{STYLE}</style>",
-        f'<rect class="page" width="{width}" height="{HEIGHT}"/>',
+        f'<rect class="page" width="{width}" height="{height}"/>',
         _text(12, 22, title, "start", "title"),
     ]
     for number, panel in enumerate(panels):
-        parts += [f'<g transform="translate({number * WIDTH} 0)">', *_panel(panel), "</g>"]
+        row, column = divmod(number, columns)
+        drawn = _scatter(panel) if isinstance(panel, Scatter) else _panel(panel)
+        parts += [f'<g transform="translate({column * width // columns} {row * HEIGHT})">', *drawn, "</g>"]
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -64,7 +105,7 @@ def ticks(greatest: float, most: int = 5) -> list[float]:
 
 def _panel(panel: Panel) -> list[str]:
     marks = ticks(max(value.high for series in panel.series for value in series.values))
-    floor, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+    floor, right = HEIGHT - BOTTOM, panel.width - RIGHT
 
     def height(value: float) -> float:
         return floor - (floor - TOP) * value / marks[-1]
@@ -91,11 +132,39 @@ def _panel(panel: Panel) -> list[str]:
     return made
 
 
+def _scatter(panel: Scatter) -> list[str]:
+    dots = [*panel.others, *panel.front]
+    across, up = ticks(max((dot.x for dot in dots), default=0)), ticks(max((dot.y for dot in dots), default=0))
+    floor, right = HEIGHT - BOTTOM, panel.width - 2 * RIGHT
+
+    def place(dot: Dot) -> tuple[float, float]:
+        return LEFT + (right - LEFT) * dot.x / across[-1], floor - (floor - TOP) * dot.y / up[-1]
+
+    made = [_text(12, 48, panel.y, "start"), _text((LEFT + right) / 2, HEIGHT - 10, panel.x, "middle")]
+    for mark in up:
+        _, y = place(Dot(0, mark, ""))
+        made += [f'<path class="grid" d="M{LEFT} {y:.1f}H{right}"/>', _text(LEFT - 6, y + 4, f"{mark:g}", "end")]
+    for mark in across:
+        x, _ = place(Dot(mark, 0, ""))
+        made.append(_text(x, floor + 18, f"{mark:g}", "middle"))
+    line = "L".join(f"{x:.1f} {y:.1f}" for x, y in map(place, panel.front))
+    made += [f'<path class="line" d="M{line}"/>'] if line else []
+    for kind, some in (("bar1", panel.others), ("bar0", panel.front)):
+        for dot in some:
+            x, y = place(dot)
+            name = escape(f"{dot.name}: {dot.x:.4g}, {dot.y:.4g}")
+            made.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{name}</title></circle>')
+    if panel.chosen:
+        x, y = place(panel.chosen)
+        made.append(f'<circle class="chosen" cx="{x:.1f}" cy="{y:.1f}" r="7"/>')
+    return made
+
+
 def _labels(panel: Panel, centre: float) -> list[str]:
     made = [_text(centre, HEIGHT - 10, panel.x, "middle"), _text(12, 48, panel.y, "start")]
     if len(panel.series) > 1:
         for number, series in enumerate(panel.series):
-            x = WIDTH - RIGHT - 52 * (len(panel.series) - number)
+            x = panel.width - RIGHT - 52 * (len(panel.series) - number)
             made.append(f'<rect class="bar{number}" x="{x}" y="39" width="10" height="10"/>')
             made.append(_text(x + 14, 48, series.name, "start"))
     return made

@@ -6,12 +6,14 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from modelctl.bench import instances
+from modelctl.bench import growth, instances, sweep
 from modelctl.bench.load import CALLERS
 from modelctl.errors import CommandError
 
 MEASUREMENTS = {
     "instances": (instances, "how memory, throughput and latency change with the number of instances"),
+    "sweep": (sweep, "which batch size, instances and queue delay serve a model best, under how many callers"),
+    "growth": (growth, "what a request costs the gateway, with more connections, more models, larger pictures"),
 }
 SECONDS, ROUNDS, PATIENCE_S = 8.0, 2, 30.0
 QUICK_SECONDS, QUICK_ROUNDS = 2.0, 1
@@ -22,9 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the measurements, and the options that all of them have."""
     measurements = parser.add_subparsers(required=True, metavar="MEASUREMENT")
     for name, (module, text) in MEASUREMENTS.items():
-        measurement = measurements.add_parser(name, help=text, description=module.__doc__)
-        module.add_arguments(measurement)
+        # A measurement may have a common option in a way of its own.
+        measurement = measurements.add_parser(name, help=text, description=module.__doc__, conflict_handler="resolve")
         _add_common(measurement)
+        module.add_arguments(measurement)
         measurement.set_defaults(measure=module.run)
 
 

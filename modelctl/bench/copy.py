@@ -1,4 +1,4 @@
-"""A model of the repository, copied for one measurement with another number of instances.
+"""A model of the repository, copied for one measurement with other instances, or another batching.
 
 Weights, labels and warm-up data are linked, not copied; only configurations are written anew.
 """
@@ -6,7 +6,7 @@ Weights, labels and warm-up data are linked, not copied; only configurations are
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,20 @@ CONFIG, VARIANTS = "config.pbtxt", "configs"
 
 @dataclass(frozen=True)
 class Setting:
-    """What is varied: the instances of one model, and the threads of each; None leaves the threads as they are."""
+    """What is varied: the instances of one model, and for each of them what is not None.
+
+    Attributes:
+        count: instances.
+        threads: of each instance.
+        batch: the largest batch, of the model and of all its steps, as `modelctl render` writes it.
+        delay_us: how long the one model's requests may wait for others, in microseconds.
+
+    """
 
     count: int
     threads: int | None = None
+    batch: int | None = None
+    delay_us: int | None = None
 
     @property
     def label(self) -> str:
@@ -67,22 +77,35 @@ def write(source: Path, model: Model, name: str, setting: Setting, target: Path)
         for path in ((source / folder) / CONFIG, *sorted((source / folder / VARIANTS).glob("*.pbtxt"))):
             copy = target / folder / path.relative_to(source / folder)
             copy.parent.mkdir(exist_ok=True)
-            if folder == name:
-                copy.write_text(text_format.MessageToString(_read(path, setting), as_utf8=True), "utf-8")
+            if folder == name or setting.batch is not None:
+                config = _read(path)
+                if setting.batch is not None:
+                    _join(config, setting.batch)
+                if folder == name:
+                    # A variant may be of another backend, which has no such threads.
+                    config = vary(config, setting if path.name == CONFIG else replace(setting, threads=None))
+                copy.write_text(text_format.MessageToString(config, as_utf8=True), "utf-8")
             else:
                 shutil.copyfile(path, copy)
 
 
-def _read(path: Path, setting: Setting) -> Any:
+def _read(path: Path) -> Any:
     config = read_config(path)
     if not config.ByteSize():
         raise CommandError(f"{path} cannot be read: run modelctl lint {path.parent}.")
-    # A variant may be of another backend, which has no such threads.
-    return vary(config, setting if path.name == CONFIG else Setting(setting.count))
+    return config
+
+
+def _join(config: Any, batch: int) -> None:
+    """Give a ModelConfig a largest batch; preferred sizes beyond it go, since Triton would refuse them."""
+    config.max_batch_size = batch
+    if config.HasField("dynamic_batching"):
+        kept = [size for size in config.dynamic_batching.preferred_batch_size if size <= batch]
+        config.dynamic_batching.preferred_batch_size[:] = kept
 
 
 def vary(config: Any, setting: Setting) -> Any:
-    """Return a copy of a ModelConfig with `setting.count` instances in each of its groups.
+    """Return a copy of a ModelConfig with `setting.count` instances in each of its groups, and its queue delay.
 
     Raises:
         CommandError: when threads are given and ONNX Runtime does not run the model.
@@ -98,4 +121,6 @@ def vary(config: Any, setting: Setting) -> Any:
         if made.backend != "onnxruntime":
             raise CommandError(f"{made.name} is not run by ONNX Runtime: leave --threads away.")
         made.parameters[THREADS].string_value = str(setting.threads)
+    if setting.delay_us is not None:
+        made.dynamic_batching.max_queue_delay_microseconds = setting.delay_us
     return made

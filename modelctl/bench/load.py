@@ -125,8 +125,8 @@ class Load:
                     if begin <= done <= end:
                         latencies.append((done - begun) * 1e3)
 
-            cores = asyncio.create_task(_cores(group, begin, end))
-            work: asyncio.Future[Any] = asyncio.gather(*map(caller, range(self.callers)), cores)
+            measured = asyncio.create_task(cores(group, begin, end))
+            work: asyncio.Future[Any] = asyncio.gather(*map(caller, range(self.callers)), measured)
             while not work.done():
                 await asyncio.wait([work], timeout=LOOK_S)
                 if stopping.is_set():
@@ -135,10 +135,10 @@ class Load:
                         await work
                     return Answered(self.seconds, latencies, Cores())
             await work  # raises what a caller has raised
-            return Answered(self.seconds, latencies, cores.result())
+            return Answered(self.seconds, latencies, measured.result())
 
 
-async def _cores(group: int, begin: float, end: float) -> Cores:
+async def cores(group: int, begin: float, end: float) -> Cores:
     """Return the cores that are busy between two moments of `perf_counter`."""
     await asyncio.sleep(begin - time.perf_counter())
     begun, before = time.perf_counter(), Cores.now(group)

@@ -15,7 +15,28 @@ from modelctl.server import Launch, Ports
 
 
 @dataclass(frozen=True)
-class Order:
+class Place:
+    """Where the models are, and where a copy of them is served."""
+
+    models: Path
+    backends: Path
+    state: Path
+
+    def launch(self, models: Path) -> Launch:
+        """Return how Triton is started on a copy of the model; its ports are chosen anew each time."""
+        return Launch(
+            installation=installation.find(),
+            models=models,
+            backends=self.backends,
+            state=self.state,
+            host="127.0.0.1",
+            ports=Ports.free("127.0.0.1"),
+            extra=(),
+        )
+
+
+@dataclass(frozen=True)
+class Order(Place):
     """What the command line asks for.
 
     Attributes:
@@ -24,9 +45,6 @@ class Order:
 
     """
 
-    models: Path
-    backends: Path
-    state: Path
     model: Model
     varied: str
     settings: tuple[Setting, ...]
@@ -85,15 +103,3 @@ class Order:
         name = self.model.name if self.varied in (self.model.name, f"{self.model.name}_network") else self.varied
         callers = "" if self.load.callers == CALLERS else f"-callers{self.load.callers}"
         return f"instances-{name}{'-threads' if self.threads else ''}{callers}"
-
-    def launch(self, models: Path) -> Launch:
-        """Return how Triton is started on a copy of the model; its ports are chosen anew each time."""
-        return Launch(
-            installation=installation.find(),
-            models=models,
-            backends=self.backends,
-            state=self.state,
-            host="127.0.0.1",
-            ports=Ports.free("127.0.0.1"),
-            extra=(),
-        )

@@ -20,7 +20,16 @@ from modelctl.errors import CommandError
 from modelctl.plans import nvidia_smi
 
 Rounds = Mapping[str, Sequence[Mapping[str, float]]]
-"""Setting -> its rounds -> metric -> value. The first setting is what the others are compared with."""
+"""Setting -> its rounds -> metric -> value. Where nothing else is said, all are compared with the first setting."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two settings that are compared: `over` relative to `under`, by a readable name such as `2/1`."""
+
+    name: str
+    over: str
+    under: str
 
 
 @dataclass(frozen=True)
@@ -45,18 +54,24 @@ def spreads(rounds: Rounds) -> dict[str, dict[str, Spread]]:
     }
 
 
-def ratios(rounds: Rounds, metrics: Sequence[str]) -> dict[str, Spread]:
-    """Return every setting's metrics relative to the first setting's, by names such as `throughput 2/1`.
+def to_first(rounds: Rounds) -> list[Pair]:
+    """Return the pairs of every other setting with the first."""
+    first, *others = rounds
+    return [Pair(f"{setting}/{first}", setting, first) for setting in others]
 
-    Where the first setting's value is 0, there is no ratio.
+
+def ratios(rounds: Rounds, metrics: Sequence[str], pairs: Sequence[Pair] | None = None) -> dict[str, Spread]:
+    """Return the pairs' metrics relative to each other, by names such as `throughput 2/1`; default: all to the first.
+
+    Where the value that it would be relative to is 0, there is no ratio.
     """
-    (first, base), *others = rounds.items()
     made = {}
     for metric in metrics:
-        for setting, measured in others:
-            pairs = [(one[metric], other[metric]) for one, other in zip(measured, base, strict=True)]
-            if all(under for _, under in pairs):
-                made[f"{metric} {setting}/{first}"] = Spread.of([over / under for over, under in pairs])
+        for pair in to_first(rounds) if pairs is None else pairs:
+            both = zip(rounds[pair.over], rounds[pair.under], strict=True)
+            values = [(one[metric], other[metric]) for one, other in both]
+            if all(under for _, under in values):
+                made[f"{metric} {pair.name}"] = Spread.of([over / under for over, under in values])
     return made
 
 
@@ -122,6 +137,7 @@ class Report:
         compared: the metrics that have ratios.
         text: table and sentences, in Markdown.
         chart: an SVG.
+        ratios: where they are not each setting's to the first.
 
     """
 
@@ -134,10 +150,11 @@ class Report:
     compared: Sequence[str]
     text: str
     chart: str
+    ratios: Mapping[str, Spread] | None = None
 
     def as_json(self) -> str:
         """Return one object; `ratios` is flat, and `ranges` has the least and the greatest of the rounds for each."""
-        found = ratios(self.rounds, self.compared)
+        found = ratios(self.rounds, self.compared) if self.ratios is None else self.ratios
         measured = spreads(self.rounds)
         return json.dumps(
             {

@@ -57,28 +57,41 @@ class Trial:
 
 
 def run(launch: Launch, model: Model, load: Load, requests: Sequence[bytes], stopping: threading.Event) -> Trial:
-    """Start a Triton, load the model and put the load on it.
+    """Start a Triton, load the model and put the load on it; raises as `each` does."""
+    (one,) = each(launch, model, [load], requests, stopping)
+    return one
+
+
+def each(
+    launch: Launch, model: Model, loads: Sequence[Load], requests: Sequence[bytes], stopping: threading.Event
+) -> list[Trial]:
+    """Start a Triton, load the model and put the loads on it, one after the other.
 
     Raises:
         CommandError: when the server does not start, load or answer.
         Stopped: when `stopping` is set; nothing is left running.
 
     """
+    trials = []
     with Fresh(launch, model, stopping) as triton:
         empty, gpu = triton.memory(), triton.gpu_memory()
         triton.load()
         loaded = triton.memory()
-        answered = triton.ask(load, requests)
-        used, gpu_used = triton.memory(), triton.gpu_memory()
-    return Trial(
-        throughput=answered.throughput,
-        p50=answered.percentile(50),
-        p99=answered.percentile(99),
-        cores=answered.cores,
-        server=empty.mb,
-        loaded=loaded.mb - empty.mb,
-        used=used.mb - empty.mb,
-        gpu=None if gpu is None or gpu_used is None else gpu_used - gpu,
-        steps=used.steps,
-        networks=triton.networks,
-    )
+        for load in loads:
+            answered = triton.ask(load, requests)
+            used, gpu_used = triton.memory(), triton.gpu_memory()
+            trials.append(
+                Trial(
+                    throughput=answered.throughput,
+                    p50=answered.percentile(50),
+                    p99=answered.percentile(99),
+                    cores=answered.cores,
+                    server=empty.mb,
+                    loaded=loaded.mb - empty.mb,
+                    used=used.mb - empty.mb,
+                    gpu=None if gpu is None or gpu_used is None else gpu_used - gpu,
+                    steps=used.steps,
+                    networks=triton.networks,
+                )
+            )
+    return trials

@@ -1,0 +1,168 @@
+"""`modelctl bench growth`: what a request costs the gateway, as something grows that a service may grow by.
+
+    light models (which answer at once), a Triton and a gateway for each number of models
+    --> requests, a few at once --> processor time of the gateway, from /proc, for each of them
+
+What grows: the connections that are open, the models in the repository, the items of a batch, the size of a picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import shutil
+import struct
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import numpy as np
+
+from modelctl.bench import connections, growth_report, light, quiet
+from modelctl.bench.connections import HttpLoad
+from modelctl.bench.fresh import Stopped
+from modelctl.bench.growth_order import AXES, WARM_UP_S, Growth, Served, Setting
+from modelctl.bench.instances import STOPPED
+from modelctl.bench.load import CALLERS
+from modelctl.bench.reading import number, numbers, whole
+from modelctl.bench.results import Machine
+from modelctl.bench.stack import Stack
+from modelctl.errors import CommandError
+from modelctl.server import on_stop, say, take_state
+
+SECONDS, ROUNDS, PATIENCE_S = 5.0, 3, 5.0
+QUICK_SECONDS = 1.5
+TEXT = "The pictures are sharp and the battery lasts for days."
+MOST = {"connections": 20_000, "tensor models": 1000, "ensembles": 100, "batch": 64, "image KB": 19_000}
+"""The gateway's own limits, where it has some."""
+COMMENT, COMMENT_BYTES = b"\xff\xfe", 65_533
+
+Metrics = dict[str, float]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that only this measurement has, or that mean more here."""
+    for axis in AXES:
+        text = f"compared with {axis.base} (default: {','.join(map(str, axis.values))}; fewer with --quick)"
+        least = 0 if axis.name == "tensor models" else 1
+        parser.add_argument(axis.option, type=numbers(least, MOST[axis.name]), metavar="N,N", help=text)
+    text = f"requests under way at once (default: {CALLERS})"
+    parser.add_argument("--callers", type=whole(1, 10), default=CALLERS, help=text)
+    text = f"of load for each setting in each round (default: {SECONDS:g})"
+    parser.add_argument("--seconds", type=number(0.1, 3600), default=SECONDS, help=text)
+    text = f"turns of each setting (default: {ROUNDS})"
+    parser.add_argument("--rounds", type=whole(1, 100), default=ROUNDS, help=text)
+    text = f"seconds that each turn waits for other programs to leave the cores alone (default: {PATIENCE_S:g})"
+    parser.add_argument("--patience", type=number(0, 3600), default=PATIENCE_S, metavar="SECONDS", help=text)
+    for option in ("--models", "--backends"):
+        parser.add_argument(option, type=_refused, help=argparse.SUPPRESS)
+
+
+def _refused(_: str) -> None:
+    raise CommandError("bench growth makes models of its own: leave --models and --backends away.")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print and write; return the exit code."""
+    stopping = threading.Event()
+    on_stop(stopping.set)
+    if arguments.quick:
+        arguments.seconds = QUICK_SECONDS
+    order = Growth.of(arguments)
+    connections.allow(max(setting.connections for setting in order.settings))
+    say(
+        f"{len(order.settings)} settings, {len(order.served)} servers with their gateways; "
+        f"about {order.estimate_s / 60:.1f} minutes where no other programs are in the way."
+    )
+    try:
+        report = growth_report.of(order, measure(order, stopping), Machine.this())
+    except Stopped:
+        say("Stopped: nothing is left running, and nothing was written.")
+        return STOPPED
+    print(report.as_json() if arguments.json else report.text)
+    for path in report.write(arguments.out):
+        say(f"written: {path}")
+    return 0
+
+
+def measure(order: Growth, stopping: threading.Event) -> dict[Setting, list[Metrics]]:
+    """Start all servers, and measure all settings in rounds; every other round goes backwards.
+
+    Raises:
+        CommandError: when a server does not start, or a request is not answered.
+        Stopped: when `stopping` is set; nothing is left running.
+
+    """
+    rounds: dict[Setting, list[Metrics]] = {setting: [] for setting in order.settings}
+    folder = order.state / "growth"
+    with closing(take_state(order.state)):
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            with ExitStack() as running:
+                stacks = {served: running.enter_context(_stack(folder, served, stopping)) for served in order.served}
+                for count in range(order.rounds):
+                    for setting in order.settings[:: -1 if count % 2 else 1]:
+                        quiet.wait(order.patience, stopping)
+                        one = _turn(order, setting, stacks, stopping)
+                        rounds[setting].append(one)
+                        label = next(name for name, other in order.labels.items() if other == setting)
+                        say(
+                            f"Round {count + 1} of {order.rounds}, {label}: {one['cost']:.3f} ms of the gateway, "
+                            f"{one['throughput']:.0f} requests/s; others kept {one['cores_others']:.1f} cores busy"
+                        )
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    return rounds
+
+
+def _stack(folder: Path, served: Served, stopping: threading.Event) -> Stack:
+    own = folder / f"{served.ensembles}-{served.tensor_models}"
+    light.write(own, served.ensembles, served.tensor_models)
+    return Stack(own / "models", own / "backends", own / "state", stopping)
+
+
+def _turn(order: Growth, setting: Setting, stacks: Mapping[Served, Stack], stopping: threading.Event) -> Metrics:
+    stack = stacks[setting.served]
+    load = HttpLoad(min(order.callers, setting.connections), setting.connections, order.seconds, WARM_UP_S)
+    held = load.run(stack.port, request(setting), stack.gateway_group, stack.triton_group, stopping)
+    stack.check()
+    answered = held.answered
+    return {
+        "cost": 1e3 * answered.cores.server / answered.throughput / max(1, setting.batch),
+        "throughput": answered.throughput,
+        "p50": answered.percentile(50),
+        "p99": answered.percentile(99),
+        "reopened": float(held.reopened),
+        "cores_gateway": answered.cores.server,
+        "cores_triton": held.beside,
+        "cores_client": answered.cores.client,
+        "cores_others": answered.cores.others,
+    }
+
+
+def request(setting: Setting) -> bytes:
+    """Return the HTTP request of a setting."""
+    if setting.image_kb:
+        return connections.post(f"/v1/classify?model={light.IMAGE}", "image/jpeg", picture(1000 * setting.image_kb))
+    path, content = ("/batch", {"texts": [TEXT] * setting.batch}) if setting.batch else ("", {"text": TEXT})
+    return connections.post(f"/v1/sentiment{path}", "application/json", json.dumps(content).encode())
+
+
+def picture(size: int) -> bytes:
+    """Return a real JPEG of so many bytes, or up to 3 fewer: filled up with comments of random bytes.
+
+    ITU-T T.81, B.2.4.5: a comment is its marker, two bytes of length, which count themselves, and its content.
+    """
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), "orange").save(buffer, "JPEG")
+    small, chance = buffer.getvalue(), np.random.default_rng(0)
+    parts, missing = [small[:2]], size - len(small)
+    while missing >= 4:
+        content = min(missing - 4, COMMENT_BYTES)
+        parts += [COMMENT, struct.pack(">H", content + 2), chance.bytes(content)]
+        missing -= content + 4
+    return b"".join([*parts, small[2:]])

@@ -1,0 +1,172 @@
+"""The gateway and its Triton for one measurement: started on free ports, as `modelctl up` starts them, and stopped.
+
+    repository, settings --> modelctl serve + python -m app, each a process group of its own --readyz--> urls, groups
+
+Triton's supervisor leads one group and starts tritonserver with its stubs in another, which only it may end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from modelctl import processes
+from modelctl.bench.fresh import Stopped
+from modelctl.errors import CommandError
+from modelctl.server import Ports
+
+START_S, GATEWAY_STOP_S, TRITON_STOP_S = 120, 8, 12
+HOST = "127.0.0.1"
+
+
+@dataclass
+class Stack:
+    """One Triton with one gateway before it, as a context manager.
+
+    Attributes:
+        models: the model repository.
+        backends: our Python-based backends.
+        state: a folder of its own, for logs and what is put together.
+        stopping: waiting ends, by Stopped, when it is set.
+        settings: more environment variables for the gateway, such as GATEWAY_WORKERS.
+        serve_options: more words for `modelctl serve`, such as --model and names.
+        cwd: the folder that holds the gateway's code, app/.
+        ready: the gateway's page that answers once it is ready; readyz needs a default model with a canary.
+
+    """
+
+    models: Path
+    backends: Path
+    state: Path
+    stopping: threading.Event
+    settings: Mapping[str, str] = field(default_factory=dict)
+    serve_options: Sequence[str] = ()
+    cwd: Path = field(default_factory=Path.cwd)
+    ready: str = "/readyz"
+
+    def __post_init__(self) -> None:
+        self.ports = Ports.free(HOST)
+        self.port = free_port()
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        self.state.mkdir(parents=True, exist_ok=True)
+        try:
+            options = ["--models", str(self.models), "--backends", str(self.backends), "--state", str(self.state)]
+            self._start("serve", "modelctl", "serve", *options, *self.serve_options)
+            self._start("gateway", "app")
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Where the gateway listens."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def triton_url(self) -> str:
+        """Where Triton's HTTP listens."""
+        return f"http://{HOST}:{self.ports.http}"
+
+    @property
+    def grpc(self) -> str:
+        """Where Triton's gRPC listens, as host:port."""
+        return f"{HOST}:{self.ports.grpc}"
+
+    @property
+    def gateway_group(self) -> int:
+        """The process group of the gateway; its leader's pid too."""
+        return self._processes[1].pid
+
+    @property
+    def triton_group(self) -> int:
+        """The process group of tritonserver and its stubs; its leader's pid too. It is new after a restart."""
+        return int(json.loads((self.state / "server.json").read_text())["group"])
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """All process groups: the gateway's, Triton's, and that of Triton's supervisor."""
+        return self.gateway_group, self.triton_group, self._processes[0].pid
+
+    def check(self) -> None:
+        """Raise Stopped when told to stop, and CommandError when a process has ended by itself."""
+        if self.stopping.is_set():
+            raise Stopped
+        for process, name in zip(self._processes, ("serve", "gateway"), strict=False):
+            if process.poll() is not None:
+                log = self.state / f"{name}.log"
+                raise CommandError(f"{name} ended by itself: {log.read_text(errors='replace').strip()[-500:]}")
+
+    def stop(self) -> None:
+        """Stop the gateway, then Triton by its supervisor, which removes what Triton leaves."""
+        for process, seconds in reversed(list(zip(self._processes, (TRITON_STOP_S, GATEWAY_STOP_S), strict=False))):
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+            processes.kill_group(process.pid)
+            process.wait()
+        self._processes.clear()
+
+    def _start(self, name: str, module: str, *arguments: str) -> None:
+        environment = {
+            **os.environ,
+            "GATEWAY_LOG_LEVEL": "warning",
+            **self.settings,
+            "GATEWAY_PORT": str(self.port),
+            "TRITON_HTTP_PORT": str(self.ports.http),
+            "TRITON_GRPC_PORT": str(self.ports.grpc),
+            "TRITON_METRICS_PORT": str(self.ports.metrics),
+        }
+        with (self.state / f"{name}.log").open("wb") as log:
+            self._processes.append(
+                subprocess.Popen(  # noqa: S603 - our own command line
+                    [sys.executable, "-m", module, *arguments],
+                    cwd=self.cwd,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    preexec_fn=processes.die_with_parent,
+                )
+            )
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + START_S
+        while not answers(f"{self.url}{self.ready}"):
+            self.check()
+            if time.monotonic() > deadline:
+                raise CommandError(f"The gateway did not become ready in {START_S} s: read the logs in {self.state}.")
+            self.stopping.wait(0.1)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    return Ports.free(HOST).http
+
+
+def answers(url: str) -> bool:
+    """Tell whether a server answers a GET with a status below 400."""
+    try:
+        with urllib.request.urlopen(url, timeout=10):  # noqa: S310 - our own server's
+            return True
+    except (OSError, urllib.error.URLError):
+        return False

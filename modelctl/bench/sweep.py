@@ -1,0 +1,156 @@
+"""`modelctl bench sweep`: which batch size, number of instances and queue delay serve a model best.
+
+    every setting x callers, two short looks --> Pareto front of throughput and p99
+    --> those near it, in rounds --> the front again --> the fastest within a bound of p99 --> model.yaml
+
+Varied are the network of an ensemble, or a model of tensors itself, and the callers; calls go to the ensemble.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from modelctl.bench import apply, copy, front, quiet, sample, sweep_order, sweep_report, trial
+from modelctl.bench.copy import Setting
+from modelctl.bench.fresh import Stopped
+from modelctl.bench.front import Point
+from modelctl.bench.instances import STOPPED
+from modelctl.bench.reading import number, numbers
+from modelctl.bench.results import Machine
+from modelctl.bench.sweep_order import REPEATED, Sweep
+from modelctl.bench.trial import Trial
+from modelctl.errors import CommandError
+from modelctl.server import on_stop, say, take_state
+
+SECONDS, SCREEN_S, PATIENCE_S, MINUTES = 3.0, 1.0, 5.0, 20.0
+UNLIMITED = 1_000_000
+NEAR = 0.1
+"""What is beaten by less than this in a short look is measured again."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that only this measurement has, or that mean more here."""
+    parser.add_argument("name", metavar="MODEL", help="an ensemble, or a model that takes numbers")
+    for option, what, values, most in (
+        ("--batch-sizes", "largest batches, of all steps", sweep_order.BATCHES, 1024),
+        ("--instances", "numbers of instances of the network", sweep_order.INSTANCES, 64),
+        ("--delays", "times that a request waits for others, in microseconds", sweep_order.DELAYS, UNLIMITED),
+        ("--callers", "numbers of calls under way at once", sweep_order.CALLERS, 1024),
+    ):
+        text = f"{what} (default: {','.join(map(str, values))}; fewer with --quick)"
+        least = 0 if option == "--delays" else 1
+        parser.add_argument(option, type=numbers(least, most), metavar="N,N", help=text)
+    text = f"of load for each point in each round (default: {SECONDS:g})"
+    parser.add_argument("--seconds", type=number(0.1, 3600), default=SECONDS, help=text)
+    text = f"of load for each point in each of the looks at all (default: {SCREEN_S:g})"
+    parser.add_argument("--screen", type=number(0.1, 3600), default=SCREEN_S, metavar="SECONDS", help=text)
+    text = f"seconds that each turn waits for other programs to leave the cores alone (default: {PATIENCE_S:g})"
+    parser.add_argument("--patience", type=number(0, 3600), default=PATIENCE_S, metavar="SECONDS", help=text)
+    text = "the greatest p99 to recommend (default: twice that of the fewest callers, as configured)"
+    parser.add_argument("--p99-ms", type=number(0.001, 1e6), metavar="MS", help=text)
+    text = f"refuse to begin what would take longer (default: {MINUTES:g})"
+    parser.add_argument("--minutes", type=number(0.1, 1e4), default=MINUTES, help=text)
+    parser.add_argument("--apply", action="store_true", help="write what is recommended into model.yaml, and render it")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print, write, and apply where that is asked for; return the exit code."""
+    stopping = threading.Event()
+    on_stop(stopping.set)
+    try:
+        order = Sweep.of(arguments)
+        _announce(order, arguments.minutes)
+        swept = measure(order, stopping)
+        report, choice = sweep_report.of(order, swept.screened, swept.repeated, Machine.this())
+    except Stopped:
+        say("Stopped: nothing is left running, and nothing was written.")
+        return STOPPED
+    print(report.as_json() if arguments.json else report.text)
+    for path in report.write(arguments.out):
+        say(f"written: {path}")
+    if not arguments.apply:
+        return 0
+    if choice is None:
+        raise CommandError(f"Nothing is recommended, so {order.model.name} stays as it is: give a greater --p99-ms.")
+    apply.write(order.models, order.model.name, apply.changes(choice.setting, plans=order.with_plans))
+    say(f"{order.model.name} is set to {choice.server}: load it by modelctl load {order.model.name}.")
+    return 0
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What was measured: every point shortly, then some of them in rounds."""
+
+    screened: Mapping[Point, Sequence[Trial]]
+    repeated: Mapping[Point, Sequence[Trial]]
+
+
+def measure(order: Sweep, stopping: threading.Event) -> Swept:
+    """Look at all points, then measure those near the front in rounds; every other look and round goes backwards.
+
+    Raises:
+        CommandError: when a server does not start, load or answer.
+        Stopped: when `stopping` is set; nothing is left running.
+
+    """
+    requests = sample.requests(order.models, order.model)
+    copied = order.state / "models"
+    screened: dict[Point, list[Trial]] = {point: [] for point in order.points}
+
+    def turn(setting: Setting, callers: Sequence[int], seconds: float, name: str) -> dict[Point, Trial]:
+        quiet.wait(order.patience, stopping)
+        copy.write(order.models, order.model, order.varied, setting, copied)
+        loads = [order.load(each, seconds) for each in callers]
+        made = trial.each(order.launch(copied), order.model, loads, requests, stopping)
+        points = {Point(setting, each): one for each, one in zip(callers, made, strict=True)}
+        for point, one in points.items():
+            say(f"{name}, {point.label}: {one.throughput:.1f} inferences/s, p99 {one.p99:.1f} ms")
+        return points
+
+    with closing(take_state(order.state)):
+        try:
+            for count in range(order.looks):
+                for setting in order.settings[:: -1 if count % 2 else 1]:
+                    name = f"Look {count + 1} of {order.looks}"
+                    for point, one in turn(setting, order.callers, order.screen, name).items():
+                        screened[point].append(one)
+            again = worth_repeating(order, screened)
+            servers = list(dict.fromkeys(point.setting for point in again))
+            repeated: dict[Point, list[Trial]] = {point: [] for point in again}
+            for count in range(order.rounds):
+                for setting in servers[:: -1 if count % 2 else 1]:
+                    callers = [point.callers for point in again if point.setting == setting]
+                    name = f"Round {count + 1} of {order.rounds}"
+                    for point, one in turn(setting, callers, order.seconds, name).items():
+                        repeated[point].append(one)
+        finally:
+            shutil.rmtree(copied, ignore_errors=True)
+    return Swept(screened, repeated)
+
+
+def worth_repeating(order: Sweep, screened: Mapping[Point, Sequence[Trial]]) -> list[Point]:
+    """Return the points near the front, and what they are compared with: as configured, under the same callers."""
+    figures = {point: sweep_report.best_of(looks) for point, looks in screened.items()}
+    near = front.thinned(front.front(figures, NEAR), REPEATED)
+    configured = [point.with_setting(order.settings[0]) for point in near]
+    return list(dict.fromkeys([order.least, *sorted(configured, key=lambda point: point.callers), *near]))
+
+
+def _announce(order: Sweep, minutes: float) -> None:
+    """Say how long it will take; raises CommandError when that is longer than is allowed."""
+    took = order.estimate_s / 60
+    if took > minutes:
+        raise CommandError(
+            f"{len(order.points)} points would take about {took:.0f} minutes: give fewer values, or more by --minutes."
+        )
+    turns = len(order.settings) * (order.looks + order.rounds)
+    waits = f", and at most {turns * order.patience / 60:.0f} more for other programs" if order.patience else ""
+    say(
+        f"{len(order.settings)} settings x {len(order.callers)} numbers of callers; "
+        f"at most about {took:.1f} minutes{waits}."
+    )

@@ -1,0 +1,302 @@
+"""`modelctl bench growth`: the light models, the requests and connections, the ratios, and one tiny run."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+from PIL import Image
+
+from modelctl.bench import command, connections, growth, growth_report, light
+from modelctl.bench.connections import HttpLoad, RefusedError
+from modelctl.bench.growth_order import AXES, BASE, Growth, Served, Setting
+from modelctl.bench.results import Machine
+from modelctl.errors import CommandError
+from modelctl.lint.linter import lint
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+OPTIONS = ("connections", "tensor_models", "ensembles", "batch", "image_kb")
+
+
+def order(tmp_path: Path, **given: Any) -> Growth:
+    """Return what the command line asks for; what is not given has no values but its base."""
+    values = {name: given.get(name, (1,) if name == "ensembles" else (10,)) for name in OPTIONS}
+    values["batch"] = given.get("batch", (1,))
+    return Growth.of(
+        SimpleNamespace(state=tmp_path, seconds=1.0, rounds=2, callers=8, patience=0.0, quick=False, **values)  # type: ignore[arg-type]
+    )
+
+
+# The models and the requests
+
+
+def test_the_light_models_are_without_fault(tmp_path: Path) -> None:
+    """The repository has what was asked for, and lint finds nothing to say of it."""
+    light.write(tmp_path, ensembles=2, tensor_models=3)
+    models, findings = lint(tmp_path / "models")
+    assert not findings
+    ensembles = ("light", "light_2", "light_image")
+    assert set(models) == {
+        *ensembles,
+        *(f"{name}_step" for name in ensembles),
+        *(f"tensors_{number}" for number in (1, 2, 3)),
+    }
+
+
+@pytest.mark.parametrize("size", [1_000, 10_000, 65_540, 1_000_000, 10_000_000])
+def test_a_picture_has_its_size_and_can_be_decoded(size: int) -> None:
+    """A real JPEG of so many bytes, whatever that leaves for the last comment."""
+    made = growth.picture(size)
+    assert size - 3 <= len(made) <= size
+    assert Image.open(io.BytesIO(made)).convert("RGB").size == (64, 64)
+
+
+def test_a_request_is_as_its_setting_says() -> None:
+    """Texts by the route for one or for many, pictures to the model for pictures; the length is that of the body."""
+    for setting, path, kind in (
+        (BASE, "/v1/sentiment", "application/json"),
+        (Setting(batch=8), "/v1/sentiment/batch", "application/json"),
+        (Setting(image_kb=10), "/v1/classify?model=light_image", "image/jpeg"),
+    ):
+        head, _, body = growth.request(setting).partition(b"\r\n\r\n")
+        assert head.startswith(f"POST {path} HTTP/1.1\r\n".encode())
+        assert f"Content-Type: {kind}".encode() in head
+        assert f"Content-Length: {len(body)}".encode() in head
+        if setting.batch:
+            assert len(json.loads(body)["texts"]) == 8
+
+
+# Connections
+
+
+class Page(BaseHTTPRequestHandler):
+    """A server that notes over which connection each request came, and may hang up after its answer."""
+
+    protocol_version = "HTTP/1.1"
+    status, hang_up = 200, False
+    seen: list[tuple[str, int]]
+
+    def do_POST(self) -> None:
+        """Answer a request."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        type(self).seen.append(self.client_address)
+        self.send_response(self.status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        self.close_connection = self.hang_up
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def served(**attributes: object) -> Iterator[tuple[int, list[tuple[str, int]]]]:
+    """Serve; give the port, and the list of connections that requests came over."""
+    seen: list[tuple[str, int]] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Own", (Page,), {"seen": seen, **attributes}))
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_address[1], seen
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+REQUEST = connections.post("/", "text/plain", b"hello")
+
+
+def test_every_connection_is_used_in_turn() -> None:
+    """With three under way at once, 20 connections are open, and each waits for its turn."""
+    with served() as (port, seen):
+        held = HttpLoad(3, 20, 0.5, 0.1).run(port, REQUEST, os.getpgrp(), 2**30, threading.Event())
+    assert len(set(seen)) == 20
+    assert len(set(seen[:18])) == 18, "none comes twice before the others, of which two may be under way"
+    assert held.reopened == 0
+    assert 0 < len(held.answered.latencies) <= len(seen)
+    assert held.answered.cores.server > 0, "this process is the server here"
+    assert held.beside == 0
+
+
+def test_a_connection_that_the_server_closed_is_opened_again() -> None:
+    """A server that hangs up after each answer loses no request, and is counted."""
+    with served(hang_up=True) as (port, seen):
+        held = HttpLoad(2, 4, 0.3, 0.1).run(port, REQUEST, os.getpgrp(), 2**30, threading.Event())
+    assert len(set(seen)) == len(seen)
+    assert 0 <= len(seen) - 4 - held.reopened <= 4, "each request but the first four needed a new connection"
+
+
+def test_a_refused_request_ends_the_measurement() -> None:
+    """What is not answered with 200 is no result: the sentence has the status and the answer."""
+    with served(status=429) as (port, _), pytest.raises(RefusedError, match=r"429 Too Many Requests: hello"):
+        HttpLoad(1, 1, 0.5, 0.1).run(port, REQUEST, os.getpgrp(), 2**30, threading.Event())
+    with pytest.raises(CommandError, match="failed under load"):
+        HttpLoad(1, 1, 0.5, 0.1).run(1, REQUEST, os.getpgrp(), 2**30, threading.Event())
+
+
+def test_stopping_ends_the_load() -> None:
+    """When it is told to stop, a load of an hour ends at once."""
+    stopping = threading.Event()
+    timer = threading.Timer(0.5, stopping.set)
+    with served() as (port, seen):
+        timer.start()
+        HttpLoad(1, 2, 3600, 0.1).run(port, REQUEST, os.getpgrp(), 2**30, stopping)
+    assert seen
+
+
+def test_open_files_are_allowed_as_far_as_they_can_be() -> None:
+    """The limit rises to what is wanted, and stays where that is more than this machine allows."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        connections.allow(100)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 300
+        connections.allow(50)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 300
+        if before[1] != resource.RLIM_INFINITY:
+            with pytest.raises(CommandError, match="ulimit -Hn"):
+                connections.allow(before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+# The order and the report
+
+
+def test_one_thing_grows_at_a_time() -> None:
+    """Each value of an axis differs from the base in that alone; the base of three axes is the same setting."""
+    made = {axis.name: axis.setting(axis.values[-1]) for axis in AXES}
+    assert made == {
+        "connections": Setting(connections=2000),
+        "tensor models": Setting(Served(1, 100)),
+        "ensembles": Setting(Served(10, 10)),
+        "batch": Setting(batch=64),
+        "image KB": Setting(image_kb=10_000),
+    }
+    assert [axis.setting(axis.base) == BASE for axis in AXES] == [True, True, True, False, False]
+
+
+def test_what_is_asked_for_is_compared_with_its_base(tmp_path: Path) -> None:
+    """The base is measured whether it was named or not, once for all axes that share it."""
+    asked = order(tmp_path, connections=(2000,), tensor_models=(100,))
+    assert asked.settings == (
+        BASE,
+        Setting(connections=2000),
+        Setting(Served(1, 100)),
+        Setting(batch=1),
+        Setting(image_kb=10),
+    )
+    assert asked.served == (Served(1, 10), Served(1, 100))
+    assert "--connections 10,2000 --tensor-models 10,100 --ensembles 1 --batch 1 --image-kb 10 " in asked.command
+
+
+def test_the_report_has_the_ratios_by_name(tmp_path: Path) -> None:
+    """Ratios are taken within rounds, by names that say what grew from where to where."""
+    asked = order(tmp_path, connections=(10, 2000), tensor_models=(1, 10, 100))
+    costs = {BASE: (1.0, 2.0), Setting(connections=2000): (1.1, 2.0), Setting(Served(1, 100)): (1.0, 2.1)}
+    measured = {
+        setting: [
+            {"cost": cost, "throughput": 9.0, "p50": 4.0, "p99": 8.0, "reopened": 3.0, "cores_others": 0.1}
+            for cost in costs.get(setting, (0.5, 1.0))
+        ]
+        for setting in asked.settings
+    }
+    report = growth_report.of(asked, measured, Machine(2, "x86_64", 25, "", "3.11.7"))
+    found = json.loads(report.as_json())
+    assert found["ratios"] == {
+        "cost connections 2000/10": pytest.approx(1.05),
+        "cost tensor models 1/10": 0.5,
+        "cost tensor models 100/10": pytest.approx(1.025),
+        "p50 connections 2000/10": 1,
+        "p50 tensor models 1/10": 1,
+        "p50 tensor models 100/10": 1,
+    }
+    assert found["medians"]["connections 10"] == found["medians"]["tensor models 10"] == found["medians"]["ensembles 1"]
+    assert "| connections 2000  | 1.05 (1.00 to 1.10) |" in report.text
+    assert "opened again: 3 at connections 10" in report.text
+
+
+def test_quick_has_the_ends(tmp_path: Path) -> None:
+    """--quick keeps 2,000 connections and 100 models, and starts two servers only."""
+    none = dict.fromkeys(OPTIONS)
+    given = SimpleNamespace(state=tmp_path, seconds=1.5, rounds=1, callers=8, patience=0.0, quick=True, **none)
+    asked = Growth.of(given)  # type: ignore[arg-type]
+    names = {pair.name for axis in asked.axes for pair in axis.pairs}
+    assert {"connections 2000/10", "tensor models 100/10"} <= names
+    assert len(asked.served) == 2
+    assert asked.estimate_s < 60
+
+
+def test_options_that_would_do_nothing_are_refused() -> None:
+    """The models are its own, so that another repository cannot be given."""
+    words = ["bench", "growth", "--models", "models"]
+    done = subprocess.run([sys.executable, "-m", "modelctl", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "leave --models and --backends away" in done.stderr
+    assert "growth" in command.MEASUREMENTS
+
+
+# The command
+
+
+def test_it_measures_a_real_gateway(tmp_path: Path) -> None:
+    """A tiny run prints one object with costs above nothing, writes its files, and leaves nothing running."""
+    state, out = tmp_path / "state", tmp_path / "out"
+    words = [sys.executable, "-m", "modelctl", "bench", "growth", "--json", "--rounds", "1", "--seconds", "0.5"]
+    words += ["--connections", "10,30", "--tensor-models", "1", "--ensembles", "1", "--batch", "3", "--image-kb", "40"]
+    words += ["--patience", "0", "--state", str(state), "--out", str(out)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    names = ("connections 30/10", "tensor models 1/10", "batch 3/1", "image KB 40/10")
+    assert set(found["ratios"]) == {f"{metric} {name}" for metric in ("cost", "p50") for name in names}
+    assert all(ratio > 0 for ratio in found["ratios"].values())
+    for measured in found["medians"].values():
+        assert measured["cost"] > 0
+        assert 0 < measured["p50"] <= measured["p99"]
+    assert sorted(path.name for path in out.iterdir()) == [f"growth{ending}" for ending in (".json", ".md", ".svg")]
+    assert not (state / "growth").exists()
+    assert not [one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(one.info["cmdline"] or [])]
+
+
+def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Ctrl-C, at the start or under load, leaves nothing running, nothing written, and no traceback."""
+    state, out = tmp_path / "state", tmp_path / "out"
+    words = [sys.executable, "-m", "modelctl", "bench", "growth", "--rounds", "1", "--seconds", "600"]
+    words += ["--connections", "10", "--tensor-models", "10", "--ensembles", "1", "--batch", "1", "--image-kb", "10"]
+    words += ["--patience", "0", "--state", str(state), "--out", str(out)]
+    run = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(state.glob("growth/*/state/server.json")) and time.monotonic() < deadline:
+            assert run.poll() is None
+            time.sleep(0.1)
+        time.sleep(3)
+        run.send_signal(signal.SIGINT)
+        _, said = run.communicate(timeout=40)
+    finally:
+        run.kill()
+    assert run.returncode == 130
+    assert said.endswith("Stopped: nothing is left running, and nothing was written.\n")
+    assert "Traceback" not in said
+    assert not out.exists()
+    assert not (state / "growth").exists()
+    assert not [one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(one.info["cmdline"] or [])]
