@@ -23,6 +23,7 @@ REPEATED = 10
 """So many points of the front are measured again at most."""
 START_S, WARM_UP_S = 5.0, 0.5
 QUICK_SCREEN_S, LOOKS = 1.0, 2
+PLANS = f"{copy.VARIANTS}/{plans.VARIANT}.pbtxt"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Sweep(Place):
         screen: seconds of each look.
         seconds: of each point's later turns.
         patience: how many seconds each turn waits for a quiet machine.
-        bound: the greatest p99 of a setting that is recommended, in milliseconds; None: of a lone caller, twice.
+        bound: the greatest p99 of a setting that is recommended, in milliseconds; None: twice the present setting's.
+        with_plans: the network runs as a TensorRT plan.
 
     """
 
@@ -58,6 +60,8 @@ class Sweep(Place):
         repository = Repository(arguments.models)
         repository.wanted([arguments.name])
         model = repository.models[arguments.name]
+        varied = copy.varied(model, None)
+        choice = plans.choose(arguments.models, [model.name, *model.steps], plans.this_machine())
         if arguments.apply:
             apply.check(arguments.models, model.name)
         order = cls(
@@ -65,7 +69,7 @@ class Sweep(Place):
             backends=arguments.backends,
             state=arguments.state,
             model=model,
-            varied=copy.varied(model, None),
+            varied=varied,
             settings=(),
             callers=arguments.callers or (QUICK_CALLERS if arguments.quick else CALLERS),
             looks=1 if arguments.quick else LOOKS,
@@ -74,7 +78,7 @@ class Sweep(Place):
             rounds=arguments.rounds,
             patience=arguments.patience,
             bound=arguments.p99_ms,
-            with_plans=plans.choose(arguments.models, [model.name, *model.steps], plans.this_machine()).plans,
+            with_plans=choice.plans and (arguments.models / varied / PLANS).is_file(),
         )
         order._check()
         settings = _grid(
@@ -87,7 +91,7 @@ class Sweep(Place):
     @property
     def configured(self) -> Setting:
         """The setting that the repository has now."""
-        config = read_config(self.models / self.varied / copy.CONFIG)
+        config = read_config(self.models / self.varied / (PLANS if self.with_plans else copy.CONFIG))
         count = max([group.count for group in config.instance_group] or [1])
         delay = config.dynamic_batching.max_queue_delay_microseconds
         return Setting(max(count, 1), batch=config.max_batch_size, delay_us=delay)

@@ -205,10 +205,22 @@ def test_a_model_without_batches_is_not_swept(tmp_path: Path) -> None:
 
 def test_plans_bound_the_batch(tmp_path: Path) -> None:
     """A plan takes no greater batch than it was built for."""
-    order = replace(Sweep.of(arguments(repository(tmp_path, "simple_net"))), with_plans=True)
+    order = Sweep.of(arguments(repository(tmp_path, "lite_detector"), name="lite_detector"))
+    order = replace(order, with_plans=True)
     assert order.with_settings([Setting(2, batch=8, delay_us=0)]).settings == (NOW, Setting(2, batch=8, delay_us=0))
     with pytest.raises(CommandError, match="built for batches of at most 8"):
         order.with_settings([Setting(2, batch=16, delay_us=0)])
+
+
+def test_the_present_setting_is_that_of_what_is_served(tmp_path: Path) -> None:
+    """Where plans are served, the present number of instances is the plan's."""
+    models = repository(tmp_path, "lite_detector")
+    path = models / "lite_detector_network" / "configs" / "tensorrt.pbtxt"
+    path.write_text(path.read_text().replace("count: 1", "count: 3"))
+    order = Sweep.of(arguments(models, name="lite_detector"))
+    assert not order.with_plans, "there is no plan"
+    assert order.configured.count == 1
+    assert replace(order, with_plans=True).configured.count == 3
 
 
 def test_what_would_take_too_long_is_not_begun(tmp_path: Path) -> None:
