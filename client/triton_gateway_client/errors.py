@@ -1,0 +1,173 @@
+"""Why a call got no result.
+
+GatewayError
+├── InvalidInputError      400, 413, 415, 422: another input or another option is needed
+├── AccessDeniedError      401, 403
+├── NotFoundError          404: no such model, version or route
+├── OverloadedError        429
+├── UnavailableError       503: Triton or the model is not there, or the gateway is stopping
+├── DeadlineExceededError  504, or the time ran out on this side
+└── ConnectionFailedError  no answer came at all
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+UNEXPECTED = "unexpected_answer"
+# Of an answer that is no problem of the gateway's, but of something before it.
+TRANSIENT = (429, 502, 503, 504)
+
+
+class Problem(BaseModel):
+    """What the gateway tells of a failure (RFC 9457)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    retryable: bool
+    model: str | None = None
+    step: str | None = None
+
+
+class GatewayError(Exception):
+    """A call, or one item of many, that got no result.
+
+    Attributes:
+        detail: what happened, in one sentence.
+        code: stable, for programs to branch on; the gateway's table of codes, and `connection_failed`,
+            `image_unreadable` and `unexpected_answer` of this side.
+        status: the HTTP status; None when no answer came.
+        request_id: what to look for in the gateway's logs.
+        retryable: whether the same call may succeed later.
+        retry_after: in how many seconds, where the gateway said so.
+        model: the model that was asked, where known.
+        step: the step of the model that refused or failed, where known.
+
+    """
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        code: str = UNEXPECTED,
+        status: int | None = None,
+        request_id: str = "",
+        retryable: bool = False,
+        retry_after: float | None = None,
+        model: str | None = None,
+        step: str | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code
+        self.status = status
+        self.request_id = request_id
+        self.retryable = retryable
+        self.retry_after = retry_after
+        self.model = model
+        self.step = step
+
+    def __str__(self) -> str:
+        request = f" (request {self.request_id})" if self.request_id else ""
+        return f"{self.code}: {self.detail}{request}"
+
+
+class InvalidInputError(GatewayError):
+    """The input or an option cannot be used as it is."""
+
+
+class AccessDeniedError(GatewayError):
+    """The key is missing or wrong, or does not allow this."""
+
+
+class NotFoundError(GatewayError):
+    """There is no such model, version or route."""
+
+
+class OverloadedError(GatewayError):
+    """The gateway has too much to do; `retry_after` says when to come back."""
+
+
+class UnavailableError(GatewayError):
+    """The gateway cannot answer now: Triton or the model is not there, or it is stopping."""
+
+
+class DeadlineExceededError(GatewayError):
+    """The answer did not arrive in time."""
+
+
+class ConnectionFailedError(GatewayError):
+    """No answer came: nobody listens, or the connection broke."""
+
+
+BY_STATUS: dict[int, type[GatewayError]] = {
+    400: InvalidInputError,
+    401: AccessDeniedError,
+    403: AccessDeniedError,
+    404: NotFoundError,
+    413: InvalidInputError,
+    415: InvalidInputError,
+    422: InvalidInputError,
+    429: OverloadedError,
+    503: UnavailableError,
+    504: DeadlineExceededError,
+}
+
+
+def from_problem(problem: Problem, retry_after: float | None = None) -> GatewayError:
+    """Return a problem as an error."""
+    return BY_STATUS.get(problem.status, GatewayError)(
+        problem.detail,
+        code=problem.code,
+        status=problem.status,
+        request_id=problem.request_id,
+        retryable=problem.retryable,
+        retry_after=retry_after,
+        model=problem.model,
+        step=problem.step,
+    )
+
+
+def from_answer(status: int, headers: Mapping[str, str], body: bytes, request_id: str) -> GatewayError:
+    """Return the error of an answer that is not a result; what stands before a gateway may answer anything."""
+    retry_after = seconds_of(headers.get("retry-after"))
+    try:
+        return from_problem(Problem.model_validate_json(body), retry_after)
+    except ValidationError:
+        return BY_STATUS.get(status, GatewayError)(
+            f"HTTP status {status}, and no problem that says why.",
+            status=status,
+            request_id=request_id,
+            retryable=status in TRANSIENT,
+            retry_after=retry_after,
+        )
+
+
+def unexpected(status: int, request_id: str) -> GatewayError:
+    """Return the error of an answer that claims to be a result and is none."""
+    return GatewayError("The answer is not what a gateway of this version gives.", status=status, request_id=request_id)
+
+
+def seconds_of(retry_after: str | None) -> float | None:
+    """Return the seconds that a `Retry-After` header asks for: a number, or a date (RFC 9110, 10.2.3)."""
+    if retry_after is None:
+        return None
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
+        except ValueError:
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -1,0 +1,216 @@
+"""What the gateway answers, as frozen values. Fields that a newer gateway adds are ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import BaseModel, ConfigDict, PrivateAttr
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+    from triton_gateway_client.images import ImageInput
+
+
+class Value(BaseModel):
+    """A frozen value that can be told as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields that the gateway sent, in JSON's own types."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class Result(Value):
+    """What every result of a task begins with."""
+
+    model: str
+    version: str
+    request_id: str
+    _timing: Mapping[str, float] = PrivateAttr(default_factory=dict)
+
+    @property
+    def timing(self) -> Mapping[str, float]:
+        """Where the gateway's time went, in milliseconds: `read`, `wait`, `triton`, `encode`.
+
+        Of a batch: the whole batch's.
+        """
+        return self._timing
+
+    def with_timing(self, server_timing: str) -> Self:
+        """Return this result with what its answer's `Server-Timing` header said."""
+        self._timing = milliseconds_of(server_timing)
+        return self
+
+
+class ImageSize(Value):
+    """Pixels of the upright image."""
+
+    width: int
+    height: int
+
+
+class Prediction(Value):
+    """One class."""
+
+    label: str
+    class_id: int
+    score: float
+
+
+class Classification(Result):
+    """The classes of one image, best first."""
+
+    image: ImageSize
+    predictions: tuple[Prediction, ...]
+
+    def __iter__(self) -> Iterator[Prediction]:  # type: ignore[override]  # more useful than pydantic's pairs
+        return iter(self.predictions)
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+    @property
+    def best(self) -> Prediction:
+        """The most probable class."""
+        return self.predictions[0]
+
+    def draw(self, image: ImageInput) -> PIL.Image.Image:
+        """Return a copy of the image, upright and in RGB, with the classes written on it. Needs Pillow."""
+        from triton_gateway_client import drawing
+
+        return drawing.classification(self, image)
+
+
+class Box(Value):
+    """Pixels of the upright image, origin top left."""
+
+    xmin: float
+    ymin: float
+    xmax: float
+    ymax: float
+
+
+class Detection(Value):
+    """One object."""
+
+    label: str
+    class_id: int
+    score: float
+    box: Box
+
+
+class Detections(Result):
+    """The objects of one image, best first; perhaps none."""
+
+    image: ImageSize
+    predictions: tuple[Detection, ...]
+
+    def __iter__(self) -> Iterator[Detection]:  # type: ignore[override]  # more useful than pydantic's pairs
+        return iter(self.predictions)
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+    @property
+    def best(self) -> Detection | None:
+        """The most probable object, if there is one."""
+        return self.predictions[0] if self.predictions else None
+
+    def draw(self, image: ImageInput) -> PIL.Image.Image:
+        """Return a copy of the image, upright and in RGB, with the boxes and their labels drawn. Needs Pillow.
+
+        An image of another size than the one that was sent gets its boxes scaled.
+        """
+        from triton_gateway_client import drawing
+
+        return drawing.detections(self, image)
+
+
+class LabelScore(Value):
+    """One label of a text."""
+
+    label: str
+    score: float
+
+
+class Usage(Value):
+    """What a text cost: tokens that the model read, and whether the text was longer than that."""
+
+    tokens: int
+    truncated: bool
+
+
+class Sentiment(Result):
+    """The sentiment of one text: the best label, and all scores, best first."""
+
+    label: str
+    score: float
+    scores: tuple[LabelScore, ...]
+    usage: Usage
+
+
+class Model(Value):
+    """One model of the catalogue. `state` is `ready`, `not_ready` or `unsupported`."""
+
+    name: str
+    task: str
+    default: bool
+    state: str
+    reason: str | None = None
+    versions: tuple[str, ...]
+    steps: tuple[str, ...]
+    max_batch_size: int
+    url: str
+
+
+class ModelList(Value):
+    """The catalogue."""
+
+    models: tuple[Model, ...]
+
+
+class ModelHealth(Value):
+    """Whether a default model gives its expected answer."""
+
+    model: str
+    task: str
+    ready: bool
+    reason: str | None = None
+
+
+class Health(Value):
+    """Whether the default models give their expected answers. `status` is `ready` or `not_ready`."""
+
+    status: str
+    reason: str | None = None
+    models: tuple[ModelHealth, ...]
+
+    @property
+    def ready(self) -> bool:
+        """Whether all of them do."""
+        return self.status == "ready"
+
+
+class BatchAnswer(Value):
+    """The answer of a batch route; each row is a result or a problem, with its index."""
+
+    results: tuple[dict[str, Any], ...]
+    failed: int
+
+
+def milliseconds_of(server_timing: str) -> dict[str, float]:
+    """Return the durations that a `Server-Timing` header names (W3C Server Timing); others are left out."""
+    found = {}
+    for metric in server_timing.split(","):
+        name, *parameters = (part.strip() for part in metric.split(";"))
+        for parameter in parameters:
+            key, _, value = parameter.partition("=")
+            if key.lower() == "dur":
+                try:
+                    found[name] = float(value.strip('"'))
+                except ValueError:
+                    continue
+    return found
