@@ -59,9 +59,10 @@ def colour_of(class_id: int) -> Colour:
 
 
 def ink_on(colour: Colour) -> Colour:
-    """Return black or white, whichever is read better on a colour (luma of ITU-R BT.601)."""
-    red, green, blue = colour
-    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
+    """Return black or white, whichever contrasts more with a colour (WCAG 2.2, relative luminance of sRGB)."""
+    red, green, blue = (c / 3294.6 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour)
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    return (0, 0, 0) if (luminance + 0.05) ** 2 > 1.05 * 0.05 else (255, 255, 255)
 
 
 def _percent(score: float) -> str:
