@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from PIL import ImageDraw, ImageFont
@@ -44,7 +45,7 @@ def detections(result: Detections, image: ImageInput) -> PIL.Image.Image:
     for found in reversed(result.predictions):
         box, colour = found.box, colour_of(found.class_id)
         pen.box((box.xmin * across, box.ymin * down, box.xmax * across, box.ymax * down), colour)
-    for found in reversed(result.predictions):
+    for found in result.predictions:
         text = f"{found.label} {_percent(found.score)}"
         left, top = found.box.xmin * across, found.box.ymin * down
         pen.label(round(left), round(top) - pen.height, text, colour_of(found.class_id))
@@ -58,9 +59,10 @@ def colour_of(class_id: int) -> Colour:
 
 
 def ink_on(colour: Colour) -> Colour:
-    """Return black or white, whichever is read better on a colour (luma of ITU-R BT.601)."""
-    red, green, blue = colour
-    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
+    """Return black or white, whichever contrasts more with a colour (WCAG 2.2, relative luminance of sRGB)."""
+    red, green, blue = (c / 3294.6 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour)
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    return (0, 0, 0) if (luminance + 0.05) ** 2 > 1.05 * 0.05 else (255, 255, 255)
 
 
 def _percent(score: float) -> str:
@@ -78,6 +80,7 @@ class _Pen:
         letters = max(LEAST_LETTERS, round(side * LETTERS))
         self._font = ImageFont.load_default(letters)
         self._margin = max(1, letters // 5)
+        self._written: list[tuple[int, int, int, int]] = []
         _, top, _, bottom = self._draw.textbbox((0, 0), "Ag", font=self._font)
         self._rise = top
         self.height = round(bottom - top) + 2 * self._margin
@@ -90,11 +93,18 @@ class _Pen:
         self._draw.rectangle((left, top, right, bottom), outline=colour, width=self._line)
 
     def label(self, left: int, top: int, text: str, colour: Colour) -> int:
-        """Write a label, moved into the picture where it would stick out; return its height."""
+        """Write a label, moved into the picture, and down past others where there is room; return its height."""
         width = round(self._draw.textlength(text, font=self._font)) + 2 * self._margin
         left = max(0, min(left, self._size[0] - width))
         top = max(0, min(top, self._size[1] - self.height))
+        top = next(filter(self._is_free(left, left + width), range(top, self._size[1] - self.height, self.height)), top)
+        self._written.append((left, top, left + width, top + self.height))
         self._draw.rectangle((left, top, left + width - 1, top + self.height - 1), fill=colour)
         at = (left + self._margin, top + self._margin - self._rise)
         self._draw.text(at, text, font=self._font, fill=ink_on(colour))
         return self.height
+
+    def _is_free(self, left: int, right: int) -> Callable[[int], bool]:
+        """Return what tells whether a label between these columns and from a given row on would cover no other."""
+        beside = [(low, high) for start, low, end, high in self._written if start < right and left < end]
+        return lambda top: all(high <= top or top + self.height <= low for low, high in beside)

@@ -16,6 +16,7 @@ FORBIDDEN = {
     "stages": {"app", "backends", "modelctl", "tritonclient", "triton_python_backend_utils"},
     "modelctl": {"app", "stages", "backends", "torch"},
     "backends": {"app", "modelctl", "tritonclient"},
+    "client": {"app", "backends", "modelctl", "stages", "tritonclient", "numpy"},
 }
 
 

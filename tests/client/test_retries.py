@@ -1,0 +1,382 @@
+"""When a call is tried again, and when it is given up: what a real gateway does not do at will is scripted."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.client.conftest import SENTIMENT, Client, Script, describe, overloaded, problem, result
+from triton_gateway_client import (
+    AccessDeniedError,
+    Batches,
+    ConnectionFailedError,
+    DeadlineExceededError,
+    GatewayError,
+    InvalidInputError,
+    OverloadedError,
+    UnavailableError,
+)
+from triton_gateway_client.errors import seconds_of
+from triton_gateway_client.exchange import FIRST_PAUSE_S, LONGEST_PAUSE_S, Deadline, Patience
+
+Make = Callable[..., Script]
+
+
+def test_refusal_is_tried_again_when_it_says_so(script: Make) -> None:
+    """After a 429 the same request goes out when Retry-After is over: under the same id, with the time that is left."""
+    gateway = script(overloaded("1"), result())
+    begun = time.monotonic()
+    assert gateway("sentiment", "fine", timeout=20).label == "positive"
+    assert time.monotonic() - begun >= 1
+    first, second = gateway.asked
+    assert first.headers["X-Request-ID"] == second.headers["X-Request-ID"]
+    assert first.content == second.content
+    left = [int(request.headers["X-Request-Timeout-Ms"]) for request in gateway.asked]
+    assert 0 < left[1] <= left[0] - 1000 <= 19_000
+
+
+def test_no_pause_ends_after_the_deadline(script: Make) -> None:
+    """A Retry-After longer than what is left is not waited for: the refusal is raised at once, and says when."""
+    gateway = script(overloaded("30"))
+    begun = time.monotonic()
+    with pytest.raises(OverloadedError) as caught:
+        gateway("sentiment", "fine", timeout=20)
+    assert time.monotonic() - begun < 20
+    assert (caught.value.retry_after, caught.value.status, caught.value.retryable) == (30, 429, True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "raised"),
+    [
+        (lambda: problem(503, "model_not_ready", retryable=True, retry_after="0"), UnavailableError),
+        (lambda: httpx.Response(503, text="<html>", headers={"Retry-After": "0"}), UnavailableError),
+        (lambda: overloaded("0"), OverloadedError),
+        (lambda: httpx.ConnectError("refused"), ConnectionFailedError),
+        (lambda: httpx.ConnectTimeout("slow"), ConnectionFailedError),
+        (lambda: httpx.RemoteProtocolError("cut"), ConnectionFailedError),
+    ],
+    ids=["503", "503 of a proxy", "429", "refused", "connects slowly", "cut"],
+)
+def test_retries_are_counted(script: Make, answer: Callable[[], Any], raised: type[GatewayError]) -> None:
+    """What may succeed later is tried `retries` times again, then raised; and its success is returned."""
+    gateway = script(*(answer() for _ in range(3)))
+    with pytest.raises(raised):
+        gateway("sentiment", "fine", options={"retries": 2})
+    assert len(gateway.asked) == 3
+    assert script(answer(), result())("sentiment", "fine").label == "positive"
+
+
+@pytest.mark.parametrize(
+    ("answer", "raised", "code"),
+    [
+        (problem(422, "text_empty", retryable=False), InvalidInputError, "text_empty"),
+        (problem(401, "unauthenticated", retryable=False), AccessDeniedError, "unauthenticated"),
+        (problem(504, "deadline_exceeded", retryable=True), DeadlineExceededError, "deadline_exceeded"),
+        (problem(502, "backend_error", retryable=False), GatewayError, "backend_error"),
+        (httpx.Response(200, text="[]"), GatewayError, "unexpected_answer"),
+        (httpx.Response(307, headers={"Location": "/"}), GatewayError, "unexpected_answer"),
+    ],
+)
+def test_what_would_fail_again_is_not_tried_again(
+    script: Make, answer: httpx.Response, raised: type[GatewayError], code: str
+) -> None:
+    """One request, and the error says what happened."""
+    gateway = script(answer)
+    with pytest.raises(raised) as caught:
+        gateway("sentiment", "fine")
+    assert (len(gateway.asked), caught.value.code) == (1, code)
+
+
+def _kinds(kind: type[httpx.RequestError]) -> Iterator[type[httpx.RequestError]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from _kinds(each)
+
+
+@pytest.mark.parametrize("kind", sorted(_kinds(httpx.RequestError), key=lambda kind: kind.__name__))
+def test_every_failure_of_httpx_has_a_counterpart(script: Make, kind: type[httpx.RequestError]) -> None:
+    """No error of httpx's reaches the caller but as the cause of one of ours."""
+    with pytest.raises(ConnectionFailedError if not _is_timeout(kind) else DeadlineExceededError) as caught:
+        script(kind("broken"))("sentiment", "fine", options={"retries": 0})
+    assert isinstance(caught.value.__cause__, kind)
+
+
+def _is_timeout(kind: type[httpx.RequestError]) -> bool:
+    return issubclass(kind, httpx.TimeoutException) and not issubclass(kind, httpx.ConnectTimeout)
+
+
+def test_pauses_grow_and_never_pass_the_deadline() -> None:
+    """Without a Retry-After pauses double, around their mean by half at most; one that would end too late is none."""
+    now = 0.0
+    deadline = Deadline(1000, lambda: now)
+    error = ConnectionFailedError("", retryable=True)
+    for chance, share in ((0.0, 0.5), (1.0, 1.5)):
+        patience = Patience(8, deadline, lambda chance=chance: chance)
+        pauses = [patience.pause(error) for _ in range(9)]
+        means = [min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**n) for n in range(8)]
+        assert pauses == [pytest.approx(share * mean) for mean in means] + [None]
+    now = 999.95
+    assert Patience(8, deadline, lambda: 0.0).pause(error) is None
+    assert Patience(8, deadline).pause(InvalidInputError("", retryable=False)) is None
+
+
+def test_retry_after_may_be_a_date() -> None:
+    """Proxies send dates; what is neither a number nor a date is ignored."""
+    assert seconds_of("7") == 7
+    assert 3000 < (seconds_of(time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 3600))) or 0) <= 3600
+    assert seconds_of("Thu, 01 Jan 1970 00:00:00 GMT") == 0
+    assert [seconds_of(value) for value in (None, "soon", "nan", "inf")] == [None] * 4
+
+
+def test_key_and_address_are_used(script: Make) -> None:
+    """The key travels as a bearer's, a prefix of the address is kept, the result carries the server's timing."""
+    gateway = script(result())
+    answer = gateway("sentiment", "fine", request_id="mine", model="m", version=2, options={"api_key": "secret"})
+    (asked,) = gateway.asked
+    assert asked.headers["Authorization"] == "Bearer secret"
+    assert asked.headers["X-Request-ID"] == "mine"
+    assert (asked.url.path, dict(asked.url.params)) == ("/v1/sentiment", {"model": "m", "version": "2"})
+    assert answer.timing == {"read": 0.1, "triton": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "raised"),
+    [
+        ({}, {"timeout": 0}, ValueError),
+        ({}, {"timeout": float("nan")}, ValueError),
+        ({}, {"request_id": "two words"}, ValueError),
+        ({}, {"request_id": "x" * 129}, ValueError),
+    ],
+)
+def test_wrong_arguments_are_the_callers_mistake(
+    script: Make, options: dict[str, Any], arguments: dict[str, Any], raised: type[Exception]
+) -> None:
+    """They are refused before anything is sent."""
+    gateway = script()
+    with pytest.raises(raised):
+        gateway("sentiment", "fine", options=options, **arguments)
+    assert gateway.asked == []
+
+
+def test_address_must_be_one(client: Client) -> None:
+    """An address without its scheme is refused when the client is made."""
+    with pytest.raises(ValueError, match="base_url"):
+        client("127.0.0.1:8080", "ready")
+
+
+@contextmanager
+def listener(talk: Callable[[socket.socket, threading.Event], None]) -> Iterator[str]:
+    """Listen on a port of this machine, and do with each connection what `talk` does."""
+    end = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            server.settimeout(0.1)
+            while not end.is_set():
+                try:
+                    connection, _ = server.accept()
+                except TimeoutError:
+                    continue
+                with connection:
+                    talk(connection, end)
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            end.set()
+            thread.join()
+
+
+def _silent(_: socket.socket, end: threading.Event) -> None:
+    end.wait(60)
+
+
+def _trickling(connection: socket.socket, end: threading.Event) -> None:
+    connection.recv(65536)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    try:
+        while not end.wait(0.05):
+            connection.sendall(b" ")
+    except OSError:
+        return
+
+
+@pytest.mark.parametrize("talk", [_silent, _trickling])
+def test_deadline_holds_whatever_the_server_does(
+    client: Client, talk: Callable[[socket.socket, threading.Event], None]
+) -> None:
+    """A server that says nothing, or a byte now and then for an hour, is left when the time is over."""
+    with listener(talk) as url:
+        begun = time.monotonic()
+        with pytest.raises(DeadlineExceededError):
+            client(url, "sentiment", "fine", timeout=0.5)
+        assert 0.5 <= time.monotonic() - begun < 30
+
+
+def test_gateway_that_comes_up_is_found(client: Client) -> None:
+    """Nobody listens at first: the call is tried again until somebody does."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+    def serve() -> None:
+        time.sleep(0.3)
+        with socket.create_server(("127.0.0.1", port)) as server, server.accept()[0] as connection:
+            connection.recv(65536)
+            body = json.dumps(SENTIMENT).encode()
+            connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    assert client(f"http://127.0.0.1:{port}", "sentiment", "fine", options={"retries": 20}).label == "positive"
+    thread.join()
+
+
+def answer_texts(request: httpx.Request, failing: dict[str, dict[str, Any]] | None = None) -> httpx.Response:
+    """Answer a batch: each text's own label, or its problem."""
+    texts = json.loads(request.content)["texts"]
+    problems = failing or {}
+    rows = [
+        {"index": index, "error": problems[text]} if text in problems else {"index": index, **SENTIMENT, "label": text}
+        for index, text in enumerate(texts)
+    ]
+    return httpx.Response(200, json={"results": rows, "failed": len(problems)})
+
+
+def texts_of(gateway: Script) -> list[list[str]]:
+    """Return the texts of each request that was sent."""
+    return [json.loads(request.content)["texts"] for request in gateway.asked]
+
+
+def told(outcomes: list[Any]) -> list[str]:
+    """Return the label or the code of each outcome."""
+    return [outcome.code if isinstance(outcome, GatewayError) else outcome.label for outcome in outcomes]
+
+
+def test_only_failed_items_are_sent_again(script: Make) -> None:
+    """Of a batch, what may succeed later is sent again, it alone; what cannot stays as it is, in its place."""
+    busy = describe(503, "backend_unavailable", retryable=True)
+    wrong = describe(422, "text_empty", retryable=False)
+    gateway = script(
+        lambda request: answer_texts(request, {"b": busy, "c": wrong, "d": busy}),
+        lambda request: answer_texts(request, {"d": busy}),
+        answer_texts,
+    )
+    assert told(gateway("sentiment_many", list("abcd"))) == ["a", "b", "text_empty", "d"]
+    assert texts_of(gateway) == [list("abcd"), list("bd"), ["d"]]
+    assert len({request.headers["X-Request-ID"] for request in gateway.asked}) == 1
+
+
+def test_refused_batch_is_sent_again_as_a_whole(script: Make) -> None:
+    """A problem of the whole batch that may pass is every item's; one that stays is told of every item."""
+    gateway = script(overloaded("0"), answer_texts)
+    assert told(gateway("sentiment_many", "ab")) == ["a", "b"]
+    gateway = script(problem(404, "model_not_found", retryable=False))
+    assert told(gateway("sentiment_many", "ab", model="x")) == ["model_not_found"] * 2
+
+
+def test_batches_are_split_by_count_and_by_bytes(script: Make) -> None:
+    """No batch has more items or bytes than it may; one item that has more by itself goes alone."""
+    one = {"options": {"batches": Batches(max_items=2, max_bytes=2000, at_once=1)}}
+    texts = ["a", "b", "c", "x" * 3000, "d", "y" * 1200, "z" * 1200]
+    gateway = script(*[answer_texts] * 5)
+    assert told(gateway("sentiment_many", texts, **one)) == texts
+    assert texts_of(gateway) == [["a", "b"], ["c"], ["x" * 3000], ["d", "y" * 1200], ["z" * 1200]]
+
+
+@pytest.mark.parametrize("code", ["batch_too_large", "body_too_large"])
+def test_smaller_limits_of_a_gateway_are_learnt(script: Make, code: str) -> None:
+    """A batch that is too large for this gateway goes in halves, and those after it are smaller at once."""
+    texts = [f"text {n}" for n in range(10)]
+
+    def strict(request: httpx.Request) -> httpx.Response:
+        if len(json.loads(request.content)["texts"]) > 2:
+            return problem(413, code, retryable=False)
+        return answer_texts(request)
+
+    gateway = script(*[strict] * 9)
+    outcomes = gateway("sentiment_many", texts, options={"batches": Batches(max_items=4, at_once=1)})
+    assert told(outcomes) == texts
+    assert [len(asked) for asked in texts_of(gateway)] == [4, 2, 2, 2, 2, 2]
+    lone = script(problem(413, code, retryable=False))
+    assert told(lone("sentiment_many", ["large"])) == [code]
+
+
+def test_order_is_kept_whatever_is_answered_first(script: Make) -> None:
+    """Batches travel side by side, and are joined in the order of their items."""
+    first = threading.Event()
+
+    def slow_at_first(request: httpx.Request) -> httpx.Response:
+        texts = json.loads(request.content)["texts"]
+        if texts[0] == "0":
+            first.wait(0.5)
+        elif texts[0] == "9":
+            first.set()
+        return answer_texts(request)
+
+    gateway = script(*[slow_at_first] * 10)
+    texts = [str(n) for n in range(10)]
+    outcomes = gateway("sentiment_many", texts, options={"batches": Batches(max_items=1, at_once=3)})
+    assert told(outcomes) == texts
+
+
+def test_items_past_the_deadline_say_so(script: Make) -> None:
+    """`timeout` is for all batches: those that had no time left are told as such, and are never sent."""
+
+    def slow(request: httpx.Request) -> httpx.Response:
+        time.sleep(0.6)
+        return answer_texts(request)
+
+    gateway = script(slow, slow)
+    options = {"batches": Batches(max_items=1, at_once=1), "retries": 0}
+    outcomes = gateway("sentiment_many", ["a", "b", "c"], timeout=0.5, options=options)
+    assert told(outcomes)[1:] == ["deadline_exceeded"] * 2
+    assert len(gateway.asked) == 1
+
+
+def test_answers_that_make_no_sense_are_told_of_each_item(script: Make) -> None:
+    """Rows that are missing or are no results do not break the call."""
+    row = {"index": 0, **SENTIMENT}
+    for rows in ([], [row], [row, {"index": 1, "label": 3}], [row, {"label": "no index"}]):
+        gateway = script(httpx.Response(200, json={"results": rows, "failed": 0}))
+        assert told(gateway("sentiment_many", ["a", "b"])) == ["unexpected_answer"] * 2
+
+
+def test_wrong_items_end_the_call(script: Make) -> None:
+    """A type that no task takes is the caller's mistake, and nothing more is sent."""
+    gateway = script(answer_texts)
+    options = {"batches": Batches(max_items=1, at_once=1)}
+    with pytest.raises(TypeError, match="not int"):
+        gateway("sentiment_many", ["a", 3, "b"], options=options)
+    assert texts_of(gateway) in ([], [["a"]])
+
+
+def test_nothing_is_sent_for_no_items(script: Make) -> None:
+    """No items, no outcomes; files that are not there are told in their places."""
+    gateway = script()
+    assert gateway("classify_many", []) == []
+    assert told(gateway("classify_many", ["/does/not/exist.jpg"])) == ["image_unreadable"]
+    assert gateway.asked == []
+
+
+def test_waiting_until_ready_tells_why_it_is_not(script: Make) -> None:
+    """Who waits in vain is told the last reason; a gateway that becomes ready ends the wait."""
+    health = {"model": "m", "task": "t", "ready": False, "reason": "It is loading."}
+    red = httpx.Response(503, json={"status": "not_ready", "models": [health]})
+    green = httpx.Response(200, json={"status": "ready", "models": [{**health, "ready": True}]})
+    gateway = script(httpx.ConnectError("refused"), red, green)
+    assert gateway("wait_until_ready", 30).ready
+    with pytest.raises(DeadlineExceededError, match=r"m: It is loading\."):
+        script(*[red] * 9)("wait_until_ready", 0.5)
+    assert script(red)("ready") is False
+    assert script(httpx.ConnectError("refused"))("ready") is False
+    assert script(red)("health").models[0].reason == "It is loading."
