@@ -15,7 +15,6 @@ import resource
 import shutil
 import threading
 import time
-import urllib.request
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from modelctl.bench.instances import STOPPED
 from modelctl.bench.perf_analyzer import PerfAnalyzer
 from modelctl.bench.reading import number, numbers, whole
 from modelctl.bench.results import Machine
-from modelctl.bench.stack import Stack
+from modelctl.bench.stack import Stack, open_url
 from modelctl.errors import CommandError
 from modelctl.server import on_stop, say, take_state
 
@@ -42,7 +41,7 @@ SETTINGS = {"GATEWAY_LOG_LEVEL": "info", "GATEWAY_LOG_FORMAT": "json"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options that only this measurement has, or that mean more here."""
     text = f"requests under way at once (default: {','.join(map(str, CALLERS))})"
-    parser.add_argument("--callers", type=numbers(1, 2000), metavar="N,N", help=text)
+    parser.add_argument("--callers", type=numbers(1, 128), metavar="N,N", help=text)
     text = f"of load for each (default: {SECONDS:g})"
     parser.add_argument("--seconds", type=number(1, 3600), default=SECONDS, help=text)
     parser.add_argument("--rounds", type=whole(1, 100), default=ROUNDS, help=f"turns of each (default: {ROUNDS})")
@@ -71,9 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"--rounds {arguments.rounds} --workers {arguments.workers}"
     )
     report = gateway_report.of(command, callers, rounds, resident, arguments.workers, Machine.this())
-    print(report.as_json() if arguments.json else report.text)
-    for path in report.write(arguments.out):
-        say(f"written: {path}")
+    report.publish(arguments.out, as_json=arguments.json)
     return 0
 
 
@@ -175,7 +172,7 @@ class _Spent:
 
 def inferences(stack: Stack) -> int:
     """Return how many items Triton says that the light model has answered."""
-    with urllib.request.urlopen(f"{stack.triton_url}/v2/models/{light.TEXT}/stats", timeout=10) as page:  # noqa: S310 - our own server's
+    with open_url(f"{stack.triton_url}/v2/models/{light.TEXT}/stats", 10) as page:
         return int(json.load(page)["model_stats"][0]["inference_count"])
 
 

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from modelctl import processes
+from modelctl.bench import packages
 from modelctl.bench.fresh import Stopped
-from modelctl.bench.stack import HOST, free_port
+from modelctl.bench.stack import HOST, free_port, open_url
 from modelctl.bench.workload import Workload, same
 from modelctl.errors import CommandError
 from modelctl.server import say
@@ -67,8 +68,8 @@ class Peer:
         if not (folder / "installed").exists():
             say(f"Setting up {self.name}: {lock}")
             shutil.rmtree(folder, ignore_errors=True)
-            _run([sys.executable, "-m", "venv", "--without-pip", str(folder)])
-            _run([*_installer(python), "--require-hashes", "--requirement", str(lock)])
+            packages.run([sys.executable, "-m", "venv", "--without-pip", str(folder)])
+            packages.install(lock, python=python)
             (folder / "installed").touch()
         return python
 
@@ -82,20 +83,6 @@ PEERS = {
         Peer("bentoml", ("-m", "bentoml", "serve", "benchmarks.peers.bento_service:Tasks"), "bentoml.txt"),
     )
 }
-
-
-def _installer(python: str) -> list[str]:
-    beside = Path(sys.executable).with_name("uv")
-    uv = str(beside) if beside.exists() else shutil.which("uv")
-    if uv is not None:
-        return [uv, "pip", "install", "--quiet", "--python", python]
-    return [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--disable-pip-version-check"]
-
-
-def _run(words: list[str]) -> None:
-    done = subprocess.run(words, capture_output=True, text=True, timeout=SET_UP_S, check=False)  # noqa: S603 - ours
-    if done.returncode:
-        raise CommandError(f"{' '.join(words[:4])} failed: {done.stderr.strip()[-500:]}")
 
 
 class Process:
@@ -223,7 +210,7 @@ def ask(url: str, workload: Workload) -> Any:
     """Return a server's answer to one request; None when it does not answer, or refuses."""
     request = urllib.request.Request(f"{url}{workload.path}", workload.body.read_bytes(), dict(workload.headers))  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 - our own server's
+        with open_url(request, 60) as response:
             return json.loads(response.read())
     except (OSError, urllib.error.URLError, ValueError):
         return None

@@ -12,18 +12,18 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from modelctl import processes
+from modelctl.bench import packages
 from modelctl.bench.fresh import Stopped
 from modelctl.errors import CommandError
 
 LOCK = Path(__file__).with_name("perf_analyzer.txt")
-SET_UP_S, LOOK_S, TRIALS = 300, 0.1, 3
+LOOK_S, TRIALS = 0.1, 3
 MISSING = "perf_analyzer needs the library libb64.so.0d: install it (Debian, Ubuntu: apt-get install libb64-0d)."
 
 
@@ -66,7 +66,11 @@ class PerfAnalyzer:
         except OSError as error:
             raise CommandError(MISSING) from error
         if not self._program.is_file():
-            _install(self._folder)
+            new = self._folder.with_name(f"{self._folder.name}.new")
+            for old in (self._folder, new):
+                shutil.rmtree(old, ignore_errors=True)
+            packages.install(LOCK, target=new)
+            new.rename(self._folder)
         runtime = next(iter(sorted(libraries.glob("libcudart*.so.12*"))), None)
         if runtime is None:
             raise CommandError(f"{libraries} lacks the CUDA runtime that perf_analyzer is linked with.")
@@ -116,18 +120,3 @@ class PerfAnalyzer:
         if process.returncode or not table.is_file():
             raise CommandError(f"perf_analyzer failed: {said.strip()[-500:]}")
         return Straight.of(table.read_text())
-
-
-def _install(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    new = folder.with_name(f"{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
-    if uv is None:
-        raise CommandError("uv, which installs perf_analyzer, is missing: pip install uv.")
-    words = [uv, "pip", "install", "--quiet", "--no-config", "--no-deps", "--require-hashes", "--target", str(new)]
-    words += ["--python", sys.executable, "-r", str(LOCK)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=SET_UP_S, check=False)  # noqa: S603 - ours
-    if done.returncode:
-        raise CommandError(f"perf_analyzer cannot be installed: {done.stderr.strip()[-500:]}")
-    new.rename(folder)

@@ -18,6 +18,7 @@ from typing import Any
 from modelctl.bench.memory import MB
 from modelctl.errors import CommandError
 from modelctl.plans import nvidia_smi
+from modelctl.server import say
 
 Rounds = Mapping[str, Sequence[Mapping[str, float]]]
 """Setting -> its rounds -> metric -> value. Where nothing else is said, all are compared with the first setting."""
@@ -180,6 +181,13 @@ class Report:
         """Return the table with what one must know to believe it."""
         about = f"Measured by `{self.command}` on a {self.machine.sentence()}."
         return f"# {self.title}\n\n{about}\n\n{self.text}\n\n![{self.title}]({self.name}.svg)\n"
+
+    def publish(self, folder: Path, *, as_json: bool) -> None:
+        """Write the files, and then print the table, or the JSON; raises as `write` does."""
+        paths = self.write(folder)
+        print(self.as_json() if as_json else self.text)
+        for path in paths:
+            say(f"written: {path}")
 
     def write(self, folder: Path) -> list[Path]:
         """Write table, JSON and chart; return their paths.

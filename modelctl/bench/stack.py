@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -20,12 +21,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from modelctl import processes
 from modelctl.bench.fresh import Stopped
 from modelctl.errors import CommandError
-from modelctl.server import Ports
+from modelctl.server import Ports, take_state
 
 START_S, GATEWAY_STOP_S, TRITON_STOP_S = 120, 8, 12
 HOST = "127.0.0.1"
@@ -123,12 +124,18 @@ class Stack:
                 process.wait(seconds)
             processes.kill_group(process.pid)
             process.wait()
+        if self._processes and self._processes[0].returncode == -signal.SIGKILL:
+            with suppress(CommandError):  # the supervisor could not clear what Triton leaves
+                take_state(self.state).close()
         self._processes.clear()
 
     def _start(self, name: str, module: str, *arguments: str) -> None:
         environment = {
-            **os.environ,
+            # The user's settings of another gateway are none of this one's.
+            **{name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")},
             "GATEWAY_LOG_LEVEL": "warning",
+            "GATEWAY_HOST": HOST,
+            "GATEWAY_TRITON_URLS": self.grpc,
             **self.settings,
             "GATEWAY_PORT": str(self.port),
             "TRITON_HTTP_PORT": str(self.ports.http),
@@ -163,10 +170,15 @@ def free_port() -> int:
     return Ports.free(HOST).http
 
 
+def open_url(request: str | urllib.request.Request, timeout_s: float) -> Any:
+    """Open a URL of this machine's, whatever proxy the environment names for the world outside."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout_s)
+
+
 def answers(url: str) -> bool:
     """Tell whether a server answers a GET with a status below 400."""
     try:
-        with urllib.request.urlopen(url, timeout=10):  # noqa: S310 - our own server's
+        with open_url(url, 10):
             return True
     except (OSError, urllib.error.URLError):
         return False

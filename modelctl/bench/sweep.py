@@ -35,7 +35,7 @@ NEAR = 0.1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options that only this measurement has, or that mean more here."""
-    parser.add_argument("name", metavar="MODEL", help="an ensemble, or a model that takes numbers")
+    parser.add_argument("name", metavar="NAME", help="an ensemble, or a model that takes numbers")
     for option, what, values, most in (
         ("--batch-sizes", "largest batches, of all steps", sweep_order.BATCHES, 1024),
         ("--instances", "numbers of instances of the network", sweep_order.INSTANCES, 64),
@@ -70,15 +70,15 @@ def run(arguments: argparse.Namespace) -> int:
     except Stopped:
         say("Stopped: nothing is left running, and nothing was written.")
         return STOPPED
-    print(report.as_json() if arguments.json else report.text)
-    for path in report.write(arguments.out):
-        say(f"written: {path}")
-    if not arguments.apply:
-        return 0
-    if choice is None:
-        raise CommandError(f"Nothing is recommended, so {order.model.name} stays as it is: give a greater --p99-ms.")
-    apply.write(order.models, order.model.name, apply.changes(choice.setting, plans=order.with_plans))
-    say(f"{order.model.name} is set to {choice.server}: load it by modelctl load {order.model.name}.")
+    if arguments.apply:
+        if choice is None:
+            report.write(arguments.out)
+            raise CommandError(
+                f"Nothing is recommended, so {order.model.name} stays as it is: give a greater --p99-ms."
+            )
+        apply.write(order.models, order.model.name, apply.changes(choice.setting, plans=order.with_plans))
+        say(f"{order.model.name} is set to {choice.server}: load it by modelctl load {order.model.name}.")
+    report.publish(arguments.out, as_json=arguments.json)
     return 0
 
 

@@ -143,9 +143,7 @@ def run(arguments: argparse.Namespace) -> int:
     except Stopped:
         say("Stopped: nothing is left running, and nothing was written.")
         return STOPPED
-    print(report.as_json() if arguments.json else report.text)
-    for path in report.write(arguments.out):
-        say(f"written: {path}")
+    report.publish(arguments.out, as_json=arguments.json)
     return 0
 
 
