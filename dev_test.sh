@@ -9,19 +9,24 @@ install() {
     echo "Packages: $1"
     { apt-get update && apt-get install -y --no-install-recommends "$1"; } >/dev/null 2>&1 || true
   fi
-  command -v "$1" >/dev/null || {
-    echo "dev_test.sh: $2: install it (Debian: apt-get install $1)." >&2
+}
+
+# need PACKAGE WHY TEST...: installs a Debian package where the test fails, and ends when it still does.
+need() {
+  "${@:3}" >/dev/null 2>&1 || install "$1"
+  "${@:3}" >/dev/null 2>&1 || {
+    echo "dev_test.sh: $1 is needed $2: install it (Debian: apt-get install $1)." >&2
     exit 1
   }
 }
 
-# Docker Compose, without its engine, reads docker-compose.yml in the tests; Chromium, without a screen, opens the
-# playground; wrk makes the load of benches.
-docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null ||
-  install docker-compose "Docker Compose is needed to check docker-compose.yml"
-command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null ||
-  install chromium "Chromium is needed to test the playground"
-command -v wrk >/dev/null || install wrk "wrk is needed to test the benches"
+has_compose() { docker compose version || command -v docker-compose; }
+has_browser() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
+
+need docker-compose "to check docker-compose.yml" has_compose
+need chromium "to test the playground" has_browser
+need wrk "to make the load of benches" command -v wrk
+need libb64-0d "by the load generator perf_analyzer" .venv/bin/python -c 'import ctypes; ctypes.CDLL("libb64.so.0d")'
 
 run() {
   echo "+ $*"

@@ -46,12 +46,14 @@ def settings() -> str:
     rows = []
     for name, field in Settings.model_fields.items():
         variable = (name if field.validation_alias else f"{PREFIX}{name}").upper()
-        default = "none" if field.default == () else f"`{field.default}`"
+        default = "none" if field.default == () else f"`{field.default}`".replace("True", "true")
         rows.append((f"`{variable}`", default, _range(field), field.description or ""))
     return table(("variable", "default", "range", "meaning"), rows)
 
 
 def _range(field: FieldInfo) -> str:
+    if field.annotation is bool:
+        return "`true`, `false`"
     if typing.get_origin(field.annotation) is typing.Literal:
         return ", ".join(f"`{choice}`" for choice in typing.get_args(field.annotation))
     if field.annotation is str or typing.get_origin(field.annotation) is tuple:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +14,7 @@ from modelctl.bench.perf_analyzer import Straight
 from modelctl.bench.results import Machine
 from modelctl.errors import CommandError
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 TABLE = """\
 Concurrency,Inferences/Second,Client Send,Network+Server Send/Recv,p50 latency,p90 latency,p99 latency
 8,4140.33,2,1170,1458,2978,9353
@@ -48,3 +52,19 @@ def test_ratios_are_taken_within_rounds() -> None:
     assert found["ranges"]["gateway/direct@1"] == [0.5, 0.7]
     assert found["worker_mb"] == 90.0
     assert "| 0.60 (0.50 to 0.70) |" in report.page()
+
+
+@pytest.mark.timeout(200)
+def test_it_measures_a_real_gateway(tmp_path: Path) -> None:
+    """One short round: JSON alone on standard output, and the three files."""
+    words = ["bench", "gateway", "--quick", "--callers", "2", "--json", "--out", tmp_path / "out"]
+    words += ["--state", tmp_path / "state"]
+    done = subprocess.run(
+        [sys.executable, "-m", "modelctl", *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["ratios"].keys() == {"gateway/direct@2", "joined/direct@2"}
+    assert all(value > 0 for value in found["ratios"].values())
+    assert found["worker_mb"] > 10
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"gateway.json", "gateway.md", "gateway.svg"}
