@@ -1,7 +1,10 @@
 """One connection: read by httptools, which costs a fifth of h11; by h11 where httptools would be wrong or unbounded.
 
-httptools loses the body of a request that offers to upgrade to HTTP/2, as some clients do by default, and takes heads
-and trailers of any length.
+    bytes --whole head--> plain: head and body to httptools, one request at a time
+                      --> anything else: this connection is h11's from now on
+
+httptools loses the body of a request that offers to upgrade to HTTP/2, as some clients do by default, takes heads and
+trailers of any length, and does not mind a missing Host. So it is only ever given requests that have none of this.
 """
 
 from __future__ import annotations
@@ -12,35 +15,82 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_BYTES = 64 * 1024
+HEAD_S = 10.0
+"""Within this time after its first bytes a head must be whole."""
 END = re.compile(rb"\r?\n\r?\n")
 UNUSUAL = re.compile(rb"\n(?:upgrade|transfer-encoding)[ \t]*:", re.IGNORECASE)
+HOST = re.compile(rb"\nhost:", re.IGNORECASE)
+LENGTH = re.compile(rb"\ncontent-length", re.IGNORECASE)
+PLAIN_LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r?\n", re.IGNORECASE)
+
+
+class _H11(H11Protocol):
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: to offer HTTP/2 is no fault, and the answer is HTTP/1.1's."""
 
 
 class Connection(HttpToolsProtocol):
-    """Holds a request's head back until it is whole, and then lets httptools or h11 read it."""
+    """Hands on a request when its head is whole and the one before is answered; holds back the bytes until then."""
 
-    _head = b""
+    _held = b""
+    _body_left = 0
+    """Bytes of the running request's body that have not come yet."""
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            super().data_received(data)  # more of a body, or the next request before the answer to this one
+        if self._body_left:
+            body, data = data[: self._body_left], data[self._body_left :]
+            self._body_left -= len(body)
+            super().data_received(body)
+            if not data:
+                return
+        searched = max(0, len(self._held) - 3)
+        self._held += data
+        if self.cycle is None or self.cycle.response_complete:
+            self._begin(searched)
+        elif len(self._held) > HEAD_BYTES:
+            self.flow.pause_reading()  # until the answer is out
+
+    def on_response_complete(self) -> None:
+        """Go on with what has come meanwhile."""
+        super().on_response_complete()
+        if self._held and not self._body_left and not self.transport.is_closing():
+            self._begin(0)
+
+    def _begin(self, searched: int) -> None:
+        """Hand on the next request, if its head is whole; up to `searched` it was looked for before."""
+        if self._held[:1] in (b"\r", b"\n"):  # empty lines before a request count for nothing (RFC 9112, 2.2)
+            self._held, searched = self._held.lstrip(b"\r\n"), 0
+        end = END.search(self._held, searched)
+        if end is None and len(self._held) <= HEAD_BYTES:
+            if self._held and not searched:
+                self._unset_keepalive_if_required()
+                self.timeout_keep_alive_task = self.loop.call_later(HEAD_S, self.timeout_keep_alive_handler)
             return
-        head = self._head + data
-        end = END.search(head)
-        if end is None and len(head) <= HEAD_BYTES:
-            self._head = head
+        size = None if end is None else _plain(self._held[: end.end()])
+        data, self._held = self._held, b""
+        if end is None or size is None:
+            self._hand_over(data)
             return
-        self._head = b""
-        if end is None or end.start() > HEAD_BYTES or UNUSUAL.search(head):
-            self._hand_over(head)
-        else:
-            super().data_received(head)
+        whole = end.end() + size
+        data, self._held = data[:whole], data[whole:]
+        self._body_left = whole - len(data)
+        super().data_received(data)
 
     def _hand_over(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
         self.connections.discard(self)
-        other = H11Protocol(self.config, self.server_state, self.app_state, self.loop)
+        other = _H11(self.config, self.server_state, self.app_state, self.loop)
         other.connection_made(self.transport)
         self.transport.set_protocol(other)
         other.data_received(data)
+
+
+def _plain(head: bytes) -> int | None:
+    """Return how long the body is that follows a head; None when httptools is not to be trusted with it."""
+    if len(head) > HEAD_BYTES or UNUSUAL.search(head) or len(HOST.findall(head)) != 1:
+        return None
+    lengths = PLAIN_LENGTH.findall(head)
+    if len(lengths) != len(LENGTH.findall(head)) or len(lengths) > 1:
+        return None
+    return int(lengths[0]) if lengths else 0

@@ -15,6 +15,7 @@ import unicodedata
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 # The models' own default. An image that passed a model with a higher one is answered as JSON only.
 MAX_PIXELS = 50_000_000
 AT_ONCE = 2
-JPEG_SIDE = 65_535  # the format's limit
+JPEG_SIDE = 65_500  # the encoder's limit
 SMALLEST_TEXT = 10  # pixels; below that letters run together
 PLATE_SHARE = 4  # a plate hides a quarter of the picture at most
 # One colour a class, twelve in turn, the playground's too: hues of OKLCH 150 degrees apart at three lightnesses.
@@ -188,9 +189,7 @@ def _fitting(
     largest = text_size(size)
     for text in (f"{label} {score}", label, score):
         for points in dict.fromkeys((largest, max(SMALLEST_TEXT, largest * 2 // 3), SMALLEST_TEXT)):
-            font = ImageFont.load_default(points)
-            if not isinstance(font, ImageFont.FreeTypeFont):
-                raise RuntimeError("Pillow was built without FreeType")
+            font = _font(points)
             margin = max(1, points // 6)
             # Of letters that go up and down: every plate has the same height, every text the same baseline.
             _, top, _, bottom = font.getbbox("Agjl", anchor="ls")
@@ -198,6 +197,14 @@ def _fitting(
             if width <= size[0] and height <= size[1] and width * height * PLATE_SHARE <= size[0] * size[1]:
                 return text, font, (width, height), (margin, margin - math.floor(top))
     return None
+
+
+@lru_cache(64)
+def _font(points: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(points)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise RuntimeError("Pillow was built without FreeType")
+    return font
 
 
 def written(label: str, class_id: int) -> str:

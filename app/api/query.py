@@ -1,31 +1,32 @@
-"""A task's options, read from the query string."""
+"""A route's options, read from the query string."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import get_args, get_origin
+from typing import TypeVar, cast, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import QueryParams
 
 from app.errors import InvalidParameterError
-from app.tasks.base import Options
 from app.validation import sentence
 
 LONGEST_KEPT = 256
 
+Model = TypeVar("Model", bound=BaseModel)
 
-def read(kind: type[Options], query: bytes) -> Options:
+
+def read(kind: type[Model], query: bytes) -> Model:
     """Return the options of a query; the same queries come again and again.
 
     Raises:
         InvalidParameterError: when one is unknown, out of its range or given twice.
 
     """
-    return _kept(kind, query) if len(query) <= LONGEST_KEPT else _read(kind, query)
+    return cast(Model, _kept(kind, query) if len(query) <= LONGEST_KEPT else _read(kind, query))
 
 
-def _read(kind: type[Options], query: bytes) -> Options:
+def _read(kind: type[BaseModel], query: bytes) -> BaseModel:
     given = QueryParams(query)
     several = _lists(kind)
     try:
@@ -44,7 +45,7 @@ _kept = lru_cache(maxsize=1024)(_read)
 
 
 @lru_cache
-def _lists(kind: type[Options]) -> frozenset[str]:
+def _lists(kind: type[BaseModel]) -> frozenset[str]:
     """Return the options that may be given several times."""
     return frozenset(
         name

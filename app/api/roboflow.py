@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ValidationError
-from starlette.datastructures import QueryParams
+from pydantic import BaseModel
 
 from app import errors, problems
-from app.api import described, dialects, tasks
+from app.api import described, dialects, query, tasks
 from app.body import Body
 from app.dialects import roboflow
 from app.dialects.base import Asked
@@ -22,7 +21,6 @@ from app.tasks import BY_NAME
 from app.tasks.base import Options, Task
 from app.telemetry.timing import Context
 from app.triton.catalog import ServedModel
-from app.validation import sentence
 
 # What the client calls the tasks; the last part of its path is the same in snake case.
 TASK_TYPES = {"image-classification": "classification", "object-detection": "object-detection"}
@@ -79,14 +77,16 @@ def router(parts: Parts) -> APIRouter:
         summary="Ask a model, by the first API",
         response_model=roboflow.RoboflowClassification | roboflow.RoboflowDetections,
         responses=possible,
-        openapi_extra=_told({"type": "string", "description": "The image as base64."}, *ENCODED, query=roboflow.Query),
+        openapi_extra=_told(
+            {"type": "string", "description": "The image as base64."}, *ENCODED, options=roboflow.Query
+        ),
     )
     async def first(model: str, version: str, request: Request) -> Response:
         tasks.accepted(request)
         context = tasks.begin(parts, request)
-        query = _query(request.query_params)
+        given = query.read(roboflow.Query, request.scope["query_string"])
         served = _served(parts, f"{model}/{version}")
-        asked = roboflow.read_query(served.task.name, f"{model}/{version}", query)
+        asked = roboflow.read_query(served.task.name, f"{model}/{version}", given)
         options = dialects.merged(served.task.options(), asked)
         parts.admission.check(served, context.left_s(), context.request_id)
         with Body(request, parts.budget, tasks.body_timeout(parts, context)) as body:
@@ -126,29 +126,12 @@ def _schema(body: type[roboflow.Body]) -> dict[str, Any]:
     return schema
 
 
-def _told(schema: dict[str, Any], *kinds: str, query: type[BaseModel] | None = None) -> dict[str, Any]:
+def _told(schema: dict[str, Any], *kinds: str, options: type[BaseModel] | None = None) -> dict[str, Any]:
     """Return what the document says of a route's headers, query and body."""
     content = {kind: {"schema": schema} for kind in kinds}
-    options = {} if query is None else query.model_json_schema()["properties"]
-    told = [{"name": name, "in": "query", "required": False, "schema": its} for name, its in options.items()]
+    known = {} if options is None else options.model_json_schema()["properties"]
+    told = [{"name": name, "in": "query", "required": False, "schema": its} for name, its in known.items()]
     return {"parameters": [*told, *described.REQUEST_HEADERS], "requestBody": {"required": True, "content": content}}
-
-
-def _query(given: QueryParams) -> roboflow.Query:
-    """Return the options of the first API.
-
-    Raises:
-        InvalidParameterError: when one is unknown, out of its range or given twice.
-
-    """
-    for name in given:
-        if len(given.getlist(name)) > 1:
-            raise errors.InvalidParameterError(f"{name} must be given once.")
-    try:
-        return roboflow.Query.model_validate(dict(given))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise errors.InvalidParameterError(f"{first['loc'][0]} {sentence(first)}.") from error
 
 
 async def _answer(parts: Parts, task: Task, options: Options, item: bytes, asked: Asked, context: Context) -> Response:

@@ -111,17 +111,17 @@ async def _single(parts: Parts, task: Task, options_type: type[Options], request
     dialect = dialects.of(options)
     kind = accepted(request, () if dialect else task.pictures)
     context = begin(parts, request)
-    model = find(parts, task, options, context)
-    parts.admission.check(model, context.left_s(), context.request_id)
+    if dialect is None or options.model is not None:  # else the body may name the model
+        parts.admission.check(find(parts, task, options, context), context.left_s(), context.request_id)
     asked = Asked()
     with Body(request, parts.budget, body_timeout(parts, context)) as body:
         with context.span("read"):
             if dialect is not None:
                 item, options, asked = await dialects.read(parts.media, task, dialect, request, body, options)
-                model = find(parts, task, options, context)  # the body may name another
             else:
                 read = parts.media.image if task.input == "image" else parts.media.text
                 item = await read(request, body)
+        model = find(parts, task, options, context)
         result = await run(parts, model, options, item, context)
         with context.span("encode"):
             if dialect is not None:

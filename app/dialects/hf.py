@@ -99,7 +99,8 @@ def tell_text(result: Result, call: Call) -> list[list[dict[str, Any]]]:
 
 def problem_headers(error: GatewayError) -> dict[str, str]:
     """Return what makes the client show why: it reads no problem, but this header of the Hub's."""
-    return {"X-Error-Message": error.detail.encode("ascii", "replace").decode().replace("\n", " ")}
+    # A header holds printable ASCII only.
+    return {"X-Error-Message": "".join(sign if " " <= sign <= "~" else "?" for sign in error.detail)}
 
 
 DIALECT = Dialect(

@@ -41,9 +41,6 @@ class Envelope:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         method = scope["method"]
         if method == "HEAD":
             # A HEAD is answered as its GET would be (RFC 9110, 9.3.2); the server leaves the content away.
@@ -75,7 +72,7 @@ class Envelope:
         level(
             "answered",
             method=method,
-            path=scope["path"],
+            path=scope["path"] if scope["path"].isprintable() else repr(scope["path"]),
             status=exchange.status,
             code=context.code or None,
             ms=round(seconds * 1000, 1),

@@ -6,8 +6,10 @@ else in it. What libraries log comes through Python's logging, and looks the sam
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
+from contextlib import suppress
 
 import structlog
 from structlog.typing import EventDict, Processor
@@ -15,11 +17,26 @@ from structlog.typing import EventDict, Processor
 from app.settings import Settings
 
 
+class _Stream(io.TextIOBase):
+    """Standard error. That nobody reads it, or that a disk is full, is no reason to fail a request."""
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with suppress(OSError, ValueError):
+            return sys.stderr.write(text)
+        return 0
+
+    def flush(self) -> None:
+        """Hand on what was written."""
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+
 class _Named(structlog.WriteLogger):
     """Writes lines to standard error, and knows its name."""
 
     def __init__(self, name: str = "app") -> None:
-        super().__init__(sys.stderr)
+        super().__init__(_Stream())  # type: ignore[arg-type]  # it writes text
         self.name = name
 
 

@@ -11,6 +11,7 @@ joined call is refused, its items are sent singly, once, so that none is refused
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable
@@ -41,6 +42,8 @@ class _Item:
     traceparent: str
     left_s: Callable[[], float]
     answer: asyncio.Future[Answer]
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    """Of its request, for the log."""
 
 
 @dataclass(eq=False)
@@ -128,7 +131,7 @@ class Calls:
 
     def _start(self, key: Hashable, kind: _Kind, items: list[_Item]) -> asyncio.Task[None]:
         kind.running += 1
-        task = asyncio.create_task(self._run(kind, items))
+        task = asyncio.create_task(self._run(kind, items), context=items[0].context)
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(key, kind, items, done))
         return task
@@ -139,17 +142,27 @@ class Calls:
             for item in items:
                 _fail(item, fault)
         kind.running -= 1
-        most = min(MOST, max(1, kind.model.max_batch_size))
-        while kind.waiting and kind.running < max(1, self._most(kind)):
-            items = []
-            while kind.waiting and len(items) < most:
-                item = kind.waiting.popleft()
-                if not item.answer.done():  # else its caller has left, or its time is over
-                    items.append(item)
-            if items:
+        # One call has ended, so one may begin, however many others did not wait for their turn.
+        first = True
+        while kind.waiting and (first or kind.running < self._most(kind)):
+            first = False
+            if items := self._next(key, kind):
                 self._start(key, kind, items)
         if not kind.running:
             self._kinds.pop(key, None)
+
+    def _next(self, key: Hashable, kind: _Kind) -> list[_Item]:
+        """Take the items of the next call from those that wait; whose deadline has come near gets one of its own."""
+        items: list[_Item] = []
+        while kind.waiting and len(items) < min(MOST, kind.model.max_batch_size):
+            item = kind.waiting.popleft()
+            if item.answer.done():  # its caller has left, or its time is over
+                continue
+            if item.left_s() > LEAST_LEFT_S:
+                items.append(item)
+            else:
+                self._start(key, kind, [item])
+        return items
 
     async def _run(self, kind: _Kind, items: list[_Item]) -> None:
         try:
@@ -167,6 +180,7 @@ class Calls:
                 item.answer.set_result(answer)
 
     async def _run_singly(self, kind: _Kind, items: list[_Item]) -> None:
+        items = [item for item in items if not item.answer.done()]
         await asyncio.gather(*(self._run(kind, [item]) for item in items))
         if all(item.answer.done() and not item.answer.cancelled() and not item.answer.exception() for item in items):
             self._alone_until[kind.model.name] = time.monotonic() + ALONE_S

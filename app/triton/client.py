@@ -206,7 +206,7 @@ class TritonClient:
         return failure
 
     def _measure(self, model: str, seconds: float, items: int = 1) -> None:
-        known, item_s = self._latencies.get(model), seconds / (self.outstanding + 1) / items
+        known, item_s = self._latencies.get(model), seconds / (len(self._running[model]) + 1) / items
         # A lone call says all; beside others it is one of many.
         weight = WEIGHT if known and self.outstanding else 1.0
         self._latencies[model] = (1 - weight) * (known or 0.0) + weight * seconds

@@ -83,8 +83,8 @@ def rows(answer: Answer, count: int, task: Task) -> list[Answer]:
         BackendError: when there is not one row for each item.
 
     """
-    if any(len(array) != count for array in answer.tensors.values()):
-        raise BackendError("The model's answer has another number of items than were sent.")
+    if answer.tensors.keys() != task.outputs.keys() or any(len(array) != count for array in answer.tensors.values()):
+        raise BackendError("The model's answer has other tensors, or another number of items, than were asked for.")
     lengths = [_length(labels) for labels in answer.tensors["label"]]
     return [
         Answer(

@@ -42,9 +42,8 @@ class Echo(Servers):
             raise self.refusal
         count, width = len(question.items), 2 if max(map(len, question.items)) > 2 else 1
         labels = np.array([[item, item if len(item) > 2 else b""][:width] for item in question.items], object)
-        return Answer(
-            "1", {"label": labels, "score": np.ones((count, width), np.float32), "token_count": np.ones((count, 1))}
-        )
+        scores, ones = np.ones((count, width), np.float32), np.ones((count, 1))
+        return Answer("1", {"label": labels, "score": scores, "token_count": ones, "truncated": ones > 1})
 
     @property
     def sizes(self) -> list[int]:
@@ -171,6 +170,44 @@ def test_who_leaves_is_not_sent() -> None:
     asyncio.run(test(servers))
     assert servers.calls[2] == [b"14"]
     assert [b"too late"] not in servers.calls
+
+
+def test_who_waits_is_served_whatever_passes_by() -> None:
+    """Requests with a near deadline are sent at once, and keep more calls under way than are waited for."""
+
+    async def test(servers: Echo) -> None:
+        calls = Calls(servers)
+
+        async def hurry() -> None:
+            for _ in range(20):
+                await calls.infer(FAST, None, b"now", {}, "id", lambda: 0.9)
+
+        busy = [asyncio.create_task(hurry()) for _ in range(4)]
+        await asyncio.sleep(0.001)
+        answers = await asyncio.wait_for(ask(calls, numbered(5)), 0.15)
+        assert all(isinstance(answer, Answer) for answer in answers)
+        assert not any(task.done() for task in busy)
+        await asyncio.gather(*busy)
+
+    asyncio.run(test(Echo()))
+
+
+def test_an_item_whose_deadline_has_come_near_is_sent_by_itself() -> None:
+    """Its deadline would be that of all."""
+
+    async def test(servers: Echo) -> None:
+        calls = Calls(servers)
+        left = iter([5.0, *[0.5] * 10])
+        first = [asyncio.create_task(calls.infer(FAST, None, text, {}, "id", lambda: 5)) for text in numbered(2)]
+        await asyncio.sleep(0.001)
+        late = asyncio.create_task(calls.infer(FAST, None, b"late", {}, "id", lambda: next(left)))
+        others = [asyncio.create_task(calls.infer(FAST, None, text, {}, "id", lambda: 5)) for text in numbered(3)]
+        await asyncio.gather(*first, late, *others)
+
+    servers = Echo()
+    asyncio.run(test(servers))
+    assert [b"late"] in servers.calls
+    assert 3 in servers.sizes
 
 
 def test_an_answer_of_another_length_is_the_models_fault() -> None:

@@ -8,9 +8,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.dialects import BY_NAME as BY_DIALECT
-from app.dialects import DIALECTS
+from app.dialects import DIALECTS, hf
 from app.dialects.base import Asked, Call, Dialect
-from app.errors import GatewayError
+from app.errors import GatewayError, InvalidParameterError
 from app.main import create_app
 from app.problems import problem
 from app.settings import Settings
@@ -83,3 +83,10 @@ def test_the_document_tells_the_formats(task: Task) -> None:
     assert option(f"/v1/{task.route}/batch") == []
     answer = paths[f"/v1/{task.route}"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
     assert len(answer["anyOf"]) == len(names) + 1
+
+
+@pytest.mark.parametrize("character", ["\n", "\r", "\x00", "\x7f", "\u00e9"])
+def test_what_a_caller_sends_cannot_break_a_header(character: str) -> None:
+    """The Hub's header quotes it, in printable ASCII."""
+    (value,) = hf.problem_headers(InvalidParameterError(f"a{character}b is no option of this route.")).values()
+    assert value == "a?b is no option of this route."

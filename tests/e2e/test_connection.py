@@ -83,6 +83,43 @@ def test_requests_ahead_of_their_answers(connection: socket.socket) -> None:
     assert labels == [b"positive", b"negative"]
 
 
+def test_a_request_ahead_that_is_unusual_or_comes_in_pieces(connection: socket.socket) -> None:
+    """What follows a request that is still answered waits for its turn, and keeps its body."""
+    second = head(LENGTH, H2C) + BODY
+    connection.sendall(head(LENGTH) + BODY + second[:40])
+    connection.sendall(second[40:])
+    said = b""
+    while said.count(b"HTTP/1.1 200") < 2:
+        more = connection.recv(10_000)
+        assert more, said
+        said += more
+
+
+def test_junk_after_a_request_does_not_spoil_its_answer(connection: socket.socket) -> None:
+    """The answer comes first, and then the refusal."""
+    connection.sendall(head(LENGTH) + BODY + b"\x00\x01 junk\r\n\r\n")
+    said = b""
+    while b"HTTP/1.1 400" not in said:
+        more = connection.recv(10_000)
+        assert more, said
+        said += more
+    assert said.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nHost: b\r\n"])
+def test_a_request_without_one_host_is_refused(connection: socket.socket, hosts: bytes) -> None:
+    """RFC 9112, 3.2."""
+    connection.sendall(b"GET /livez HTTP/1.1\r\n" + hosts + b"\r\n")
+    assert answer(connection)[0] == 400
+
+
+@pytest.mark.parametrize("fields", [b"Content-Length: 5\r\nContent-Length: 7\r\n", b"Content-Length: 5, 5\r\n"])
+def test_two_lengths_are_refused(connection: socket.socket, fields: bytes) -> None:
+    """Whoever reads the other one would see another request."""
+    connection.sendall(head(fields) + BODY)
+    assert answer(connection)[0] == 400
+
+
 @pytest.mark.parametrize("size", [70_000, 1_000_000])
 def test_a_head_without_an_end_is_refused(connection: socket.socket, size: int) -> None:
     """It is not kept for ever."""
@@ -100,4 +137,4 @@ def test_a_head_without_an_end_is_refused(connection: socket.socket, size: int) 
 def test_what_is_no_http_is_refused(connection: socket.socket, junk: bytes) -> None:
     """The connection is answered, or closed; the gateway goes on."""
     connection.sendall(junk)
-    assert connection.recv(100)[:12] in (b"HTTP/1.1 400", b"")
+    assert connection.recv(100)[:10] in (b"HTTP/1.1 4", b"")

@@ -18,8 +18,11 @@ export class Catalogue {
   }
 
   async keepReading() {
-    if (!document.hidden) await Promise.all([this.#read(), this.#readReadiness()]);
-    setTimeout(() => this.keepReading(), EVERY_MS);
+    try {
+      if (!document.hidden) await Promise.all([this.#read(), this.#readReadiness()]);
+    } finally {
+      setTimeout(() => this.keepReading(), EVERY_MS);
+    }
   }
 
   // Fill the select with a task's models, and keep what was picked where it is still there.

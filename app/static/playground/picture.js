@@ -5,11 +5,16 @@ import { sample } from "./gateway.js";
 
 // Calls given({file, name, origin}) with origin "file", "pasted" or "sample", or failed(error).
 export function listen(given, failed) {
+  let newest = 0; // a sample that comes after a later choice is dropped
+  const tell = (picture) => {
+    newest += 1;
+    given(picture);
+  };
   for (const id of ["file", "camera"]) {
     byId(id).addEventListener("change", (event) => {
       const [file] = event.target.files;
       event.target.value = ""; // else choosing the same file again would change nothing
-      if (file !== undefined) given({ file, name: file.name, origin: "file" });
+      if (file !== undefined) tell({ file, name: file.name, origin: "file" });
     });
   }
   const drop = byId("drop");
@@ -27,18 +32,19 @@ export function listen(given, failed) {
     event.preventDefault();
     drop.classList.remove("over");
     const [file] = event.dataTransfer.files;
-    if (file !== undefined) given({ file, name: file.name, origin: "file" });
+    if (file !== undefined) tell({ file, name: file.name, origin: "file" });
   });
   addEventListener("paste", (event) => {
     const [file] = event.clipboardData?.files ?? [];
     if (file === undefined) return;
     event.preventDefault();
-    given({ file, name: `picture.${file.type.split("/")[1] ?? "png"}`, origin: "pasted" });
+    tell({ file, name: `picture.${file.type.split("/")[1] ?? "png"}`, origin: "pasted" });
   });
   for (const button of document.querySelectorAll("[data-sample]")) {
     const name = button.dataset.sample;
-    button.addEventListener("click", () =>
-      sample(name).then((file) => given({ file, name, origin: "sample" }), failed),
-    );
+    button.addEventListener("click", () => {
+      const mine = (newest += 1);
+      sample(name).then((file) => mine === newest && tell({ file, name, origin: "sample" }), failed);
+    });
   }
 }
