@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpcore
 import httpx
@@ -18,6 +22,7 @@ from triton_gateway_client import DeadlineExceededError, Gateway, GatewayError, 
 from triton_gateway_client.exchange import Patience
 
 Talk = Callable[[socket.socket, threading.Event], None]
+Wrap = Callable[[socket.socket], socket.socket]
 TIMEOUT_S = 1.0
 LONG_S = 30.0
 """Longer than any busy machine makes of the timeout, and shorter than a server here stays silent."""
@@ -54,8 +59,15 @@ def listener(talk: Talk) -> Iterator[str]:
             thread.join(LONG_S)
 
 
+def asked(connection: socket.socket) -> bytes:
+    """Return a whole request, whose body is a JSON object; nothing when the client has left."""
+    read = b""
+    while not read.endswith(b"}") and (more := connection.recv(65536)):
+        read += more
+    return read
+
+
 def _drip(connection: socket.socket, end: threading.Event, begin: bytes, more: bytes) -> None:
-    connection.recv(65536)
     connection.sendall(begin)
     while not end.wait(0.05):
         connection.sendall(more)
@@ -68,11 +80,13 @@ def silent(_: socket.socket, end: threading.Event) -> None:
 
 def headers_without_end(connection: socket.socket, end: threading.Event) -> None:
     """Send a byte of a header now and then."""
+    asked(connection)
     _drip(connection, end, b"HTTP/1.1 200 OK\r\nX-Drip: ", b"x")
 
 
 def body_without_end(connection: socket.socket, end: threading.Event) -> None:
     """Send a byte of the body now and then."""
+    asked(connection)
     _drip(connection, end, b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b" ")
 
 
@@ -91,7 +105,7 @@ def test_late_stall_gets_only_what_is_left(client: Client) -> None:
     timeout, part = 5.0, 4.0
 
     def talk(connection: socket.socket, end: threading.Event) -> None:
-        connection.recv(65536)
+        asked(connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
         end.wait(part)
         connection.sendall(b" ")
@@ -119,24 +133,45 @@ def test_deadline_holds_while_it_sends(client: Client) -> None:
         assert TIMEOUT_S <= time.monotonic() - begun < LONG_S
 
 
-def test_connection_is_used_again_and_has_each_calls_own_deadline() -> None:
+@pytest.fixture(params=["http", "https"])
+def wrapped(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wrap | None:
+    """Return what makes a server's connection one of TLS, with a certificate that clients trust; None without TLS."""
+    if request.param == "http":
+        return None
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate")
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    )
+    subprocess.run([*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    monkeypatch.setenv("SSL_CERT_FILE", certificate)
+    return lambda connection: context.wrap_socket(connection, server_side=True)
+
+
+def test_connection_is_used_again_and_has_each_calls_own_deadline(wrapped: Wrap | None) -> None:
     """Two calls go over one connection; the second is left at its own deadline, and a third connects anew."""
-    connections: list[int] = []
+    calls: list[int] = []
 
-    def talk(connection: socket.socket, end: threading.Event) -> None:
-        connections.append(0)
-        while connection.recv(65536):
-            connections[-1] += 1
-            if connections == [2]:
-                return headers_without_end(connection, end)
-            connection.sendall(ANSWER)
+    def talk(plain: socket.socket, end: threading.Event) -> None:
+        with wrapped(plain) if wrapped else plain as connection:
+            calls.append(0)
+            while asked(connection):
+                calls[-1] += 1
+                if calls == [2]:
+                    _drip(connection, end, b"HTTP/1.1 200 OK\r\nX-Drip: ", b"x")
+                connection.sendall(ANSWER)
 
-    with listener(talk) as url, Gateway(url) as gateway:
+    with listener(talk) as url, Gateway(url.replace("http", "https" if wrapped else "http")) as gateway:
         assert gateway.sentiment("one").label == "positive"
+        begun = time.monotonic()
         with pytest.raises(DeadlineExceededError):
             gateway.sentiment("two", timeout=TIMEOUT_S)
+        assert TIMEOUT_S <= time.monotonic() - begun < LONG_S
         assert gateway.sentiment("three").label == "positive"
-    assert connections == [2, 1]
+    assert calls == [2, 1]
 
 
 def test_gateway_that_comes_up_is_found(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +193,7 @@ def test_gateway_that_comes_up_is_found(client: Client, monkeypatch: pytest.Monk
             server.listen()
             with server.accept()[0] as connection:
                 connection.settimeout(LONG_S)
-                connection.recv(65536)
+                asked(connection)
                 connection.sendall(ANSWER)
 
         thread = threading.Thread(target=serve, daemon=True)
@@ -181,7 +216,7 @@ def test_proxy_of_the_environment_is_used(client: Client, monkeypatch: pytest.Mo
     lines: list[bytes] = []
 
     def talk(connection: socket.socket, _: threading.Event) -> None:
-        lines.append(connection.recv(65536).split(b"\r\n")[0])
+        lines.append(asked(connection).split(b"\r\n")[0])
         connection.sendall(ANSWER)
 
     with listener(talk) as url:
