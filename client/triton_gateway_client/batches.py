@@ -8,6 +8,7 @@ Items that failed but may succeed are sent again, they alone.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -126,20 +127,19 @@ def _batch(
 ) -> Steps[list[R | GatewayError]]:
     """Send a batch, in halves where it is too large, and again what failed but may succeed."""
     deadline = together or defaults.deadline(None)
-    patience = Patience(defaults.retries, deadline)
     request_id = new_request_id()
     outcomes: dict[int, R | GatewayError] = {n: item for n, item in enumerate(items) if isinstance(item, GatewayError)}
     sendable = {n: item for n, item in enumerate(items) if isinstance(item, bytes)}
-    work = [list(sendable)] if sendable else []
+    work = [(list(sendable), Patience(defaults.retries, deadline))] if sendable else []
     while work:
-        indices = work.pop()
+        indices, patience = work.pop()
         several = [sendable[n] for n in indices]
         request = Request("POST", f"/v1/{task.route}/batch", request_id, query(options), task.many(several))
         reply = yield from once(request, deadline)
         if isinstance(reply, GatewayError) and reply.status == TOO_LARGE and len(indices) > 1:
             limits.learn(several, reply.code)
             half = len(indices) // 2
-            work += [indices[half:], indices[:half]]
+            work += [(indices[half:], copy(patience)), (indices[:half], patience)]
             continue
         rows = [reply] * len(indices) if isinstance(reply, GatewayError) else _rows(task, reply, request, len(indices))
         outcomes.update(zip(indices, rows, strict=True))
@@ -148,7 +148,7 @@ def _batch(
         pause = patience.pause(failed[again[0]]) if again else None
         if pause is not None:
             yield Wait(pause)
-            work.append(again)
+            work.append((again, patience))
     return [outcomes[n] for n in range(len(items))]
 
 

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
-from triton_gateway_client import batches, tasks, wire
+from triton_gateway_client import batches, network, tasks, wire
 from triton_gateway_client.batches import Batches, Job
 from triton_gateway_client.errors import GatewayError
 from triton_gateway_client.exchange import Deadline, Reply, Send, Steps, Wait, Work, late
@@ -41,11 +41,11 @@ class Gateway:
 
     Args:
         base_url: where the gateway is, `https://host/prefix` for instance.
-        api_key: sent as `Authorization: Bearer`, where the gateway asks for one.
+        api_key: sent as `Authorization: Bearer`, where the gateway asks for one; visible ASCII characters.
         timeout: seconds for everything that one call does, its retries included.
         retries: how often a call is tried again that failed but may succeed.
         batches: how the `..._many` calls split their items.
-        http: sends the requests, instead of a client of its own; it is left open.
+        http: sends the requests, instead of a client of its own; it is left open. It bounds each wait, not their sum.
 
     """
 
@@ -62,7 +62,7 @@ class Gateway:
         self._origin = wire.Origin(base_url, api_key)
         self._defaults = Defaults(timeout, retries)
         self._batches = batches
-        self._http = http or httpx.Client()
+        self._http = http or network.client(base_url)
         self._owns_http = http is None
 
     def __enter__(self) -> Self:

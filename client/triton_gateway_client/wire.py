@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -9,20 +10,23 @@ import httpx
 
 from triton_gateway_client.errors import ConnectionFailedError, GatewayError
 from triton_gateway_client.exchange import Deadline, Reply, Send, late
+from triton_gateway_client.network import Left
 
 CONNECT_S = 5.0
 """A connection that is not there by then is tried again, while there is time."""
+PASSING = (httpx.NetworkError, httpx.ConnectTimeout, httpx.RemoteProtocolError)
+"""What the next try may not meet; any other failure is of the request, the set-up or the answer, and comes again."""
+KEY = re.compile(r"[!-~]+")
 
 
 class _Timeouts(Mapping[str, float]):
-    """httpx's timeouts of one request. Each is for one wait of many, so each is what is left when it begins."""
+    """httpx's timeouts of one request: each is what is left when it is asked for, and `network` asks at every wait."""
 
     def __init__(self, deadline: Deadline) -> None:
         self._deadline = deadline
 
-    def __getitem__(self, name: str) -> float:
-        left = max(0.001, self._deadline.left())
-        return min(left, CONNECT_S) if name == "connect" else left
+    def __getitem__(self, name: str) -> Left:
+        return Left(self._deadline, CONNECT_S) if name == "connect" else Left(self._deadline)
 
     def __iter__(self) -> Iterator[str]:
         return iter(("connect", "read", "write", "pool"))
@@ -41,6 +45,8 @@ class Origin:
     def __post_init__(self) -> None:
         if httpx.URL(self.base_url).scheme not in ("http", "https"):
             raise ValueError(f"base_url must begin with http:// or https://, not be '{self.base_url}'")
+        if self.api_key is not None and not KEY.fullmatch(self.api_key):
+            raise ValueError("api_key must be visible ASCII characters, without spaces")
 
     def __repr__(self) -> str:
         return self.base_url
@@ -80,10 +86,10 @@ def failure(error: httpx.RequestError, send: Send) -> GatewayError:
         found = late(send.request)
     else:
         found = ConnectionFailedError(
-            f"No answer came: {error or type(error).__name__}",
+            f"No answer came: {str(error) or type(error).__name__}",
             code="connection_failed",
             request_id=send.request.request_id,
-            retryable=True,
+            retryable=isinstance(error, PASSING),
         )
     found.__cause__ = error
     return found
