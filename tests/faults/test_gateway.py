@@ -31,9 +31,9 @@ def test_five_times_more_than_it_can(triton: Triton, make_gateway: Make, report:
     """Goodput stays at its peak, who is accepted is served in time, who is refused is told when to come back."""
     gateway = make_gateway(triton)
     triton.pace(0.03)
-    seconds = 30 if FULL else 8
+    seconds = 30 if FULL else 5
     capacity = 1 / 0.032
-    peak, _ = asyncio.run(offer(lambda: [gateway.url], 1.2 * capacity, 8, timeout_ms=timeout_ms))
+    peak, _ = asyncio.run(offer(lambda: [gateway.url], 1.2 * capacity, 8 if FULL else 5, timeout_ms=timeout_ms))
     best = throughput(peak.successes)
     before = psutil.Process(gateway.gateway.pid).memory_info().rss
     first, second = asyncio.run(offer(lambda: [gateway.url], 5 * capacity, seconds, timeout_ms=timeout_ms, obey=True))

@@ -219,7 +219,7 @@ def test_the_present_setting_is_that_of_what_is_served(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("count: 1", "count: 3"))
     order = Sweep.of(arguments(models, name="lite_detector"))
     assert not order.with_plans, "there is no plan"
-    assert order.configured.count == 1
+    assert order.configured.count == 2
     assert replace(order, with_plans=True).configured.count == 3
 
 
@@ -354,7 +354,7 @@ def test_with_plans_the_instances_are_the_plans() -> None:
     text = (MODELS / "lite_detector" / "model.yaml").read_text()
     made = apply.changed(text, apply.changes(Setting(2, batch=4, delay_us=0), plans=True))
     assert "tensorrt: {precision: fp16, instances: 2}" in made
-    assert "instances: {count" not in made
+    assert made.count("instances: {count") == text.count("instances: {count")
 
 
 def test_apply_keeps_comments_and_renders(tmp_path: Path) -> None:
@@ -363,16 +363,16 @@ def test_apply_keeps_comments_and_renders(tmp_path: Path) -> None:
     path = models / "minilm_sentiment" / "model.yaml"
     before = path.read_text().splitlines()
     apply.check(models, "minilm_sentiment")
-    apply.write(models, "minilm_sentiment", apply.changes(Setting(2, batch=16, delay_us=500), plans=False))
+    apply.write(models, "minilm_sentiment", apply.changes(Setting(3, batch=16, delay_us=500), plans=False))
     after = path.read_text().splitlines()
-    assert [line for line in before if line not in after] == ["  instances: {kind: cpu, count: 1}"]
+    assert [line for line in before if line not in after] == ["  instances: {kind: cpu, count: 2}"]
     assert [line for line in after if line not in before] == [
-        "  instances: {kind: cpu, count: 2}",
+        "  instances: {kind: cpu, count: 3}",
         "  batching: {max_batch_size: 16, queue_delay_us: 500}",
     ]
     assert not render.differing(specs.read(path), models)
     config = read_config(models / "minilm_sentiment_network" / "config.pbtxt")
-    assert (config.max_batch_size, config.instance_group[0].count) == (16, 2)
+    assert (config.max_batch_size, config.instance_group[0].count) == (16, 3)
     assert config.dynamic_batching.max_queue_delay_microseconds == 500
 
 
