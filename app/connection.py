@@ -1,4 +1,4 @@
-"""One connection: read by httptools, which costs a fifth of h11; by h11 where httptools would be wrong or unbounded.
+"""One connection: read by httptools, which costs less than h11; by h11 where httptools would be wrong or unbounded.
 
     bytes --whole head--> plain: head and body to httptools, one request at a time
                       --> anything else: this connection is h11's from now on

@@ -39,7 +39,7 @@ def app() -> FastAPI:
     settings = Settings()
     logging.configure(settings)
     made = create_app(settings)
-    gc.freeze()  # what has been imported stays: to look through it again and again took 3 % of all processor time
+    gc.freeze()  # what has been imported stays: it need not be looked through again and again
     return made
 
 

@@ -24,7 +24,7 @@ TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Span:
-    """A context that measures; a class, as a generator would cost three times as much."""
+    """A context that measures; a class, which costs less than a generator: each request enters several."""
 
     __slots__ = ("_begun", "_name", "_spans")
 
