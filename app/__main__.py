@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import signal
+
+# The imports below take a second: Ctrl-C ends them without a traceback.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import sys
-import tempfile
-from contextlib import ExitStack
 
 import structlog
-import uvicorn
 from pydantic import ValidationError
+from uvicorn.config import STARTUP_FAILURE
 
-from app.connection import Connection
+from app import workers
+from app.server import Server, config
 from app.settings import Settings, unknown_variables
 from app.telemetry import logging
 
@@ -30,27 +33,11 @@ def main() -> int:
     logging.configure(settings)
     for name, known in unknown_variables().items():
         logger.warning("no setting reads this variable", variable=name, closest=known)
-    # uvicorn raises the signal that ended it once more; to have been told to stop is no failure.
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    with ExitStack() as stack:
-        if settings.workers > 1:
-            # Each worker's metrics are in files there: whichever is asked tells those of all.
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-"))
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        uvicorn.run(
-            "app.main:app",
-            factory=True,
-            host=settings.host,
-            port=settings.port,
-            workers=settings.workers,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            http=Connection,
-            ws="none",
-            timeout_graceful_shutdown=settings.drain_timeout_s,
-        )
-    return 0
+    if settings.workers > 1:
+        return workers.serve(settings)
+    server = Server(config(settings))
+    server.run()
+    return 0 if server.started else STARTUP_FAILURE
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 SIGTERM --> readyz 503, answers say `Connection: close` --GATEWAY_DRAIN_DELAY_S--> no new connections
         --until all is answered, GATEWAY_DRAIN_TIMEOUT_S at most--> the end
-SIGINT (Ctrl-C) --> no new connections, at once
+SIGINT (Ctrl-C), or a worker whose master is gone --> no new connections, at once
+
+Before the gateway serves, both end it at once (`app.server`).
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ class Drain:
         self.begun = False
 
     def watch(self) -> None:
-        """Put ourselves before the web server's handler of SIGTERM, once it has one; called in the running loop."""
+        """Put ourselves before the web server's handler of SIGTERM; called in the running loop, before it serves."""
         stop = signal.getsignal(signal.SIGTERM)
         if not callable(stop) or threading.current_thread() is not threading.main_thread():
             return

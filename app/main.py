@@ -31,6 +31,9 @@ from app.triton.servers import Servers
 
 TITLE = "Triton Gateway"
 VERSION = "0.1.0"
+FIRST_READING_S = 5.0
+"""Nobody is served before each Triton has been read, which takes a tenth of a second, or has refused the connection.
+One that does neither holds up the start for so long: probes of liveness must find the gateway before they give up."""
 DESCRIPTION = "Image classification, object detection and sentiment by models on NVIDIA Triton."
 
 
@@ -66,13 +69,15 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        drain.watch()
         await servers.open()
         running = [
             asyncio.create_task(keep())
             for keep in (servers.keep_resolving, catalog.keep_reading, parts.canaries.keep_probing)
         ]
         try:
+            # The web server accepts nothing before this returns.
+            await catalog.wait_until_read(FIRST_READING_S)
+            drain.watch()
             yield
         finally:
             for task in running:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from modelctl import commandline
 from modelctl.errors import CommandError
@@ -12,7 +16,8 @@ from modelctl.errors import CommandError
 def main() -> int:
     """Run one command; return its exit code."""
     try:
-        arguments = commandline.build(sys.argv[1:2]).parse_args()
+        with _ended_by_ctrl_c():
+            arguments = commandline.build(sys.argv[1:2]).parse_args()
         code: int = arguments.run(arguments)
     except CommandError as error:
         return _refuse(str(error), 1)
@@ -23,6 +28,19 @@ def main() -> int:
             raise
         return _refuse(f"This needs the package {error.name}, which is not installed here.", 1)
     return code
+
+
+@contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C end the process at once: in the middle of an import it would come out as that package's error."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _refuse(sentence: str, code: int) -> int:

@@ -65,6 +65,6 @@ def router(parts: Parts) -> APIRouter:
 
     @routes.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
     async def metrics() -> Response:
-        return Response(parts.metrics.text(), media_type=parts.metrics.content_type)
+        return Response(await parts.metrics.text(), media_type=parts.metrics.content_type)
 
     return routes

@@ -1,17 +1,15 @@
 """Counters, gauges and latency histograms for Prometheus.
 
 Labels take values from closed sets only (routes, models of the catalogue, codes, servers), so that no caller can grow
-them. With several workers each writes its values into files, and whichever is asked tells the sum over all
-(prometheus_client's multiprocess mode).
+them. With several workers each writes its values into files (`app.telemetry.worker_files`), and whichever is asked
+tells the sum over all (prometheus_client's multiprocess mode).
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
 import struct
-import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -21,10 +19,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from app.telemetry.timing import Context
+from app.telemetry.worker_files import FOLDER, reading
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-READINGS = 50
+READINGS, RETRY_S = 50, 0.001
 
 
 class Metrics:
@@ -34,6 +32,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self._scrape = asyncio.Lock()
+        """With several workers: one reading of their files at a time, however many ask."""
         self._requests = self._counter(
             "gateway_requests",
             "Requests answered, by route, model, HTTP status (499: the client left, 50 ms or more after its body) and "
@@ -101,37 +101,28 @@ class Metrics:
         else:
             gauge.remove(*labels)
 
-    def text(self) -> bytes:
-        """Return all metrics in Prometheus' text format; called in the running loop."""
+    async def text(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
         self._tasks.set(len(asyncio.all_tasks()))
         folder = os.environ.get(FOLDER)
         if folder is None:
             return generate_latest(self._registry)
         left = READINGS
-        while True:
-            try:
-                return _of_all(folder)
-            except (FileNotFoundError, struct.error):
-                # Another worker has just removed a file, or made one and not filled it yet.
-                left -= 1
-                if not left:
-                    raise
-                time.sleep(0.001)
+        async with self._scrape:
+            while True:
+                try:
+                    return await asyncio.to_thread(_of_all, Path(folder))
+                except (FileNotFoundError, struct.error):
+                    # Another worker has just made a file and not filled it yet.
+                    left -= 1
+                    if not left:
+                        raise
+                    await asyncio.sleep(RETRY_S)
 
 
-def _of_all(folder: str) -> bytes:
-    """Return the metrics of all workers."""
-    _forget_the_dead(Path(folder))
+def _of_all(folder: Path) -> bytes:
+    """Return the metrics of all workers; read in a thread, as a merge may have to be waited for."""
     registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
-
-
-def _forget_the_dead(folder: Path) -> None:
-    """Drop what workers that are gone had running."""
-    pids = {int(found[1]) for path in folder.iterdir() if (found := re.fullmatch(r"gauge_live.*_(\d+)\.db", path.name))}
-    for pid in pids:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            multiprocess.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+    with reading(folder):
+        multiprocess.MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
+        return generate_latest(registry)

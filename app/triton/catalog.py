@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -66,6 +67,8 @@ class Catalog:
         self._vanished: dict[str, tuple[ServedModel, float]] = {}
         self._others: dict[str, dict[str, tuple[str, ...]]] = {}
         self._readings: dict[str, tuple[TritonClient, asyncio.Task[None]]] = {}
+        self._tried: set[str] = set()
+        """The addresses that have been read, or could not be reached, at least once."""
         self.had_default: set[str] = set()
         """The tasks that have had a default model since the gateway started."""
         self.read = False
@@ -122,6 +125,13 @@ class Catalog:
         now = asyncio.get_running_loop().time()
         self._vanished = {n: (m, at) for n, (m, at) in self._vanished.items() if now - at < REMEMBERED_S}
 
+    async def wait_until_read(self, seconds: float) -> None:
+        """Wait, at most so long, until every server has been read or is known not to be there; `keep_reading` reads."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while any(client.address not in self._tried for client in self._servers.clients):
+                    await asyncio.sleep(0.01)
+
     async def keep_reading(self) -> None:
         """Read every server for ever. One that cannot be read keeps the models that it was last seen to serve."""
         try:
@@ -145,7 +155,9 @@ class Catalog:
             was_reachable = client.reachable
             try:
                 await self.refresh(client, everything=not reads % OTHERS_EVERY)
+                self._tried.add(client.address)
             except BackendUnavailableError as error:
+                self._tried.add(client.address)
                 client.mark_reachable(False)
                 if was_reachable:
                     logger.warning("triton cannot be read", server=client.address, reason=error.detail)

@@ -35,11 +35,8 @@ class Call:
 
     def metric(self, name: str) -> float:
         """Return the sum of a metric over its labels."""
-
-        async def text() -> str:
-            return self.metrics.text().decode()
-
-        lines = [line for line in asyncio.run(text()).splitlines() if line.startswith(name)]
+        text = asyncio.run(self.metrics.text()).decode()
+        lines = [line for line in text.splitlines() if line.startswith(name)]
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 

@@ -1,0 +1,142 @@
+"""The folder in which workers keep their metrics, for the time that one gateway runs.
+
+    <temporary folder>/gateway-<random>/
+        owner                      locked (flock(2)) by the master while it lives, whatever its pid means to others
+        reading                    locked by who reads, shared; by who merges, alone
+        counter_<pid>.db ...       of a living worker, written by prometheus_client
+        counter_dead.db ...        the sum of all that have ended
+
+What a worker has counted stays counted when it ends, and its gauges go: so the number of files, and with it the time of
+a scrape, does not grow with the number of workers that there have been.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+import struct
+import tempfile
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Self
+
+import structlog
+from prometheus_client.mmap_dict import MmapedDict
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+PREFIX = "gateway-"
+OWNER, READING = "owner", "reading"
+DEAD = "dead"
+
+logger = structlog.get_logger(__name__)
+
+
+class WorkerFiles:
+    """The files of one gateway's workers; used by its master alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ended: set[int] = set()
+
+    @classmethod
+    @contextmanager
+    def made(cls) -> Iterator[Self]:
+        """Make the folder, tell the workers to come where it is, and remove it at the end."""
+        sweep()
+        with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            with (folder / f"{OWNER}.new").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                (folder / f"{OWNER}.new").rename(folder / OWNER)  # nobody finds it unlocked
+                os.environ[FOLDER] = name
+                try:
+                    yield cls(folder)
+                finally:
+                    del os.environ[FOLDER]
+
+    def forget(self, pid: int) -> None:
+        """Drop the gauges of a worker that has ended; what it has counted is merged at the next occasion."""
+        for path in self._folder.glob(f"gauge_*_{pid}.db"):
+            path.unlink(missing_ok=True)
+        self._ended.add(pid)
+
+    def merge(self, living: Collection[int]) -> None:
+        """Add what ended workers have counted to that of all dead, unless a scrape is under way: then later.
+
+        A pid that has become a living worker's again is left: prometheus_client goes on counting in the same files.
+        """
+        self._ended -= set(living)
+        if not self._ended:
+            return
+        with (self._folder / READING).open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            for path in [path for pid in self._ended for path in self._folder.glob(f"*_{pid}.db")]:
+                self._add(path)
+        self._ended.clear()
+
+    def _add(self, path: Path) -> None:
+        """Add one file of counters or histograms to that of the dead. Both hold sums only, so that sums are right."""
+        dead = path.with_name(f"{path.name.partition('_')[0]}_{DEAD}.db")
+        new = dead.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        merged = MmapedDict(str(new))  # type: ignore[no-untyped-call]
+        for key, value in _sums(dead, path).items():
+            merged.write_value(key, value, 0.0)  # type: ignore[no-untyped-call]
+        merged.close()  # type: ignore[no-untyped-call]
+        new.rename(dead)
+        path.unlink()
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Keep files from being merged while they are read."""
+    with (folder / READING).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+def sweep() -> None:
+    """Remove the folders of gateways that were killed: ours, with a file that says whose, which nobody holds locked."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError), _taken(folder):
+            shutil.rmtree(folder)
+            logger.info("removed what a killed gateway has left", folder=folder.name)
+
+
+@contextmanager
+def _taken(folder: Path) -> Iterator[IO[bytes]]:
+    """Lock a folder's owner file.
+
+    Raises:
+        OSError: when the folder is a link, not ours or without such a file, or when its owner lives.
+
+    """
+    at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        with open(os.open(OWNER, os.O_RDWR | os.O_NOFOLLOW, dir_fd=at), "r+b") as lock:
+            for held in (os.fstat(at), os.fstat(lock.fileno())):
+                if held.st_uid != os.getuid():
+                    raise PermissionError
+            if not stat.S_ISREG(os.fstat(lock.fileno()).st_mode):
+                raise FileNotFoundError
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield lock
+    finally:
+        os.close(at)
+
+
+def _sums(*paths: Path) -> dict[str, float]:
+    sums = defaultdict[str, float](float)
+    for path in paths:
+        # A worker may be killed right after it has made a file: then nothing is in it.
+        with suppress(FileNotFoundError, struct.error):
+            for key, value, _, _ in MmapedDict.read_all_values_from_file(str(path)):  # type: ignore[no-untyped-call]
+                sums[key] += value
+    return sums
