@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
 FULL = os.environ.get("FAULTS") == "full"
 """Whether the tests take the time that figures need (`FAULTS=full ./dev_test.sh tests/faults`), or a few seconds."""
 
