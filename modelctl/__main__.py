@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from modelctl import commandline
 from modelctl.errors import CommandError
 
 
@@ -17,6 +16,8 @@ def main() -> int:
     """Run one command; return its exit code."""
     try:
         with _ended_by_ctrl_c():
+            from modelctl import commandline
+
             arguments = commandline.build(sys.argv[1:2]).parse_args()
         code: int = arguments.run(arguments)
     except CommandError as error:

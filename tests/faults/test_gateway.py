@@ -195,12 +195,23 @@ def test_workers_share_the_port_and_are_replaced(triton: Triton, make_gateway: M
         os.kill(workers[0], signal.SIGKILL)
         await asyncio.to_thread(until, lambda: len(serving(gateway)) == 3 and workers[0] not in serving(gateway), 20)
 
-    # For so long that the new one serves too: none of its answers may be that it has not read Triton yet.
     again, _ = asyncio.run(offer(lambda: [gateway.url], 50, 6, beside=kill))
     lost = len(again) - len(again.successes)
     assert set(again.statuses()) <= {"200", "0 ReadError", "0 RemoteProtocolError"}
     assert lost < 50
     assert 400 - lost <= counted(gateway) <= 400  # what the dead one had counted is counted still
+    # With none left the master's socket takes connections, which new workers answer when they can.
+    killed = serving(gateway)
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not set(killed) & set(serving(gateway)), 5)
+    for _ in range(20):
+        answer = httpx.post(
+            f"{gateway.url}/v1/sentiment?model=paced", json={"text": "new"}, timeout=20, trust_env=False
+        )
+        assert answer.status_code == 200, answer.text
+    workers = serving(gateway)
+    assert len(workers) == 3
     gateway.gateway.send_signal(signal.SIGTERM)
     assert gateway.gateway.wait(15) == 0
     assert not [pid for pid in workers if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -241,22 +242,57 @@ def test_up_shows_what_it_does_and_stops_cleanly(make_stack: Callable[..., Any])
 
 
 def test_up_revives_a_killed_gateway(make_stack: Callable[..., Any]) -> None:
-    """A gateway that is killed is started again."""
-    stack = make_stack(("minilm_sentiment",), test_models=False)
+    """Its workers end with it, so that the next one has their port at once; it removes their folder of metrics too."""
+    stack = make_stack(("minilm_sentiment",), {"GATEWAY_WORKERS": "3"}, test_models=False)
+    temporary = stack.folder / "temporary"
+    temporary.mkdir()
     command = [sys.executable, "-m", "modelctl", "up", "--models", str(stack.models), "--state", str(stack.state)]
+    environment = {**stack.environment(), "TMPDIR": str(temporary)}
     with (stack.folder / "up.out").open("wb") as out:
-        up = subprocess.Popen(command, cwd=ROOT, env=stack.environment(), stdout=out, stderr=out)
+        up = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=out)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while b"Gateway ready" not in (stack.folder / "up.out").read_bytes():
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        next(p for p in psutil.Process(up.pid).children() if p.cmdline()[-1] == "app").kill()
-        time.sleep(1)
-        assert stack.wait_ready(15) < 15
+        gateway = next(process for process in psutil.Process(up.pid).children() if process.cmdline()[-1] == "app")
+        workers = gateway.children()
+        assert len(workers) >= 3
+        gateway.kill()
+        assert not psutil.wait_procs(workers, 10)[1]
+        assert stack.wait_ready(30) < 30
+        assert (stack.folder / "up.out").read_text().count("The gateway ended") == 1
+        assert len(list(temporary.glob("gateway-*"))) == 1
     finally:
         up.send_signal(signal.SIGTERM)
         assert up.wait(15) == 0
+    assert not list(temporary.glob("gateway-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_ends_a_start(make_stack: Callable[..., Any], number: signal.Signals) -> None:
+    """At whatever moment of the start of `up` it comes, all that was started ends with it, without a traceback."""
+    stacks = [make_stack(("simple_net",), test_models=False) for _ in range(8)]
+
+    def stopped_after(stack: Any, seconds: float) -> None:
+        command = [sys.executable, "-m", "modelctl", "up", "--models", str(stack.models), "--state", str(stack.state)]
+        out = stack.folder / "up.out"
+        with out.open("wb") as file:
+            up = subprocess.Popen(command, cwd=ROOT, env=stack.environment(), stdout=file, stderr=file)
+        time.sleep(seconds)
+        family = psutil.Process(up.pid).children(recursive=True)
+        up.send_signal(number)
+        try:
+            assert up.wait(10) in (0, 130, -number)
+        finally:
+            up.kill()
+            up.wait()
+        assert not psutil.wait_procs(family, 2)[1]
+        # Python itself says where Ctrl-C has met it until it comes to our first line.
+        assert "Traceback" not in out.read_text() or (number == signal.SIGINT and seconds < 1)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(stopped_after, stacks, (0.5 + 0.4 * number for number in range(8))))
 
 
 def test_up_serves_models_that_are_no_defaults(make_stack: Callable[..., Any]) -> None:
