@@ -32,8 +32,8 @@ from app.triton.servers import Servers
 TITLE = "Triton Gateway"
 VERSION = "0.1.0"
 FIRST_READING_S = 5.0
-"""Nobody is served before each Triton has been read, which takes a tenth of a second, or has refused the connection.
-One that does neither holds up the start for so long: probes of liveness must find the gateway before they give up."""
+"""Nobody is served before each Triton has been read, which takes a tenth of a second, or is known not to be there, in
+one. A Triton that hangs holds up the start for so long at most: probes of liveness must find the gateway in time."""
 DESCRIPTION = "Image classification, object detection and sentiment by models on NVIDIA Triton."
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import httpx
 import numpy as np
@@ -21,22 +22,43 @@ import pytest
 from PIL import Image
 from skimage import data
 
-import modelctl  # noqa: F401 - before grpc, whose handlers of fork() it switches off
+from modelctl.triton import READY, Triton, TritonError  # before grpc, whose handlers of fork() modelctl switches off
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = ("efficientnet_lite0", "lite_detector", "minilm_sentiment", "simple_net")
 
 
+SHARED: list[Stack] = []
+"""The stacks of this process that more than one module uses."""
+PORTS_EACH = 1500
+
+
+def _ports() -> Iterator[int]:
+    """Yield ports for this process alone, below those that Linux gives to clients, as they could be taken meanwhile."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 10
+    first = 12_000 + worker * PORTS_EACH
+    begun = os.getpid() * 8 % PORTS_EACH  # another run of the tests beside this one begins elsewhere
+    while True:
+        for number in range(PORTS_EACH):
+            yield first + (begun + number) % PORTS_EACH
+
+
+PORTS = _ports()
+
+
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Return ports that nobody listens on, and that no other process of this run is given."""
+    found: list[int] = []
+    while len(found) < count:
+        port = next(PORTS)
+        with socket.socket() as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+    return found
 
 
 @dataclass
@@ -54,6 +76,7 @@ class Stack:
         self.state = self.folder / "state"
         self.triton: subprocess.Popen[bytes] | None = None
         self.gateway: subprocess.Popen[bytes] | None = None
+        self._at_first: set[str] = set()
 
     def environment(self) -> dict[str, str]:
         """Return the environment of both processes."""
@@ -70,6 +93,47 @@ class Stack:
         self.start_triton()
         self.start_gateway()
         self.wait_ready()
+
+    def share(self) -> Self:
+        """Start, for several modules: each leaves it as it was."""
+        self.start()
+        self._at_first = self._found()
+        SHARED.append(self)
+        return self
+
+    def _found(self) -> set[str]:
+        """Return what is in the repository, what Triton serves, and what the gateway lists."""
+        triton = Triton(f"127.0.0.1:{self.grpc}")
+        try:
+            states = triton.states()
+        finally:
+            triton.close()
+        listed = httpx.get(f"{self.url}/v1/models", timeout=10).raise_for_status().json()["models"]
+        return {
+            *(f"folder {path.name}" for path in self.models.iterdir()),
+            *(f"served {one.name} {one.versions}" for one in states.values() if one.state == READY),
+            *(f"listed {one['name']} {one['state']} {one['versions']}" for one in listed),
+        }
+
+    def wait_as_it_was(self, *, gone: bool = False, seconds: float = 60) -> None:
+        """Wait until it serves what it served at first.
+
+        Args:
+            gone: whether the gateway must have forgotten what was there meanwhile, which takes it half a minute.
+
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                different = self._found() ^ self._at_first
+            except (httpx.HTTPError, TritonError) as error:
+                different = {f"no answer: {error}"}
+            different = {one for one in different if gone or " not_ready " not in one}
+            if not different:
+                return
+            if time.monotonic() > deadline:
+                pytest.fail(f"a test has left the shared stack otherwise than it was: {sorted(different)}")
+            time.sleep(0.2)
 
     def start_triton(self) -> None:
         """Start Triton under its supervisor."""
@@ -164,9 +228,21 @@ def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
 @pytest.fixture(scope="session")
 def stack(make_stack: Callable[..., Stack]) -> Stack:
     """Return the stack that most tests share; they leave it as they found it."""
-    made = make_stack()
-    made.start()
-    return made
+    return make_stack().share()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_it_was() -> Iterator[None]:
+    """Fail a module that has left a shared stack otherwise than it was, and begin the next one when all is gone."""
+    yield
+    for one in SHARED:
+        one.wait_as_it_was()
+
+
+@pytest.fixture
+def settled(stack: Stack) -> None:
+    """Wait until the shared stack's catalogue changes no more, for a test that reads it twice."""
+    stack.wait_as_it_was(gone=True)
 
 
 @pytest.fixture

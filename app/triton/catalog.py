@@ -32,6 +32,8 @@ from app.triton.servers import Servers
 
 REFRESH_S = 2.0
 REMEMBERED_S = 30.0
+ATTEMPTS = 3
+"""After so many, within a second, a server that cannot be reached is not there: a busy one may miss the first."""
 # Models without a task are tensors for other protocols: whether one has gained a task is looked up less often.
 OTHERS_EVERY = 10
 
@@ -68,7 +70,7 @@ class Catalog:
         self._others: dict[str, dict[str, tuple[str, ...]]] = {}
         self._readings: dict[str, tuple[TritonClient, asyncio.Task[None]]] = {}
         self._tried: set[str] = set()
-        """The addresses that have been read, or could not be reached, at least once."""
+        """The addresses that have been read, or are not there."""
         self.had_default: set[str] = set()
         """The tasks that have had a default model since the gateway started."""
         self.read = False
@@ -157,7 +159,8 @@ class Catalog:
                 await self.refresh(client, everything=not reads % OTHERS_EVERY)
                 self._tried.add(client.address)
             except BackendUnavailableError as error:
-                self._tried.add(client.address)
+                if reads >= ATTEMPTS - 1:
+                    self._tried.add(client.address)
                 client.mark_reachable(False)
                 if was_reachable:
                     logger.warning("triton cannot be read", server=client.address, reason=error.detail)

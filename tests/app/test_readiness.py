@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 
+import grpc
+import grpc.aio
 import numpy as np
 import pytest
 
@@ -177,3 +180,32 @@ def test_a_gateway_that_is_stopping_is_not_ready() -> None:
         assert (told.ready, told.reason) == (False, "The gateway is stopping.")
 
     asyncio.run(test())
+
+
+@pytest.mark.parametrize(("answers", "least"), [(False, 0.5), (True, 1.5)])
+def test_a_start_waits_for_the_first_reading(answers: bool, least: float) -> None:
+    """A Triton that cannot be reached is known not to be there after a second; one that is, and cannot be read, is
+    waited for until the time is over.
+    """
+
+    async def wait() -> float:
+        triton = grpc.aio.server()
+        port = triton.add_insecure_port("127.0.0.1:0")
+        if answers:
+            await triton.start()
+        else:
+            await triton.stop(0)
+        servers = Servers((f"127.0.0.1:{port}",), Metrics())
+        catalog = Catalog(servers)
+        await servers.open()
+        reading = asyncio.create_task(catalog.keep_reading())
+        begun = time.monotonic()
+        await catalog.wait_until_read(1.5 if answers else 20)
+        seconds = time.monotonic() - begun
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await servers.close()
+        await triton.stop(0)
+        return seconds
+
+    assert least <= asyncio.run(wait()) < 10

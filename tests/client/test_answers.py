@@ -105,6 +105,7 @@ def test_batches_larger_than_the_gateway_takes_are_split(stack: Any, client: Cli
     assert [type(each) for each in outcomes] == [Sentiment] * 150
 
 
+@pytest.mark.usefixtures("settled")
 def test_catalogue_and_health(stack: Any, client: Client, http: httpx.Client) -> None:
     """They are what the routes say."""
     assert [each.to_dict() for each in client(stack.url, "models")] == http.get("/v1/models").json()["models"]

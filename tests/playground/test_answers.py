@@ -188,6 +188,7 @@ def test_the_time_adds_up(visit: Any) -> None:
     assert spans["triton"] > 0
 
 
+@pytest.mark.usefixtures("settled")
 def test_the_catalogue_tells_the_state_of_every_model(visit: Any, http: httpx.Client) -> None:
     """As `/v1/models` has it; what cannot be served cannot be picked."""
     words = {"ready": "ready", "unsupported": "cannot be served", "not_ready": "not ready"}

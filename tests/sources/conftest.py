@@ -27,9 +27,7 @@ CLOSED = "1"
 @pytest.fixture(scope="session")
 def stack(make_stack: Callable[..., Any]) -> Any:
     """Return the stack that all of these tests share, once it answers."""
-    made = make_stack(("minilm_sentiment", "simple_net"), test_models=False)
-    made.start()
-    return made
+    return make_stack(("minilm_sentiment", "simple_net"), test_models=False).share()
 
 
 @dataclass
