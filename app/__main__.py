@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
-# The imports below take a second: Ctrl-C ends them without a traceback.
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == "__main__":
+    # The imports below take a second, and nothing is under way that could be finished: a signal ends the process. Not by
+    # its default, which does not end a container's first process.
+    for _number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(_number) != signal.SIG_IGN:
+            signal.signal(_number, lambda number, _: os._exit(128 + number))
 
 import sys
 

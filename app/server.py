@@ -1,11 +1,12 @@
 """The web server of one process, and what it does when it is told to stop.
 
-starting: SIGTERM and SIGINT end the process at once, as nothing is under way
+starting: SIGTERM and SIGINT end the process at once, as nothing is under way; the exit code is 128 and the signal's
 serving:  they begin the end that `app.drain` describes; the exit code is then 0
 """
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,10 +31,9 @@ class Server(uvicorn.Server):
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop serving; end the process by the signal's default when it does not serve yet."""
+        """Stop serving; end the process when it does not serve yet."""
         if not self.started:
-            signal.signal(sig, signal.SIG_DFL)
-            signal.raise_signal(sig)
+            os._exit(128 + sig)
         super().handle_exit(sig, frame)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -15,7 +16,7 @@ from modelctl.errors import CommandError
 def main() -> int:
     """Run one command; return its exit code."""
     try:
-        with _ended_by_ctrl_c():
+        with _ended_by_signals():
             from modelctl import commandline
 
             arguments = commandline.build(sys.argv[1:2]).parse_args()
@@ -32,16 +33,22 @@ def main() -> int:
 
 
 @contextmanager
-def _ended_by_ctrl_c() -> Iterator[None]:
-    """Let Ctrl-C end the process at once: in the middle of an import it would come out as that package's error."""
+def _ended_by_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the process at once.
+
+    In the middle of an import the first would come out as that package's error; the second, left to its default, does
+    not end a container's first process.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    taken = [one for one in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(one) != signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda number, _: os._exit(128 + number)) for number in taken}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _refuse(sentence: str, code: int) -> int:

@@ -169,9 +169,9 @@ def test_a_model_that_breaks_the_contract_is_unsupported(http: httpx.Client, is_
 def test_the_deadline_is_kept(http: httpx.Client, is_problem: Checks) -> None:
     """A slow step is answered at the deadline that the caller asked for."""
     begun = time.monotonic()
-    is_problem(say(http, "sleep 1", {"X-Request-Timeout-Ms": "200"}), 504, "deadline_exceeded")
-    assert time.monotonic() - begun < 0.7
-    time.sleep(1)  # the step sleeps on: the next test must find it awake
+    is_problem(say(http, "sleep 2", {"X-Request-Timeout-Ms": "200"}), 504, "deadline_exceeded")
+    assert time.monotonic() - begun < 1.5
+    assert say(http, "good").status_code == 200  # the step has slept enough: the next test must find it awake
 
 
 def test_a_full_queue_is_overloaded(stack: Any, is_problem: Checks) -> None:
@@ -462,9 +462,8 @@ def test_items_of_a_batch_wait_for_their_turn(make_stack: Callable[..., Any], st
         time.sleep(0.3)
         single = say(http, "good")
         assert single.status_code == 200
-        assert waited(single) < 600
         assert (whole.result().status_code, whole.result().json()["failed"]) == (200, 0)
-        assert waited(whole.result()) > 1000
+        assert waited(single) < 0.6 * waited(whole.result())
     cut = batch(700)
     codes = [row.get("error", {}).get("code") for row in cut.json()["results"]]
     assert set(codes) == {None, "deadline_exceeded"}
@@ -493,7 +492,8 @@ def test_requests_that_outlast_a_stop_are_told_so(make_stack: Callable[..., Any]
     log = (stopping.folder / "gateway.out").read_text()
     assert log.count("code=draining") == 1
     assert "Traceback" not in log
-    time.sleep(2.5)  # the step sleeps on: the next test must find it awake
+    with stack.client() as http:
+        assert say(http, "good").status_code == 200  # the step has slept enough: the next test must find it awake
 
 
 def test_too_many_items_under_way_are_refused(make_stack: Callable[..., Any], stack: Any) -> None:

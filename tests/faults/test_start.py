@@ -74,7 +74,7 @@ def test_the_first_signal_ends_a_start(nobody: int, tmp_path: Path, workers: int
         said = (tmp_path / f"{seconds}.out").read_text()
         # Python itself says where Ctrl-C has met it until it comes to our first line.
         if number == signal.SIGTERM or seconds > 1:
-            assert code in (0, -number), (seconds, said)
+            assert code in (0, -number, 128 + number), (seconds, said)
             assert "Traceback" not in said, (seconds, said)
         assert not list(folder.iterdir()), seconds
 
@@ -91,7 +91,7 @@ def test_a_triton_that_hangs_does_not_keep_the_gateway_from_starting(make_stack:
         address = f"127.0.0.1:{hangs.getsockname()[1]}"
         gateway = make_stack((), {"GATEWAY_TRITON_URLS": address}, test_models=False)
         gateway.start_gateway()
-        until(lambda: alive(gateway), 20)
+        until(lambda: alive(gateway), 60)
         red = httpx.get(f"{gateway.url}/readyz", trust_env=False)
         assert (red.status_code, red.json()["reason"]) == (503, "Triton has not been reached yet.")
         gateway.stop()

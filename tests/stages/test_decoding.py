@@ -240,9 +240,9 @@ def test_what_is_no_image_is_refused(data):
 
 
 def test_an_image_beyond_the_cap_is_refused_at_once_and_without_a_warning():
-    started = time.perf_counter()
+    started = time.process_time()
     assert refusal(png(65536, 65536, 8, 2, b"")) == "image_too_large"
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1
 
 
 @pytest.mark.parametrize("pixels", [51_000_000, 99_000_000, 101_000_000, 2**31])

@@ -116,9 +116,9 @@ def test_a_batch_of_refusals_is_no_fault(tokens: Tokens) -> None:
 def test_a_megabyte_costs_milliseconds_and_is_told_to_be_truncated(tokens: Tokens, piece: str) -> None:
     """Unbounded, the library takes 0.3 s and the whole batch waits for it."""
     data = (piece * (1_000_000 // len(piece))).encode()
-    started = time.perf_counter()
+    started = time.process_time()
     one = good(tokens.encode([data])[0])
-    assert time.perf_counter() - started < 0.2
+    assert time.process_time() - started < 0.2
     assert one.truncated.item()
 
 
