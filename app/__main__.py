@@ -6,8 +6,8 @@ import os
 import signal
 
 if __name__ == "__main__":
-    # The imports below take a second, and nothing is under way that could be finished: a signal ends the process. Not by
-    # its default, which does not end a container's first process.
+    # The imports below take a second, and nothing is under way that could be finished: a signal ends the process. Not
+    # by its default, which does not end a container's first process.
     for _number in (signal.SIGTERM, signal.SIGINT):
         if signal.getsignal(_number) != signal.SIG_IGN:
             signal.signal(_number, lambda number, _: os._exit(128 + number))

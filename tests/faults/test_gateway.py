@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -244,3 +245,27 @@ def serving(gateway: Any) -> list[int]:
 def counted(gateway: Any) -> float:
     """Return how many answers of the model the metrics tell."""
     return sum(scrape(gateway, 'model="paced"')["gateway_requests_total"])
+
+
+@pytest.mark.skipif(not FULL, reason="20 workers take a minute; tests/app/test_worker_files.py shows the same of files")
+@pytest.mark.timeout(600)
+def test_many_workers_that_die(triton: Triton, make_gateway: Make, report: Make) -> None:
+    """After 20 killed workers there are as many files as before, and what they counted; one that hangs is replaced."""
+    gateway = make_gateway(triton, GATEWAY_WORKERS="3")
+    first, _ = asyncio.run(offer(lambda: [gateway.url], 50, 4))
+    (folder,) = {Path(dict(psutil.Process(pid).environ())["PROMETHEUS_MULTIPROC_DIR"]) for pid in serving(gateway)}
+    figures = []
+    for _ in range(20):
+        killed = serving(gateway)[0]
+        os.kill(killed, signal.SIGKILL)
+        until(lambda gone=killed: len(serving(gateway)) == 3 and gone not in serving(gateway), 30)
+        begun = time.monotonic()
+        assert counted(gateway) == len(first)
+        figures.append((len(list(folder.iterdir())), round(time.monotonic() - begun, 3)))
+    report(files=[files for files, _ in figures], scrape_s=[seconds for _, seconds in figures])
+    until(lambda: len(list(folder.iterdir())) <= figures[1][0] + 1, 30)
+    hung = serving(gateway)[0]
+    os.kill(hung, signal.SIGSTOP)
+    report(hung_replaced_after_s=round(until(lambda: hung not in serving(gateway), 60), 1))
+    gateway.gateway.send_signal(signal.SIGTERM)
+    assert gateway.gateway.wait(15) == 0
