@@ -4,6 +4,7 @@ COPY requirements/gateway.txt /tmp/gateway.txt
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes -r /tmp/gateway.txt
 
 FROM python:3.12-slim
+# The same user as Triton's, whose control key in the volume only it may read.
 RUN useradd --create-home --uid 10001 gateway
 COPY --from=packages /venv /venv
 COPY app /srv/app

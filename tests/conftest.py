@@ -21,7 +21,8 @@ import pytest
 from PIL import Image
 from skimage import data
 
-import modelctl  # noqa: F401 - before grpc, whose handlers of fork() it switches off
+from modelctl import control
+from modelctl.triton import Triton
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = ("efficientnet_lite0", "lite_detector", "minilm_sentiment", "simple_net")
@@ -47,9 +48,11 @@ class Stack:
     models: Path
     settings: dict[str, str] = field(default_factory=dict)
     serve_options: tuple[str, ...] = ()
+    key: Path | None = None
+    """The file with the control key, where it is not `serve` that makes one."""
 
     def __post_init__(self) -> None:
-        self.port, self.http, self.grpc, self.metrics = free_ports(4)
+        self.port, self.grpc, self.metrics = free_ports(3)
         self.url = f"http://127.0.0.1:{self.port}"
         self.state = self.folder / "state"
         self.triton: subprocess.Popen[bytes] | None = None
@@ -59,11 +62,15 @@ class Stack:
         """Return the environment of both processes."""
         ports = {
             "GATEWAY_PORT": str(self.port),
-            "TRITON_HTTP_PORT": str(self.http),
             "TRITON_GRPC_PORT": str(self.grpc),
             "TRITON_METRICS_PORT": str(self.metrics),
         }
-        return {**os.environ, **ports, **self.settings}
+        key = {control.VARIABLE: str(self.key)} if self.key else {}
+        return {**os.environ, **ports, **key, **self.settings}
+
+    def control(self) -> Triton:
+        """Return Triton, for somebody who has the control key."""
+        return Triton(f"127.0.0.1:{self.grpc}", key=(self.key or self.state / control.FILE).read_text().strip())
 
     def start(self) -> None:
         """Start both and wait until the gateway is ready."""
@@ -143,6 +150,9 @@ def repository(folder: Path, names: tuple[str, ...] = BUNDLED, *, test_models: b
 def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Stack]]:
     """Return a function that makes a stack, not started yet; all are stopped at the end."""
     made: list[Stack] = []
+    key = tmp_path_factory.mktemp("control") / control.FILE
+    key.touch(0o600)
+    key.write_text(control.new())
 
     def make(
         names: tuple[str, ...] = BUNDLED,
@@ -153,7 +163,7 @@ def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
     ) -> Stack:
         folder = tmp_path_factory.mktemp("stack")
         models = repository(folder, names, test_models=test_models)
-        made.append(Stack(folder, models, settings or {}, serve_options))
+        made.append(Stack(folder, models, settings or {}, serve_options, key))
         return made[-1]
 
     yield make

@@ -119,7 +119,7 @@ class Canaries:
         if missing:
             return f"No default model for {', '.join(missing)}, which had one."
         if not health:
-            return "Triton serves no default model."
+            return self._servers.refusal or "Triton serves no default model."
         for task in TASKS:
             names = [one.model for one in health if one.task == task.name]
             if len(names) > 1:
