@@ -90,7 +90,7 @@ class StateFolder:
     def lock(self) -> None:
         """Make the folder one's own until it is closed; raises CommandError when another supervisor has it."""
         try:
-            self._lock = self.open(LOCK, os.O_RDWR | os.O_CREAT)
+            self._lock = self.open(LOCK, os.O_RDONLY | os.O_CREAT)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise CommandError(

@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
+from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.utils import np_to_triton_dtype
 
 from modelctl import control
 from modelctl.triton import Triton
@@ -71,6 +73,16 @@ class Stack:
     def control(self) -> Triton:
         """Return Triton, for somebody who has the control key."""
         return Triton(f"127.0.0.1:{self.grpc}", key=(self.key or self.state / control.FILE).read_text().strip())
+
+    def infer(self, model: str, timeout_s: float = 10, **inputs: np.ndarray) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+        """Ask a model of Triton for its outputs; raises InferenceServerException."""
+        tensors = []
+        for name, array in inputs.items():
+            tensors.append(InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype)))
+            tensors[-1].set_data_from_numpy(array)
+        with closing(InferenceServerClient(f"127.0.0.1:{self.grpc}")) as client:
+            answer = client.infer(model, tensors, client_timeout=timeout_s)
+        return {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
 
     def start(self) -> None:
         """Start both and wait until the gateway is ready."""

@@ -103,7 +103,7 @@ class Canaries:
 
     async def _ask_all(self) -> Readiness:
         if not self._catalog.read:
-            return Readiness(False, "Triton has not been reached yet.", ())
+            return Readiness(False, self._servers.refusal or "Triton has not been reached yet.", ())
         models = [model for model in self._catalog.models() if model.default]
         gone = [
             Health(model.name, model.task.name, False, "It was served a moment ago and is not ready now.")
