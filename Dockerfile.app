@@ -5,7 +5,7 @@ RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashe
 
 FROM python:3.12-slim
 # The same user as Triton's, whose control key in the volume only it may read.
-RUN useradd --create-home --uid 10001 gateway
+RUN useradd --create-home --uid 10001 gateway && mkdir /state && chown gateway /state
 COPY --from=packages /venv /venv
 COPY app /srv/app
 WORKDIR /srv

@@ -114,7 +114,7 @@ class Catalog:
         if gone is not None:
             return ModelNotReadyError("The model was served a moment ago and is not ready now.", model=gone.name)
         if not self.read:
-            return BackendUnavailableError(self._servers.refusal or "Triton has not been reached yet.")
+            return BackendUnavailableError(self._servers.restriction or "Triton has not been reached yet.")
         if name is None:
             return ModelNotFoundError(f"No model is the default for {task.name if task else 'this task'}.")
         return ModelNotFoundError(f"No model of this name serves {task.name if task else 'any task'}.", model=name)
@@ -148,9 +148,9 @@ class Catalog:
                 await self.refresh(client, everything=not reads % OTHERS_EVERY)
             except RestrictedError as error:
                 client.mark_reachable(True)
-                if not client.refusal:
+                if not client.restriction:
                     logger.error("triton does not tell its models", server=client.address, reason=error.detail)
-                client.refusal = error.detail
+                client.restriction = error.detail
             except BackendUnavailableError as error:
                 client.mark_reachable(False)
                 if was_reachable:
@@ -192,7 +192,7 @@ class Catalog:
         self._others[client.address] = others
         client.models = found
         client.forget(found)
-        client.refusal = ""
+        client.restriction = ""
         client.mark_reachable(True)
         self._merge()
 

@@ -75,7 +75,7 @@ class TritonClient:
         dead_steps: models of which a step was seen to be dead, and when by the loop's clock.
         unfit: models that it serves and that failed, by the reason; until a canary of theirs gives its answer.
         answered: when each model last answered, by the loop's clock.
-        refusal: why it does not tell its models, although it answers; empty when it does.
+        restriction: why it does not tell its models, although it answers; empty when it does.
         item_s: what an item of each model takes: the time of a call, shared by its items and the calls beside it.
 
     """
@@ -88,7 +88,7 @@ class TritonClient:
         self._running_calls = metrics.running_calls.labels(address)
         self.models: dict[str, ServedModel] = {}
         self.reachable = False
-        self.refusal = ""
+        self.restriction = ""
         self.cancels = False
         self.outstanding = 0
         self.dead_steps: dict[str, float] = {}

@@ -133,9 +133,9 @@ class Servers:
         return min(fit, key=lambda client: (client.expected_s(model), client.outstanding))
 
     @property
-    def refusal(self) -> str:
+    def restriction(self) -> str:
         """Why a server that answers does not tell its models; empty when all do."""
-        return next((client.refusal for client in self.clients if client.refusal), "")
+        return next((client.restriction for client in self.clients if client.restriction), "")
 
     @property
     def cancel_calls(self) -> bool:
