@@ -66,7 +66,7 @@ def stubs(group: int) -> list[Stub]:
 def mapped_regions(pid: int) -> set[str]:
     """Return the shared memory regions that a process maps."""
     try:
-        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
     except OSError:
         return set()
     return {line.rpartition("/")[2] for line in lines if f"{SHARED_MEMORY}/triton_" in line and "deleted" not in line}
@@ -124,7 +124,7 @@ def sweep(regions: Iterable[str]) -> list[str]:
         return []
     for maps in Path("/proc").glob("[0-9]*/maps"):
         with suppress(OSError):
-            text = maps.read_text()
+            text = maps.read_text(errors="replace")
             left = {name for name in left if f"{SHARED_MEMORY}/{name}" not in text}
     for name in left:
         with suppress(OSError):
@@ -148,7 +148,7 @@ def die_with_parent() -> None:
 def _fields(pid: int) -> list[str]:
     """Return the fields of /proc/<pid>/stat after the command's name, from the state on."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")  # any user may name a process as he likes
     except OSError:
         return []
     return text.rpartition(")")[2].split()
@@ -170,6 +170,6 @@ def _user(pid: int) -> int:
 
 def _command(pid: int) -> list[str]:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-    except (OSError, UnicodeDecodeError):
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
         return [""]

@@ -123,7 +123,9 @@ class Stack:
     def _start(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "TRITON_GRPC_PORT": str(self._grpc_port)}
         if module == "app":
-            environment.setdefault(control.VARIABLE, str(self._state.resolve() / control.FILE))
+            environment[control.VARIABLE] = os.environ.get(control.VARIABLE) or str(
+                self._state.resolve() / control.FILE
+            )
             environment.setdefault("GATEWAY_LOG_LEVEL", "warning")
             environment.setdefault("GATEWAY_DRAIN_TIMEOUT_S", str(GATEWAY_STOP_S - 1))
         return subprocess.Popen(  # noqa: S603 - our own command line
