@@ -4,7 +4,8 @@ COPY requirements/gateway.txt /tmp/gateway.txt
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes -r /tmp/gateway.txt
 
 FROM python:3.12-slim
-RUN useradd --create-home --uid 10001 gateway
+# The same user as Triton's, whose control key in the volume only it may read.
+RUN useradd --create-home --uid 10001 gateway && mkdir /state && chown gateway /state
 COPY --from=packages /venv /venv
 COPY app /srv/app
 WORKDIR /srv

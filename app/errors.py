@@ -163,6 +163,10 @@ class BackendUnavailableError(GatewayError):
     status, code, title, retryable, retry_after_s = 503, "backend_unavailable", "Backend unavailable", True, 1
 
 
+class RestrictedError(BackendUnavailableError):
+    """Triton answers, and wants a key that the gateway does not have."""
+
+
 class ModelNotReadyError(GatewayError):
     """A model that was served a moment ago and is being loaded or repaired."""
 

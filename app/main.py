@@ -51,7 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
     drain = Drain(settings.drain_delay_s)
     metrics = Metrics()
     fetch = Fetch(settings)
-    servers = Servers(settings.triton_addresses, metrics)
+    servers = Servers(settings.triton_addresses, metrics, settings.triton_control_key_file)
     catalog = Catalog(servers)
     parts = Parts(
         settings=settings,

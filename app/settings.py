@@ -40,6 +40,12 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("TRITON_GRPC_PORT", "triton_grpc_port"),
         description="The port of a Triton on this machine, where no URL is given.",
     )
+    triton_control_key_file: str = Field(
+        default=".triton/control.key",
+        validation_alias=AliasChoices("TRITON_CONTROL_KEY_FILE", "triton_control_key_file"),
+        description="The file with the key of Triton's control protocols, for the list of its models; read when "
+        "Triton asks for the key, and again when it has changed.",
+    )
 
     default_timeout_ms: int = Field(
         default=10_000, ge=50, description="A request's deadline, in ms, when it names none."

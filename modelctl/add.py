@@ -22,8 +22,9 @@ from pathlib import Path
 from modelctl import folders
 from modelctl import spec as specs
 from modelctl.commandline import add_json
+from modelctl.console import say
 from modelctl.errors import CommandError
-from modelctl.server import port_text, say
+from modelctl.server import port_text
 from modelctl.sources import find, pictures
 from modelctl.sources.draft import Draft, Order
 from modelctl.spec import ImagePreprocess, ModelSpec, TensorModel
@@ -293,7 +294,7 @@ class Addition:
     def _show(self, spec: ModelSpec) -> None:
         place = "served" if self._loaded else "in the repository"
         if isinstance(spec, TensorModel):
-            base = f"http://127.0.0.1:{port_text('TRITON_HTTP_PORT')}/v2/models/{spec.name}/infer"
+            base = f"grpc://127.0.0.1:{self._options.grpc_port}/{spec.name}"
         else:
             base = f"http://127.0.0.1:{port_text('GATEWAY_PORT')}/v1/{ROUTES[spec.task]}?model={spec.name}"
         if self._options.json:
@@ -301,7 +302,9 @@ class Addition:
             print(json.dumps(row, indent=2))
             return
         if isinstance(spec, TensorModel):
-            print(f"{spec.name} is {place}. Its tensors: POST {base}")
+            print(
+                f"{spec.name} is {place}. Its tensors: gRPC at 127.0.0.1:{self._options.grpc_port}, model {spec.name}"
+            )
             return
         print(f"{spec.name} is {place}: POST {base}")
         if isinstance(spec.preprocess, ImagePreprocess):

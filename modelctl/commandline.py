@@ -16,6 +16,7 @@ COMMANDS = {
     "add": ("modelctl.add", "add a model from anywhere, checked and served"),
     "list": ("modelctl.listing", "show the models, and what the running server says of them"),
     "remove": ("modelctl.remove", "take a model out of the server and out of the repository"),
+    "ready": ("modelctl.ready", "tell whether the running server is ready"),
     "load": ("modelctl.load", "load models into the running server"),
     "unload": ("modelctl.unload", "take models out of the running server"),
     "render": ("modelctl.render", "write the configurations of models from their model.yaml"),

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from typing import Literal
 
-from modelctl import installation, plans, processes
+from modelctl import control, installation, plans, processes
 from modelctl.colour import paint
 from modelctl.commandline import add_json
 from modelctl.errors import CommandError
@@ -61,6 +61,7 @@ def examine() -> list[Finding]:
         _raises("libpython", lambda: str(installation.libpython()), "found"),
         _shared_memory(),
         *(_port(variable) for variable in PORTS),
+        _raises("control key", control.check, control.VARIABLE),
         *(_package(name, use) for name, use in PACKAGES.items()),
         _raises("triton", lambda: str(installation.find().binary), "found"),
         *_gpu(),

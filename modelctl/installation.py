@@ -11,6 +11,7 @@ import platform
 import shutil
 import sys
 import sysconfig
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,13 +44,36 @@ class Installation:
         return self.parts.parent.parent / "nvidia_pytriton.libs"
 
     def backend_directory(self, backends: Path, state: Path) -> Path:
-        """Return the folder of all backends; for the wheel's server it is put together in `state`."""
+        """Return the folder of all backends; for the wheel's server it is put together in `state`.
+
+        Raises:
+            CommandError: when there are no backends.
+            OSError: when that fails; what was put together before is still there then.
+
+        """
         if not self.embedded:
             return CONTAINER / "backends"
-        target = state / "backends"
-        shutil.rmtree(target, ignore_errors=True)
+        if not backends.is_dir():
+            raise CommandError(f"There is no folder of backends at {backends}: give it by --backends.")
+        target, new, old = (state / f"backends{suffix}" for suffix in ("", ".new", ".old"))
+        for path in (new, old):
+            _remove(path)
+        try:
+            self._assemble(backends, new)
+            if target.is_symlink() or target.exists():
+                target.rename(old)
+            new.rename(target)
+        except OSError:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        with suppress(OSError):
+            _remove(old)
+        return target
+
+    def _assemble(self, backends: Path, target: Path) -> None:
         python = target / "python"
-        python.mkdir(parents=True)
+        target.mkdir(mode=0o700)
+        python.mkdir()
         # Copies, since Triton refuses a backend library that lies outside the backend directory.
         stub = self.parts / "python_backend_stubs" / _minor() / "triton_python_backend_stub"
         for source in (stub, *(self.parts / "backends" / "python").glob("*.*")):
@@ -58,7 +82,6 @@ class Installation:
         for source in sorted(backends.resolve().iterdir()):
             if (source / "model.py").exists():
                 (target / source.name).symlink_to(source.resolve())
-        return target
 
     def environment(self, inherited: dict[str, str]) -> dict[str, str]:
         """Return the server's environment: its Python steps find libpython and this very environment's `python3`."""
@@ -125,6 +148,14 @@ def libpython() -> Path:
         f"{name} is missing: install Debian's libpython{_minor()} (Fedora: python{_minor()}-libs), "
         "or use a Python that was built with --enable-shared."
     )
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder with all that is in it; of a link the link alone."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
 
 
 def _minor() -> str:

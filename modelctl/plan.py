@@ -116,7 +116,9 @@ def _alone(cache: Path) -> Iterator[None]:
     """Keep others from building in the same folder."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        lock = (cache / "lock").open("w")
+        if (cache / "build").is_symlink():
+            (cache / "build").unlink()
+        lock = os.fdopen(os.open(cache / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "w")
     except OSError as error:
         raise CommandError(
             f"{cache} cannot be written to: {error.strerror}; give another folder by --cache."
@@ -220,7 +222,8 @@ def _call(job: Job, step: str, command: list[str], made: Path, hint: str = "") -
         )
     except OSError as error:
         raise CommandError(f"{command[0]} cannot be run: {error.strerror}.") from error
-    log.write_text(f"{shlex.join(command)}\n{done.stdout}")
+    with plancache.opened_anew(log) as file:
+        file.write(f"{shlex.join(command)}\n{done.stdout}".encode())
     if done.returncode or not made.exists():
         raise CommandError(f"to {step} failed{hint and f' ({hint})'}: {_last(done.stdout)} (all of it: {log})")
     return done.stdout

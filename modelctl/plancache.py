@@ -16,7 +16,7 @@ import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from modelctl.engine import Facts
 from modelctl.errors import CommandError
@@ -45,7 +45,7 @@ def find(plan: Path, parts: Parts) -> Facts | None:
         data = json.loads(_record(plan).read_text())
         same = all(data[name] == value for name, value in asdict(parts).items())
         return Facts.from_json(data) if same and plan.is_file() else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -59,7 +59,8 @@ def put(source: Path, plan: Path, parts: Parts, told: Facts) -> None:
     new = plan.with_name(f".{plan.name}.new")
     try:
         plan.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, new)
+        with source.open("rb") as data, opened_anew(new) as copy:
+            shutil.copyfileobj(data, copy)
         _record(plan).unlink(missing_ok=True)
         os.replace(new, plan)
         _write(_record(plan), {**asdict(parts), **told.json()})
@@ -69,11 +70,18 @@ def put(source: Path, plan: Path, parts: Parts, told: Facts) -> None:
         raise CommandError(f"{plan} cannot be written: {error.strerror} (user {os.getuid()}).") from error
 
 
+def opened_anew(path: Path) -> BinaryIO:
+    """Open a file that is made now: others may write to a cache, and a link of theirs is replaced, not followed."""
+    path.unlink(missing_ok=True)
+    return path.open("xb")
+
+
 def _record(plan: Path) -> Path:
     return plan.with_name(f"{plan.name}.json")
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:
     new = path.with_name(f".{path.name}.new")
-    new.write_text(json.dumps(data, indent=2) + "\n")
+    with opened_anew(new) as file:
+        file.write(json.dumps(data, indent=2).encode() + b"\n")
     os.replace(new, path)

@@ -10,15 +10,17 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-STUB = "triton_python_backend_stub"
+SERVER, STUB = "tritonserver", "triton_python_backend_stub"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's name for it
 PR_SET_PDEATHSIG = 1
+GONE = -1
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def stubs(group: int) -> list[Stub]:
 def mapped_regions(pid: int) -> set[str]:
     """Return the shared memory regions that a process maps."""
     try:
-        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
     except OSError:
         return set()
     return {line.rpartition("/")[2] for line in lines if f"{SHARED_MEMORY}/triton_" in line and "deleted" not in line}
@@ -73,6 +75,24 @@ def mapped_regions(pid: int) -> set[str]:
 def start_time(pid: int) -> str:
     """Return when a process began, in clock ticks since boot; empty when there is none. With the pid it names it."""
     return next(iter(_fields(pid)[19:20]), "")
+
+
+def is_of_triton(group: int, start: str, regions: Collection[str]) -> bool:
+    """Tell whether a process group is what a Triton of this user has left.
+
+    It is when its leader is that server, or, as stubs outlive their server, when a stub with its memory is in it.
+
+    Args:
+        group: which group.
+        start: when its leader began, as `start_time` told.
+        regions: the shared memory of its stubs.
+
+    """
+    members = living(group)
+    if group in (0, 1, os.getpgrp()) or any(_user(pid) not in (os.getuid(), GONE) for pid in members):
+        return False
+    leads = group in members and start_time(group) == start and Path(_command(group)[0]).name == SERVER
+    return leads or any(stub.region in regions for stub in stubs(group))
 
 
 def processor_seconds(group: int) -> float:
@@ -98,17 +118,26 @@ def kill_group(group: int, seconds: float = 5) -> None:
 
 
 def sweep(regions: Iterable[str]) -> list[str]:
-    """Remove those shared memory regions that no process maps; return their names."""
-    left = {name for name in regions if (SHARED_MEMORY / name).exists()}
+    """Remove those shared memory regions of this user that no process maps; return their names."""
+    left = {name for name in regions if "/" not in name and _is_own_file(SHARED_MEMORY / name)}
     if not left:
         return []
     for maps in Path("/proc").glob("[0-9]*/maps"):
         with suppress(OSError):
-            text = maps.read_text()
+            text = maps.read_text(errors="replace")
             left = {name for name in left if f"{SHARED_MEMORY}/{name}" not in text}
     for name in left:
-        (SHARED_MEMORY / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            (SHARED_MEMORY / name).unlink()
     return sorted(left)
+
+
+def _is_own_file(path: Path) -> bool:
+    try:
+        status = path.lstat()
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
 
 
 def die_with_parent() -> None:
@@ -119,7 +148,7 @@ def die_with_parent() -> None:
 def _fields(pid: int) -> list[str]:
     """Return the fields of /proc/<pid>/stat after the command's name, from the state on."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")  # any user may name a process as he likes
     except OSError:
         return []
     return text.rpartition(")")[2].split()
@@ -130,8 +159,17 @@ def _status(pid: int) -> tuple[str, int]:
     return (fields[0], int(fields[2])) if fields else ("X", -1)
 
 
+def _user(pid: int) -> int:
+    """Return the user whom a process belongs to."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    except OSError:
+        return GONE
+    return int(text.partition("\nUid:")[2].split()[0])
+
+
 def _command(pid: int) -> list[str]:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-    except (OSError, UnicodeDecodeError):
-        return []
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return [""]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from modelctl import loading
 from modelctl.commandline import add_json
+from modelctl.console import say
 from modelctl.errors import CommandError
 from modelctl.repository import Repository
-from modelctl.server import say
 from modelctl.verify import add_port
 
 

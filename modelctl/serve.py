@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", type=Path, default=Path(".triton"), help="folder for logs and what is put together")
     parser.add_argument("--model", nargs="+", default=[], metavar="NAME", help="load these models only")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    for name in ("http", "grpc", "metrics"):
+    for name in ("grpc", "metrics"):
         variable = f"TRITON_{name.upper()}_PORT"
         text = f"default: {variable}, else {PORTS[variable]}"
         kind = partial(port, variable=variable)
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         backends=arguments.backends,
         state=arguments.state,
         host=arguments.host,
-        ports=Ports(arguments.http_port, arguments.grpc_port, arguments.metrics_port),
+        ports=Ports(arguments.grpc_port, arguments.metrics_port),
         extra=tuple(arguments.extra),
     )
     supervisor = Supervisor(launch, arguments.model)

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import logging
-import logging.handlers
 import os
 import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
-from modelctl import processes
+from modelctl import control, processes
+from modelctl.console import say
 from modelctl.errors import CommandError
 from modelctl.installation import Installation
+from modelctl.log import Log
+from modelctl.state import RECORD, Record, StateFolder
 
 STOP_S = 5
-PORTS = {"GATEWAY_PORT": 8080, "TRITON_HTTP_PORT": 8000, "TRITON_GRPC_PORT": 8001, "TRITON_METRICS_PORT": 8002}
-LOG_BYTES = 20_000_000
+PORTS = {"GATEWAY_PORT": 8080, "TRITON_GRPC_PORT": 8001, "TRITON_METRICS_PORT": 8002}
 # A machine without a GPU is normal here; Triton calls it errors.
 HARMLESS = ("CUDA", "Cuda", "NVML", "DCGM", "unable to create stream", "pinned")
 TELLING = re.compile(r"^(?:[EW]\d{4} |error|Error)")
@@ -37,7 +34,6 @@ STAMP = re.compile(r'^[EW]\d{4} \S+ \d+ \S+\] "?|"$')
 class Ports:
     """Where Triton listens."""
 
-    http: int
     grpc: int
     metrics: int
 
@@ -45,16 +41,16 @@ class Ports:
     def free(cls, host: str) -> Self:
         """Return ports that nobody listens on now."""
         with ExitStack() as stack:
-            sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
+            sockets = [stack.enter_context(socket.socket()) for _ in range(2)]
             for one in sockets:
                 one.bind((host, 0))
             return cls(*(one.getsockname()[1] for one in sockets))
 
     def check(self, host: str) -> None:
         """Raise CommandError when one is taken: gRPC's own socket would share it with another server unnoticed."""
-        ports = {"TRITON_HTTP_PORT": self.http, "TRITON_GRPC_PORT": self.grpc, "TRITON_METRICS_PORT": self.metrics}
-        if len(set(ports.values())) < len(ports):
-            raise CommandError(f"{', '.join(ports)} must be three different ports.")
+        ports = {"TRITON_GRPC_PORT": self.grpc, "TRITON_METRICS_PORT": self.metrics}
+        if self.grpc == self.metrics:
+            raise CommandError(f"{' and '.join(ports)} must be different ports.")
         for variable, number in ports.items():
             check_port(host, number, variable)
 
@@ -90,7 +86,12 @@ def check_port(host: str, port: int, variable: str) -> None:
 
 @dataclass(frozen=True)
 class Launch:
-    """Everything that decides how Triton is started; `load` and `variant` are decided anew at each start."""
+    """Everything that decides how Triton is started; `load` and `variant` are decided anew at each start.
+
+    Attributes:
+        key: what callers of the control protocols must know; empty for no such protection, on loopback only.
+
+    """
 
     installation: Installation
     models: Path
@@ -101,9 +102,12 @@ class Launch:
     extra: tuple[str, ...]
     load: tuple[str, ...] = ()
     variant: str | None = None
+    key: str = field(default_factory=control.new, repr=False)
 
     def command(self, backend_directory: Path) -> list[str]:
-        """Return the command line."""
+        """Return the command line; raises CommandError when everybody could load models."""
+        if not self.key and not control.is_loopback(self.host):
+            raise CommandError(f"Triton's control protocols are not opened on {self.host} without a key.")
         return [
             str(self.installation.binary),
             f"--model-repository={self.models.resolve()}",
@@ -114,8 +118,9 @@ class Launch:
             "--strict-readiness=false",
             "--disable-auto-complete-config",
             f"--exit-timeout-secs={STOP_S - 1}",
-            f"--http-address={self.host}",
-            f"--http-port={self.ports.http}",
+            # A page in a browser can post to HTTP, and to load a model is to run its code (docs/decisions/0010).
+            "--allow-http=false",
+            *([control.option(self.key)] if self.key else []),
             f"--grpc-address={self.host}",
             f"--grpc-port={self.ports.grpc}",
             f"--metrics-address={self.host}",
@@ -128,14 +133,23 @@ class Launch:
 
 
 class Server:
-    """A running tritonserver with its stubs, in one process group."""
+    """A running tritonserver with its stubs, in one process group.
 
-    def __init__(self, launch: Launch) -> None:
-        self._record = launch.state / "server.json"
+    Args:
+        launch: how it is started.
+        state: keeps its log, and the record of what must be cleared after it.
+        backend_directory: what `Installation.backend_directory` has put together; None to do that now.
+
+    """
+
+    def __init__(self, launch: Launch, state: StateFolder, backend_directory: Path | None = None) -> None:
+        self._state = state
+        self._recorded = True
         self._regions: set[str] = set()
         self.loaded: set[str] = set()
         """The models that the log has called loaded: Triton answers no question before it has loaded all."""
-        command = launch.command(launch.installation.backend_directory(launch.backends, launch.state))
+        directory = backend_directory or launch.installation.backend_directory(launch.backends, state.path)
+        command = launch.command(directory)
         self._process = subprocess.Popen(  # noqa: S603 - our own command line
             command,
             env=launch.installation.environment(dict(os.environ)),
@@ -146,7 +160,7 @@ class Server:
             preexec_fn=processes.die_with_parent,
         )
         self.group = self._process.pid
-        self._log = threading.Thread(target=self._copy_log, args=(launch.state / "triton.log",), daemon=True)
+        self._log = threading.Thread(target=self._copy_log, daemon=True)
         self._log.start()
         self._write_record()
 
@@ -159,7 +173,7 @@ class Server:
         found = processes.stubs(self.group)
         # Those of stubs to come are mapped by the server only.
         regions = {stub.region for stub in found} | processes.mapped_regions(self.group)
-        if not regions <= self._regions:
+        if not regions <= self._regions or not self._recorded:
             self._regions |= regions
             self._write_record()
         return found
@@ -185,71 +199,34 @@ class Server:
         self._process.wait()
         self._log.join(1)
         self.sweep()
-        self._record.unlink(missing_ok=True)
+        self._state.remove(RECORD)
 
     def _write_record(self) -> None:
-        record = {"group": self.group, "start": processes.start_time(self.group), "regions": sorted(self._regions)}
-        # Renamed into place, since whoever writes may be killed meanwhile.
-        new = self._record.with_suffix(".new")
-        new.write_text(json.dumps(record))
-        new.replace(self._record)
+        """Write what must be cleared after this server; where that fails, `stubs` tries again."""
+        record = Record(self.group, processes.start_time(self.group), tuple(self._regions))
+        try:
+            self._state.write(RECORD, record.text())
+            self._recorded = True
+        except OSError as error:
+            if self._recorded:
+                path = self._state.path / RECORD
+                say(
+                    f"{path} cannot be written ({error.strerror}): if this supervisor is killed, Triton's memory stays."
+                )
+            self._recorded = False
 
-    def _copy_log(self, path: Path) -> None:
+    def _copy_log(self) -> None:
         """Copy the server's output to the log file, and what an operator must see to the console."""
-        handler = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1)
+        log = Log(self._state)
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
         for raw in self._process.stdout:
             line = raw.decode("utf-8", "replace").rstrip()
-            handler.emit(logging.LogRecord("triton", logging.INFO, "", 0, line, None, None))
+            log.write(line)
             if loaded := LOADED.search(line):
                 self.loaded.add(loaded[1])
             if TELLING.match(line) and not any(word in line for word in HARMLESS):
                 say(f"triton: {STAMP.sub('', line)[:400]}")
-        handler.close()
-
-
-def take_state(state: Path) -> IO[str]:
-    """Make a state folder one's own for as long as the returned file is open, and clear what its last owner left.
-
-    Raises:
-        CommandError: when another supervisor has it, or when it cannot be written.
-
-    """
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-        lock = (state / "serve.lock").open("w")
-    except OSError as error:
-        raise CommandError(f"{state} cannot be written ({error.strerror}): give another folder by --state.") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise CommandError(
-            f"Another modelctl serve uses {state}: stop it, or give another folder by --state."
-        ) from error
-    _clear_leftovers(state)
-    return lock
-
-
-def _clear_leftovers(state: Path) -> None:
-    """Kill and sweep what a supervisor that was itself killed has left behind."""
-    try:
-        record = json.loads((state / "server.json").read_text())
-    except (OSError, ValueError):
-        return
-    group = int(record["group"])
-    # The group is ours when its leader is, or, as stubs outlive their server, when a stub with our memory is in it.
-    ours = processes.start_time(group) == record["start"]
-    if ours or any(stub.region in record["regions"] for stub in processes.stubs(group)):
-        processes.kill_group(group)
-    processes.sweep(record["regions"])
-    (state / "server.json").unlink()
-
-
-def say(line: str) -> None:
-    """Print one line of progress."""
-    with suppress(OSError):  # the terminal has been closed
-        print(line, file=sys.stderr, flush=True)
+        log.close()
 
 
 def on_stop(function: Callable[[], None]) -> None:

@@ -19,11 +19,14 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
-from modelctl import plans
+from modelctl import control, plans
+from modelctl.console import say
 from modelctl.errors import CommandError
 from modelctl.repository import Model, Repository
-from modelctl.server import Launch, Server, say, take_state
+from modelctl.server import Launch, Server
+from modelctl.state import StateFolder, take_state
 from modelctl.triton import READY, UNAVAILABLE, State, Triton, TritonError
 
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S, HEALTHY_S = 1.0, 30.0, 5.0
@@ -48,6 +51,8 @@ class Supervisor:
         self._names = names
         self._wanted: list[Model] = []
         self._stopping = threading.Event()
+        self._has_served = False
+        self._backends: Path | None = None
         # Stubs per model when last seen whole (none, where Python does not run it), and what lacked one just now.
         self._whole: dict[str, int] = {}
         self._lacking: set[str] = set()
@@ -63,11 +68,12 @@ class Supervisor:
             CommandError: when the first start fails. Later ones are tried for ever.
 
         """
-        with take_state(self._launch.state):
+        with take_state(self._launch.state) as state:
+            self._launch = replace(self._launch, key=control.of_server(state))
             backoff, first = FIRST_BACKOFF_S, True
             while not self._stopping.is_set():
                 begun = time.monotonic()
-                healthy_for = self._run_server(first=first)
+                healthy_for = self._attempt(state, first=first)
                 if self._stopping.is_set():
                     return
                 first = False
@@ -76,14 +82,47 @@ class Supervisor:
                 self._stopping.wait(backoff)
                 backoff = min(backoff * 2, LONGEST_BACKOFF_S)
 
-    def _run_server(self, *, first: bool) -> float:
+    def _attempt(self, state: StateFolder, *, first: bool) -> float:
+        """Do as `_run_server`. What fails once Triton has served is said, whatever has become of the state folder."""
+        try:
+            if not state.is_there():
+                state.renew()
+                control.keep(state, self._launch.key)
+            self._assemble(state)
+            return self._run_server(state, first=first)
+        except (CommandError, OSError) as error:
+            if not self._has_served:
+                raise CommandError(str(error)) from error
+            say(f"Triton cannot be started: {error}")
+            return 0
+
+    def _assemble(self, state: StateFolder) -> None:
+        """Put the backends together anew; where there is no room for that, use what was put together before.
+
+        Raises:
+            CommandError: when that is gone too, and there is no other place.
+
+        """
+        installation, source = self._launch.installation, self._launch.backends
+        try:
+            self._backends = installation.backend_directory(source, state.path)
+        except OSError as error:
+            if self._backends is None:
+                raise state.refusal(error) from error
+            if self._backends.is_dir():
+                say(f"{state.path} cannot be written ({error.strerror}): Triton starts with the backends of before.")
+                return
+            state.move()
+            self._backends = installation.backend_directory(source, state.path)
+
+    def _run_server(self, state: StateFolder, *, first: bool) -> float:
         """Start Triton, watch it until it ends, and clear up; return for how many seconds it was healthy."""
         launch = self._prepare(first=first)
         if first:
             launch.ports.check(launch.host)
         self._whole.clear()
         self._lacking.clear()
-        server = Server(launch)
+        server = Server(launch, state, self._backends)
         try:
             return self._serve(server, first=first)
         finally:
@@ -105,11 +144,12 @@ class Supervisor:
 
     def _serve(self, server: Server, *, first: bool) -> float:
         """Wait for the models and watch until the server ends; return for how many seconds it was healthy."""
-        triton = Triton(f"127.0.0.1:{self._launch.ports.grpc}", self._stopping)
+        triton = Triton(f"127.0.0.1:{self._launch.ports.grpc}", self._stopping, self._launch.key)
         try:
             if not self._wait_until_live(server, triton, first=first):
                 return 0
             self._report_failures(triton.states(), first=first)
+            self._has_served = True
             healthy_since = time.monotonic()
             self._watch(server, triton)
             return time.monotonic() - healthy_since

@@ -9,6 +9,8 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from modelctl import control
+
 READY, UNAVAILABLE = "READY", "UNAVAILABLE"
 LOAD_TIMEOUT_S = 120
 PATIENCE_S = 0.1
@@ -29,9 +31,17 @@ class TritonError(Exception):
 
 
 class Triton:
-    """Calls one Triton. When `stopping` is set, a call that takes longer is given up: a load may take minutes."""
+    """Calls one Triton.
 
-    def __init__(self, target: str, stopping: threading.Event | None = None) -> None:
+    Args:
+        target: host:port.
+        stopping: when it is set, a call that takes longer is given up: a load may take minutes.
+        key: of the control protocols, where it is known; else it is looked for when Triton asks for one.
+
+    """
+
+    def __init__(self, target: str, stopping: threading.Event | None = None, key: str = "") -> None:
+        self._key = key
         options = [("grpc.max_reconnect_backoff_ms", 500), ("grpc.enable_http_proxy", 0)]
         self._channel = grpc.insecure_channel(target, options=options)
         self._stopping = stopping or threading.Event()
@@ -47,6 +57,18 @@ class Triton:
             return bool(self._call("ServerLive", service_pb2.ServerLiveRequest(), 1).live)
         except TritonError:
             return False
+
+    def is_ready(self) -> bool:
+        """Tell whether the server serves."""
+        try:
+            return bool(self._call("ServerReady", service_pb2.ServerReadyRequest(), 4).ready)
+        except TritonError:
+            return False
+
+    def inferences(self, model: str) -> int:
+        """Return how many items a model has answered since it was loaded."""
+        request = service_pb2.ModelStatisticsRequest(name=model)
+        return sum(one.inference_count for one in self._call("ModelStatistics", request, 10).model_stats)
 
     def states(self) -> dict[str, State]:
         """Return the state of every model of the repository."""
@@ -92,7 +114,24 @@ class Triton:
         return self._call("ModelConfig", service_pb2.ModelConfigRequest(name=model), 5).config
 
     def _call(self, method: str, request: Any, timeout: float) -> Any:
-        call = getattr(self._stub, method).future(request, timeout=timeout)
+        """Make a call, once more with the key that is found when Triton wants one that it was not given."""
+        try:
+            return self._try(method, request, timeout)
+        except TritonError as error:
+            if not str(error).startswith(control.RESTRICTED):
+                raise
+            found = control.find()
+            if found in ("", self._key):
+                raise TritonError(control.NEEDED) from error
+            self._key = found
+        try:
+            return self._try(method, request, timeout)
+        except TritonError as error:
+            raise (TritonError(control.NEEDED) if str(error).startswith(control.RESTRICTED) else error) from error
+
+    def _try(self, method: str, request: Any, timeout: float) -> Any:
+        metadata = ((control.METADATA, self._key),) if self._key else None
+        call = getattr(self._stub, method).future(request, timeout=timeout, metadata=metadata)
         while True:
             try:
                 return call.result(PATIENCE_S)

@@ -6,8 +6,8 @@ import argparse
 import json
 
 from modelctl import load, loading
+from modelctl.console import say
 from modelctl.repository import Repository
-from modelctl.server import say
 from modelctl.triton import READY
 
 

@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelctl import processes, serve
+from modelctl import control, processes, serve
+from modelctl.console import say
 from modelctl.errors import CommandError
-from modelctl.server import check_port, on_stop, port, port_text, say, take_state
+from modelctl.server import check_port, on_stop, port, port_text
+from modelctl.state import take_state
 
 READY_S = 120
 # What the gateway's readyz says when there is nothing that it could ask.
@@ -62,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
     number = port(port_text("GATEWAY_PORT"), "GATEWAY_PORT")
-    if number in (arguments.http_port, arguments.grpc_port, arguments.metrics_port):
+    if number in (arguments.grpc_port, arguments.metrics_port):
         raise CommandError(f"GATEWAY_PORT is {number}, as one of Triton's ports is: give it another.")
     check_port("127.0.0.1", number, "GATEWAY_PORT")
     stack = Stack(number, arguments.grpc_port, arguments.state)
@@ -121,6 +123,9 @@ class Stack:
     def _start(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "TRITON_GRPC_PORT": str(self._grpc_port)}
         if module == "app":
+            environment[control.VARIABLE] = os.environ.get(control.VARIABLE) or str(
+                self._state.resolve() / control.FILE
+            )
             environment.setdefault("GATEWAY_LOG_LEVEL", "warning")
             environment.setdefault("GATEWAY_DRAIN_TIMEOUT_S", str(GATEWAY_STOP_S - 1))
         return subprocess.Popen(  # noqa: S603 - our own command line
@@ -161,7 +166,8 @@ class Stack:
                 say(line)
                 shown = line
             if time.monotonic() > deadline:
-                raise CommandError(f"The gateway did not become ready in {READY_S} s: {line or 'it does not answer.'}")
+                why = line or answer.get("reason") or "it does not answer."
+                raise CommandError(f"The gateway did not become ready in {READY_S} s: {why}")
         return False
 
     @staticmethod

@@ -19,7 +19,7 @@ import nbformat
 from nbclient import NotebookClient
 
 HERE = Path(__file__).resolve().parent
-PORTS = {"GATEWAY_PORT": "8080", "TRITON_HTTP_PORT": "8000", "TRITON_GRPC_PORT": "8001", "TRITON_METRICS_PORT": "8002"}
+PORTS = {"GATEWAY_PORT": "8080", "TRITON_GRPC_PORT": "8001", "TRITON_METRICS_PORT": "8002"}
 CELL_S = 120
 
 

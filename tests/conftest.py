@@ -16,13 +16,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+import modelctl  # noqa: F401 - before grpc, whose handlers of fork() it switches off
+
+# isort: split
+
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
+from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.utils import np_to_triton_dtype
 
-from modelctl.triton import READY, Triton, TritonError  # before grpc, whose handlers of fork() modelctl switches off
+from modelctl import control
+from modelctl.triton import READY, Triton, TritonError
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = ("efficientnet_lite0", "lite_detector", "minilm_sentiment", "simple_net")
@@ -69,9 +76,11 @@ class Stack:
     models: Path
     settings: dict[str, str] = field(default_factory=dict)
     serve_options: tuple[str, ...] = ()
+    key: Path | None = None
+    """The file with the control key, where it is not `serve` that makes one."""
 
     def __post_init__(self) -> None:
-        self.port, self.http, self.grpc, self.metrics = free_ports(4)
+        self.port, self.grpc, self.metrics = free_ports(3)
         self.url = f"http://127.0.0.1:{self.port}"
         self.state = self.folder / "state"
         self.triton: subprocess.Popen[bytes] | None = None
@@ -82,11 +91,25 @@ class Stack:
         """Return the environment of both processes."""
         ports = {
             "GATEWAY_PORT": str(self.port),
-            "TRITON_HTTP_PORT": str(self.http),
             "TRITON_GRPC_PORT": str(self.grpc),
             "TRITON_METRICS_PORT": str(self.metrics),
         }
-        return {**os.environ, **ports, **self.settings}
+        key = {control.VARIABLE: str(self.key)} if self.key else {}
+        return {**os.environ, **ports, **key, **self.settings}
+
+    def control(self) -> Triton:
+        """Return Triton, for somebody who has the control key."""
+        return Triton(f"127.0.0.1:{self.grpc}", key=(self.key or self.state / control.FILE).read_text().strip())
+
+    def infer(self, model: str, timeout_s: float = 10, **inputs: np.ndarray) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+        """Ask a model of Triton for its outputs; raises InferenceServerException."""
+        tensors = []
+        for name, array in inputs.items():
+            tensors.append(InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype)))
+            tensors[-1].set_data_from_numpy(array)
+        with closing(InferenceServerClient(f"127.0.0.1:{self.grpc}")) as client:
+            answer = client.infer(model, tensors, client_timeout=timeout_s)
+        return {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
 
     def start(self) -> None:
         """Start both and wait until the gateway is ready."""
@@ -103,11 +126,8 @@ class Stack:
 
     def _found(self) -> set[str]:
         """Return what is in the repository, what Triton serves, and what the gateway lists."""
-        triton = Triton(f"127.0.0.1:{self.grpc}")
-        try:
+        with closing(self.control()) as triton:
             states = triton.states()
-        finally:
-            triton.close()
         listed = httpx.get(f"{self.url}/v1/models", timeout=10).raise_for_status().json()["models"]
         return {
             *(f"folder {path.name}" for path in self.models.iterdir()),
@@ -207,6 +227,9 @@ def repository(folder: Path, names: tuple[str, ...] = BUNDLED, *, test_models: b
 def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Stack]]:
     """Return a function that makes a stack, not started yet; all are stopped at the end."""
     made: list[Stack] = []
+    key = tmp_path_factory.mktemp("control") / control.FILE
+    key.touch(0o600)
+    key.write_text(control.new())
 
     def make(
         names: tuple[str, ...] = BUNDLED,
@@ -217,7 +240,7 @@ def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
     ) -> Stack:
         folder = tmp_path_factory.mktemp("stack")
         models = repository(folder, names, test_models=test_models)
-        made.append(Stack(folder, models, settings or {}, serve_options))
+        made.append(Stack(folder, models, settings or {}, serve_options, key))
         return made[-1]
 
     yield make

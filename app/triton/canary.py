@@ -103,7 +103,7 @@ class Canaries:
 
     async def _ask_all(self) -> Readiness:
         if not self._catalog.read:
-            return Readiness(False, "Triton has not been reached yet.", ())
+            return Readiness(False, self._servers.restriction or "Triton has not been reached yet.", ())
         models = [model for model in self._catalog.models() if model.default]
         gone = [
             Health(model.name, model.task.name, False, "It was served a moment ago and is not ready now.")
@@ -119,7 +119,7 @@ class Canaries:
         if missing:
             return f"No default model for {', '.join(missing)}, which had one."
         if not health:
-            return "Triton serves no default model."
+            return self._servers.restriction or "Triton serves no default model."
         for task in TASKS:
             names = [one.model for one in health if one.task == task.name]
             if len(names) > 1:

@@ -22,6 +22,7 @@ from app.errors import (
     GatewayError,
     ModelNotFoundError,
     ModelNotReadyError,
+    RestrictedError,
     UnsupportedError,
     VersionNotFoundError,
 )
@@ -118,7 +119,7 @@ class Catalog:
         if gone is not None:
             return ModelNotReadyError("The model was served a moment ago and is not ready now.", model=gone.name)
         if not self.read:
-            return BackendUnavailableError("Triton has not been reached yet.")
+            return BackendUnavailableError(self._servers.restriction or "Triton has not been reached yet.")
         if name is None:
             return ModelNotFoundError(f"No model is the default for {task.name if task else 'this task'}.")
         return ModelNotFoundError(f"No model of this name serves {task.name if task else 'any task'}.", model=name)
@@ -158,6 +159,12 @@ class Catalog:
             try:
                 await self.refresh(client, everything=not reads % OTHERS_EVERY)
                 self._tried.add(client.address)
+            except RestrictedError as error:
+                self._tried.add(client.address)
+                client.mark_reachable(True)
+                if not client.restriction:
+                    logger.error("triton does not tell its models", server=client.address, reason=error.detail)
+                client.restriction = error.detail
             except BackendUnavailableError as error:
                 if reads >= ATTEMPTS - 1:
                     self._tried.add(client.address)
@@ -201,6 +208,7 @@ class Catalog:
         self._others[client.address] = others
         client.models = found
         client.forget(found)
+        client.restriction = ""
         client.mark_reachable(True)
         self._merge()
 

@@ -18,8 +18,9 @@ import grpc.aio
 import structlog
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from app.errors import BackendError, BackendUnavailableError, GatewayError, ModelNotReadyError
+from app.errors import BackendError, BackendUnavailableError, GatewayError, ModelNotReadyError, RestrictedError
 from app.telemetry.metrics import Metrics
+from app.triton.control import ControlKey
 from app.triton.messages import Answer, Question, read_outputs
 from app.triton.status import gateway_error, is_dead_step
 
@@ -74,17 +75,20 @@ class TritonClient:
         dead_steps: models of which a step was seen to be dead, and when by the loop's clock.
         unfit: models that it serves and that failed, by the reason; until a canary of theirs gives its answer.
         answered: when each model last answered, by the loop's clock.
+        restriction: why it does not tell its models, although it answers; empty when it does.
         item_s: what an item of each model takes: the time of a call, shared by its items and the calls beside it.
 
     """
 
-    def __init__(self, address: str, metrics: Metrics) -> None:
+    def __init__(self, address: str, metrics: Metrics, key_file: str = "") -> None:
         self.address = address
+        self._key = ControlKey(key_file)
         self._metrics = metrics
         self._up = metrics.up.labels(address)
         self._running_calls = metrics.running_calls.labels(address)
         self.models: dict[str, ServedModel] = {}
         self.reachable = False
+        self.restriction = ""
         self.cancels = False
         self.outstanding = 0
         self.dead_steps: dict[str, float] = {}
@@ -193,7 +197,7 @@ class TritonClient:
             self.mark_unfit(model, failure.detail)
         elif isinstance(failure, ModelNotReadyError):
             self.mark_unfit(model, failure.detail)
-        elif isinstance(failure, BackendUnavailableError):
+        elif isinstance(failure, BackendUnavailableError) and not isinstance(failure, RestrictedError):
             self.mark_reachable(False)
         elif isinstance(failure, BackendError):
             # To fail fast is not to be fast: it would draw all requests.
@@ -220,14 +224,23 @@ class TritonClient:
 
     async def repository_index(self, timeout_s: float = 2) -> list[Any]:
         """Return an entry with `name`, `version`, `state` and `reason` for every version that Triton knows."""
-        return list((await self._ask("RepositoryIndex", service_pb2.RepositoryIndexRequest(), timeout_s)).models)
+        request = service_pb2.RepositoryIndexRequest()
+        try:
+            index = await self._ask("RepositoryIndex", request, timeout_s, self._key.metadata)
+        except RestrictedError:
+            if not self._key.renew():
+                raise
+            index = await self._ask("RepositoryIndex", request, timeout_s, self._key.metadata)
+        return list(index.models)
 
     async def model_config(self, model: str, timeout_s: float = 2) -> Any:
         """Return the configuration of a loaded model, as Triton completed it."""
         return (await self._ask("ModelConfig", service_pb2.ModelConfigRequest(name=model), timeout_s)).config
 
-    async def _ask(self, method: str, request: Any, timeout_s: float) -> Any:
+    async def _ask(
+        self, method: str, request: Any, timeout_s: float, metadata: tuple[tuple[str, str], ...] | None = None
+    ) -> Any:
         try:
-            return await getattr(self._stub, method)(request, timeout=timeout_s)
+            return await getattr(self._stub, method)(request, timeout=timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise gateway_error(error.code(), error.details() or "", getattr(request, "name", "")) from error

@@ -55,15 +55,17 @@ class Servers:
     Args:
         addresses: host:port of each, or one `dns:///name:port` that stands for all that the name has.
         metrics: is told of every call and retry.
+        key_file: holds the key of Triton's control protocols.
 
     """
 
-    def __init__(self, addresses: tuple[str, ...], metrics: Metrics) -> None:
+    def __init__(self, addresses: tuple[str, ...], metrics: Metrics, key_file: str = "") -> None:
+        self._key_file = key_file
         self._name = addresses[0].removeprefix(DNS) if addresses[0].startswith(DNS) else ""
         self._metrics = metrics
         self.clients: list[TritonClient] = []
         if not self._name:
-            self.clients = [TritonClient(address, metrics) for address in dict.fromkeys(addresses)]
+            self.clients = [TritonClient(address, metrics, key_file) for address in dict.fromkeys(addresses)]
         self._budget = RetryBudget()
         self._turn = 0
 
@@ -99,7 +101,7 @@ class Servers:
             gone = []  # the new ones are yet to be read
         known = {client.address for client in self.clients}
         for address in sorted(addresses - known):
-            client = TritonClient(address, self._metrics)
+            client = TritonClient(address, self._metrics, self._key_file)
             client.open()
             self.clients.append(client)
         self.clients = [client for client in self.clients if client not in gone]
@@ -129,6 +131,11 @@ class Servers:
         self._turn = (self._turn + 1) % len(fit)
         fit = fit[self._turn :] + fit[: self._turn]
         return min(fit, key=lambda client: (client.expected_s(model), client.outstanding))
+
+    @property
+    def restriction(self) -> str:
+        """Why a server that answers does not tell its models; empty when all do."""
+        return next((client.restriction for client in self.clients if client.restriction), "")
 
     @property
     def cancel_calls(self) -> bool:

@@ -20,11 +20,13 @@ from app.errors import (
     InvalidTensorError,
     ModelNotReadyError,
     OverloadedError,
+    RestrictedError,
     UnsupportedError,
 )
 
 REFUSAL = re.compile(r"(?P<code>[a-z_]+)@(?P<step>[a-z_]+): (?P<sentence>[^\n]*)")
 DEAD_STEP = "is not healthy"
+RESTRICTED = "This protocol is restricted"
 # Triton names the instance of the step that failed, in two ways; the instance is its model and one or two numbers.
 INSTANCE = re.compile(r"(?:model(?: instance)?|Stub process) '(?P<model>[^']+?)(?:_\d+){1,2}'")
 Code = grpc.StatusCode
@@ -71,6 +73,8 @@ def _unavailable(details: str, model: str) -> GatewayError:
         return DeadlineExceededError("The request waited too long in the model's queue.", model=model)
     if "not ready" in details or "is not available" in details:
         return ModelNotReadyError("The model is not ready.", model=model)
+    if RESTRICTED in details:
+        return RestrictedError("Triton wants a control key: TRITON_CONTROL_KEY_FILE must name its file.", model=model)
     return BackendUnavailableError("Triton cannot be reached or is stopping.", model=model)
 
 

@@ -15,6 +15,7 @@ from modelctl.bench.load import Answered, Load
 from modelctl.errors import CommandError
 from modelctl.repository import Model
 from modelctl.server import Launch, Server
+from modelctl.state import StateFolder
 from modelctl.triton import READY, Triton, TritonError
 
 START_S = 60
@@ -42,8 +43,9 @@ class Fresh:
         self._log = launch.state / "triton.log"
         self._metrics = launch.ports.metrics
         self.target = f"{launch.host}:{launch.ports.grpc}"
-        self._server = Server(replace(launch, variant=variant, extra=(*launch.extra, *EXTRA)))
-        self._triton = Triton(self.target, stopping)
+        self._state = StateFolder(launch.state)
+        self._server = Server(replace(launch, variant=variant, extra=(*launch.extra, *EXTRA)), self._state)
+        self._triton = Triton(self.target, stopping, launch.key)
 
     def __enter__(self) -> Self:
         try:
@@ -60,6 +62,7 @@ class Fresh:
         """End the server and its stubs, and remove their shared memory."""
         self._triton.close()
         self._server.stop()
+        self._state.close()
 
     def load(self) -> None:
         """Load the model with its steps.

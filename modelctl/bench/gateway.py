@@ -26,9 +26,12 @@ from modelctl.bench.instances import STOPPED
 from modelctl.bench.perf_analyzer import PerfAnalyzer
 from modelctl.bench.reading import number, numbers, whole
 from modelctl.bench.results import Machine
-from modelctl.bench.stack import Stack, open_url
+from modelctl.bench.stack import Stack
+from modelctl.console import say
 from modelctl.errors import CommandError
-from modelctl.server import on_stop, say, take_state
+from modelctl.server import on_stop
+from modelctl.state import take_state
+from modelctl.triton import Triton
 
 CALLERS = (1, 8, 32, 128)
 QUICK_CALLERS = (1, 8)
@@ -172,8 +175,9 @@ class _Spent:
 
 def inferences(stack: Stack) -> int:
     """Return how many items Triton says that the light model has answered."""
-    with open_url(f"{stack.triton_url}/v2/models/{light.TEXT}/stats", 10) as page:
-        return int(json.load(page)["model_stats"][0]["inference_count"])
+    triton = Triton(stack.grpc)
+    with closing(triton):
+        return triton.inferences(light.TEXT)
 
 
 def _worker_mb(stack: Stack) -> float:

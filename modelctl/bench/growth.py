@@ -29,8 +29,10 @@ from modelctl.bench.load import CALLERS
 from modelctl.bench.reading import number, numbers, whole
 from modelctl.bench.results import Machine
 from modelctl.bench.stack import Stack
+from modelctl.console import say
 from modelctl.errors import CommandError
-from modelctl.server import on_stop, say, take_state
+from modelctl.server import on_stop
+from modelctl.state import take_state
 
 SECONDS, ROUNDS, PATIENCE_S = 5.0, 3, 5.0
 QUICK_SECONDS = 1.5

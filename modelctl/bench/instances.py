@@ -18,8 +18,10 @@ from modelctl.bench.fresh import Stopped
 from modelctl.bench.order import Order
 from modelctl.bench.results import Machine
 from modelctl.bench.trial import Trial
+from modelctl.console import say
 from modelctl.errors import CommandError
-from modelctl.server import on_stop, say, take_state
+from modelctl.server import on_stop
+from modelctl.state import take_state
 
 STEPS = ("preprocess", "network", "postprocess")
 COUNTS, MOST = "1,2,3,4", 64

@@ -29,8 +29,8 @@ from modelctl.bench import packages
 from modelctl.bench.fresh import Stopped
 from modelctl.bench.stack import HOST, free_port, open_url
 from modelctl.bench.workload import Workload, same
+from modelctl.console import say
 from modelctl.errors import CommandError
-from modelctl.server import say
 
 FOLDER = Path("benchmarks/peers")
 START_S, STOP_S, SET_UP_S = 180, 5, 900

@@ -23,10 +23,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from modelctl import processes
+from modelctl import control, processes
 from modelctl.bench.fresh import Stopped
 from modelctl.errors import CommandError
-from modelctl.server import Ports, take_state
+from modelctl.server import Ports
+from modelctl.state import take_state
 
 START_S, GATEWAY_STOP_S, TRITON_STOP_S = 120, 8, 12
 HOST = "127.0.0.1"
@@ -83,11 +84,6 @@ class Stack:
         return f"http://{HOST}:{self.port}"
 
     @property
-    def triton_url(self) -> str:
-        """Where Triton's HTTP listens."""
-        return f"http://{HOST}:{self.ports.http}"
-
-    @property
     def grpc(self) -> str:
         """Where Triton's gRPC listens, as host:port."""
         return f"{HOST}:{self.ports.grpc}"
@@ -132,13 +128,17 @@ class Stack:
     def _start(self, name: str, module: str, *arguments: str) -> None:
         environment = {
             # The user's settings of another gateway are none of this one's.
-            **{name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith("GATEWAY_") and name != control.VARIABLE
+            },
+            **({} if name == "serve" else {control.VARIABLE: str(self.state.resolve() / control.FILE)}),
             "GATEWAY_LOG_LEVEL": "warning",
             "GATEWAY_HOST": HOST,
             "GATEWAY_TRITON_URLS": self.grpc,
             **self.settings,
             "GATEWAY_PORT": str(self.port),
-            "TRITON_HTTP_PORT": str(self.ports.http),
             "TRITON_GRPC_PORT": str(self.ports.grpc),
             "TRITON_METRICS_PORT": str(self.ports.metrics),
         }
@@ -167,7 +167,7 @@ class Stack:
 
 def free_port() -> int:
     """Return a port that nobody listens on now."""
-    return Ports.free(HOST).http
+    return Ports.free(HOST).grpc
 
 
 def open_url(request: str | urllib.request.Request, timeout_s: float) -> Any:

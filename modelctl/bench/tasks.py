@@ -24,8 +24,10 @@ from modelctl.bench.peers import PEERS, Running, ask
 from modelctl.bench.results import Machine
 from modelctl.bench.stack import Stack
 from modelctl.bench.workload import Workload
+from modelctl.console import say
 from modelctl.errors import CommandError
-from modelctl.server import on_stop, say, take_state
+from modelctl.server import on_stop
+from modelctl.state import take_state
 
 ROUNDS = 3
 CALLERS, QUICK_CALLERS, QUICK_SECONDS = (1, 8, 32), (8,), 1.0

@@ -13,9 +13,9 @@ import onnx
 from pydantic import ValidationError
 
 from modelctl import graphs
+from modelctl.console import say
 from modelctl.errors import CommandError
 from modelctl.reference.model import Arrays
-from modelctl.server import say
 from modelctl.spec import ADAPTER, ImagePreprocess, ModelSpec, TensorModel, TensorRT
 
 HUB = "hf:"

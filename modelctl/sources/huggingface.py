@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from modelctl import graphs
+from modelctl.console import say
 from modelctl.errors import CommandError
 from modelctl.reference.model import Arrays
-from modelctl.server import say
 from modelctl.sources import export, processors
 from modelctl.sources.draft import BOXES, HUB, PICTURES, TEXTS, Draft, Order, labels_for, refuse_idle, spec_of
 from modelctl.sources.texts import text_draft

@@ -69,7 +69,7 @@ def test_variables_that_no_setting_reads_are_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("GATEWAY_TIMEOUT", "1")
     monkeypatch.setenv("GATEWAY_XYZ", "1")
     monkeypatch.setenv("OTHER_HOTS", "1")
-    Path(".env").write_text("GATEWAY_HOTS=a\nGATEWAY_LOG_LEVEL=info\nTRITON_HTTP_PORT=1\n")
+    Path(".env").write_text("GATEWAY_HOTS=a\nGATEWAY_LOG_LEVEL=info\nTRITON_METRICS_PORT=1\n")
     unknown = unknown_variables()
     assert unknown.keys() == {"GATEWAY_HOTS", "GATEWAY_TIMEOUT", "GATEWAY_XYZ"}
     assert unknown["GATEWAY_HOTS"] == "GATEWAY_HOST"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from app.errors import BY_CODE
+from app.errors import BY_CODE, RestrictedError
 from app.triton.status import gateway_error, is_dead_step
 
 Code = grpc.StatusCode
@@ -19,6 +19,7 @@ Code = grpc.StatusCode
          "backend_unavailable"),
         (Code.UNAVAILABLE, "Server is stopping, scheduler for model has stopped", 503, "backend_unavailable"),
         (Code.UNAVAILABLE, "Stream removed", 503, "backend_unavailable"),
+        (Code.UNAVAILABLE, "This protocol is restricted, expecting header 'x'", 503, "backend_unavailable"),
         (Code.UNAVAILABLE, "in ensemble 'x', Exceeds maximum queue size", 429, "overloaded"),
         (Code.UNAVAILABLE, "Request timeout expired", 504, "deadline_exceeded"),
         (Code.UNAVAILABLE, "Request for unknown model: 'x' is not ready", 503, "model_not_ready"),
@@ -48,6 +49,13 @@ def test_every_grpc_status_is_mapped_to_a_known_problem() -> None:
     """Whatever status gRPC knows, the caller gets a code of the table."""
     for code in Code:
         assert gateway_error(code, "", "x").code in BY_CODE
+
+
+def test_a_missing_key_is_not_a_server_that_is_down() -> None:
+    """Its status is that of a server which cannot be reached; what is said of it names what to mend."""
+    error = gateway_error(Code.UNAVAILABLE, "This protocol is restricted, expecting header 'x'", "x")
+    assert isinstance(error, RestrictedError)
+    assert "TRITON_CONTROL_KEY_FILE" in error.detail
 
 
 def test_a_refusal_names_its_step_and_sentence() -> None:

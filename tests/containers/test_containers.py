@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from app.settings import Settings
+from modelctl.control import FILE, VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -143,6 +144,48 @@ def test_whoever_stops_the_gateway_waits_until_it_has_drained(services: dict[str
     times = int(given["GATEWAY_DRAIN_DELAY_S"]) + int(given["GATEWAY_DRAIN_TIMEOUT_S"])
     assert pod["terminationGracePeriodSeconds"] >= times + 2
     Settings.model_validate({name.removeprefix("GATEWAY_").lower(): value for name, value in given.items()})
+
+
+def test_gateway_and_triton_share_the_control_key(services: dict[str, Any]) -> None:
+    """What Triton makes in its state folder, the gateway reads there, as the same user, and cannot change."""
+    text = (ROOT / "Dockerfile.triton").read_text()
+    (line,) = re.findall(r'^CMD (\["serve".*\])$', text, re.MULTILINE)
+    command = yaml.safe_load(line)
+    state = command[command.index("--state") + 1]
+    mounts = {
+        name: next(mount for mount in service["volumes"] if "state" in str(mount))
+        for name, service in services.items()
+        if name in ("triton", "triton-cpu", "gateway")
+    }
+    assert len({str(mount).replace(":ro", ":rw").replace("'read_only': True, ", "") for mount in mounts.values()}) == 1
+    assert ":ro" in str(mounts["gateway"]) or "'read_only': True" in str(mounts["gateway"])
+    assert services["gateway"]["environment"][VARIABLE] == f"{state}/{FILE}"
+    for name in ("Dockerfile.triton", "Dockerfile.app"):
+        users = re.findall(r"useradd .*--uid (\d+) \S+ && mkdir /state && chown", (ROOT / name).read_text())
+        assert users == ["10001"], name
+    assert not any("8000" in str(service.get(key)) for service in services.values() for key in ("ports", "expose"))
+
+
+def test_kubernetes_gives_the_control_key_to_the_gateway_alone() -> None:
+    """It is a secret that is mounted as a file, which the gateway's group may read, and others may not."""
+    deployment, *_ = yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "gateway.yaml").read_text())
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    file = Path(next(one["value"] for one in container["env"] if one["name"] == VARIABLE))
+    mount = next(one for one in container["volumeMounts"] if one["mountPath"] == str(file.parent))
+    secret = next(one["secret"] for one in pod["volumes"] if one["name"] == mount["name"])
+    assert mount["readOnly"]
+    assert secret["defaultMode"] & 0o007 == 0
+    assert pod["securityContext"]["fsGroup"] == 10001
+
+
+def test_the_image_of_triton_asks_for_its_health_by_a_command_that_there_is() -> None:
+    """Its health check is `modelctl ready`, which fails where no Triton answers."""
+    (line,) = re.findall(r"^  CMD (.+)$", (ROOT / "Dockerfile.triton").read_text(), re.MULTILINE)
+    program, *words = yaml.safe_load(line)
+    assert program == "modelctl"
+    done = subprocess.run([sys.executable, "-m", program, *words, "--grpc-port", "1"], cwd=ROOT, capture_output=True)
+    assert (done.returncode, done.stdout) == (1, b"not ready\n")
 
 
 def environment(folder: Path, *installs: list[str]) -> Path:

@@ -94,7 +94,7 @@ def test_there_are_examples() -> None:
 @pytest.mark.parametrize("example", examples(), ids=lambda example: f"{example.page}: {example.command[:60]}")
 def test_the_answer_is_the_one_that_is_printed(example: Example, stack: Any) -> None:
     command = example.command.replace("127.0.0.1:8080", f"127.0.0.1:{stack.port}")
-    command = command.replace("127.0.0.1:8000", f"127.0.0.1:{stack.http}")
+    command = command.replace("127.0.0.1:8001", f"127.0.0.1:{stack.grpc}")
     assert command != example.command, "the example names neither server"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert same(json.loads(example.answer), json.loads(done.stdout)), done.stdout
@@ -105,7 +105,7 @@ def test_a_program_runs(program: Example, stack: Any, tmp_path: Path) -> None:
     """In a folder from which the samples are reached as from the project's."""
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     code = program.command.replace("127.0.0.1:8080", f"127.0.0.1:{stack.port}")
-    code = code.replace("127.0.0.1:8000", f"127.0.0.1:{stack.http}")
+    code = code.replace("127.0.0.1:8001", f"127.0.0.1:{stack.grpc}")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout or [path for path in tmp_path.iterdir() if path.name != "docs"]

@@ -7,6 +7,7 @@ import io
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image, ImageOps
 from skimage import data
@@ -138,9 +139,8 @@ def test_the_catalogue_lists_what_is_served(http: httpx.Client) -> None:
 
 def test_simple_net_answers_through_triton(stack: Any) -> None:
     """The smallest tensor model is reachable at Triton itself."""
-    request = {"inputs": [{"name": "INPUT__0", "shape": [1, 2], "datatype": "FP32", "data": [0.5, -1.5]}]}
-    answer = httpx.post(f"http://127.0.0.1:{stack.http}/v2/models/simple_net/infer", json=request).json()
-    assert answer["outputs"][0]["shape"] == [1, 2]
+    answer = stack.infer("simple_net", INPUT__0=np.array([[0.5, -1.5]], np.float32))
+    assert answer["OUTPUT__0"].shape == (1, 2)
 
 
 def test_pages_and_probes(http: httpx.Client) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import httpx
 import pytest
+from tritonclient.grpc import InferenceServerClient
 
 Answer = dict[str, Any]
 SCORE, PIXEL = 1e-3, 1.0
@@ -132,9 +134,9 @@ def test_batches_answer_as_single_requests_do(
 
 def counts(stack: Any, network: str) -> tuple[int, int]:
     """Return how many inferences, in how many batches, a network has run."""
-    with httpx.Client() as client:
-        answer = client.get(f"http://127.0.0.1:{stack.http}/v2/models/{network}/stats").json()["model_stats"][0]
-    return answer["inference_count"], answer["execution_count"]
+    with closing(InferenceServerClient(f"127.0.0.1:{stack.grpc}")) as client:
+        (found,) = client.get_inference_statistics(network).model_stats
+    return found.inference_count, found.execution_count
 
 
 def batching(stack: Any, task: str, network: str, items: list[Any], calls: int) -> float:

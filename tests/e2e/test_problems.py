@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import httpx
@@ -304,7 +305,6 @@ def test_without_triton_the_gateway_says_so(make_stack: Callable[..., Any]) -> N
 
 def test_models_come_and_go_while_all_runs(stack: Any, http: httpx.Client, is_problem: Checks) -> None:
     """A model that is loaded is served within 5 s; one that vanished answers 503 at first."""
-    triton = f"http://127.0.0.1:{stack.http}/v2/repository/models/short_queue"
 
     def code_within(seconds: float, wanted: int) -> httpx.Response:
         begun = time.monotonic()
@@ -314,9 +314,10 @@ def test_models_come_and_go_while_all_runs(stack: Any, http: httpx.Client, is_pr
                 return answer
             time.sleep(0.1)
 
-    httpx.post(f"{triton}/unload", timeout=20).raise_for_status()
-    is_problem(code_within(5, 503), 503, "model_not_ready")
-    httpx.post(f"{triton}/load", timeout=20).raise_for_status()
+    with closing(stack.control()) as triton:
+        triton.unload("short_queue")
+        is_problem(code_within(5, 503), 503, "model_not_ready")
+        triton.load("short_queue")
     assert code_within(5, 200).status_code == 200
 
 

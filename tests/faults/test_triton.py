@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import closing, suppress
 from typing import Any
 
 import httpx
 import pytest
 from broken import FULL, Triton, scrape, until
 from load import Outcomes, offer
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 Make = Callable[..., Any]
 LATE_S = 0.1
@@ -52,7 +55,7 @@ def test_one_triton_killed_five_times(make_triton: Make, make_gateway: Make, rep
             await asyncio.sleep(seconds / kills / 2 - 1)
             await asyncio.to_thread(triton.kill)
             await asyncio.sleep(0.2)
-            await asyncio.to_thread(until, lambda: httpx_ready(triton), 20)
+            await asyncio.to_thread(until, lambda: is_ready(triton), 20)
             ready_at.append(time.monotonic())
             await asyncio.sleep(seconds / kills / 2 - 2)
 
@@ -71,13 +74,11 @@ def test_one_triton_killed_five_times(make_triton: Make, make_gateway: Make, rep
     assert len(first.successes) > len(first) / 3
 
 
-def httpx_ready(triton: Triton) -> bool:
+def is_ready(triton: Triton) -> bool:
     """Tell whether Triton itself says that the model is ready."""
-    try:
-        url = f"http://127.0.0.1:{triton.stack.http}/v2/models/paced/ready"
-        return httpx.get(url, timeout=1, trust_env=False).status_code == 200
-    except httpx.HTTPError:
-        return False
+    with closing(InferenceServerClient(triton.address)) as client, suppress(InferenceServerException):
+        return bool(client.is_model_ready("paced", client_timeout=1))
+    return False
 
 
 @pytest.mark.alone
@@ -92,7 +93,7 @@ def test_two_tritons_killed_by_turns(pair: list[Triton], make_gateway: Make, rep
         for number in range(seconds // 5 - 1):
             await asyncio.sleep(5)
             one, other = pair[number % 2], pair[1 - number % 2]
-            await asyncio.to_thread(until, lambda one=one, other=other: httpx_ready(one) and httpx_ready(other), 20)
+            await asyncio.to_thread(until, lambda one=one, other=other: is_ready(one) and is_ready(other), 20)
             await asyncio.to_thread(one.kill)
 
     first, _ = asyncio.run(offer(lambda: [gateway.url], 50, seconds, timeout_ms=2000, beside=chaos))

@@ -35,6 +35,7 @@ from tritonclient.utils import InferenceServerException
 
 from modelctl import installation
 from modelctl.server import Launch, Ports, Server
+from modelctl.state import StateFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = Path(__file__).parent / "cases"
@@ -162,8 +163,8 @@ class Proof:
         self._state.mkdir(parents=True)
         ports = Ports.free("127.0.0.1")
         found = installation.find()
-        launch = Launch(found, self.models, backends, self._state, "127.0.0.1", ports, extra, variant=variant)
-        self.server = Server(launch)
+        launch = Launch(found, self.models, backends, self._state, "127.0.0.1", ports, extra, variant=variant, key="")
+        self.server = Server(launch, StateFolder(self._state))
         self.client = triton.InferenceServerClient(f"127.0.0.1:{ports.grpc}")
 
     def wait(self, seconds: float = 30) -> bool:

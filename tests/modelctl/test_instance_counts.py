@@ -16,7 +16,6 @@ from modelctl import processes
 from modelctl.bench import sample
 from modelctl.bench.load import Load
 from modelctl.repository import Repository
-from modelctl.triton import Triton
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -26,7 +25,7 @@ def test_a_count_is_changed_without_losing_a_call(make_stack: Callable[..., Any]
     stack = make_stack(("simple_net",), test_models=False)
     stack.start_triton()
     requests = sample.requests(stack.models, Repository(stack.models).models["simple_net"])
-    triton = Triton(f"127.0.0.1:{stack.grpc}")
+    triton = stack.control()
     deadline = time.monotonic() + 30
     while not triton.is_live() and time.monotonic() < deadline:
         time.sleep(0.1)

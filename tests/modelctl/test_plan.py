@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -421,6 +422,34 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(house: Path, run: Run) 
     assert len(err.splitlines()) == 1
     assert "model.plan cannot be written" in err
     assert len(list((house / "cache").glob("*.plan"))) == 1
+
+
+def test_links_in_the_cache_are_not_followed(house: Path, run: Run) -> None:
+    """What others put where the files of a build belong is replaced, and what it points to stays as it was."""
+    assert run("pictures")[0] == 0
+    served(house).with_name("model.plan.json").unlink()
+    cache = house / "cache"
+    (plan,) = cache.glob("*.plan")
+    logs = [path.name for path in cache.glob("*.log")]
+    assert logs
+    shutil.rmtree(cache)
+    cache.mkdir()
+    precious = house / "precious"
+    (precious / "pictures").mkdir(parents=True)
+    (precious / "file").write_text("mine")
+    for name in (*logs, f".{plan.name}.new", f".{plan.name}.json.new"):
+        (cache / name).symlink_to(precious / "file")
+    (cache / "build").symlink_to(precious)
+    assert run("pictures")[0] == 0
+    assert served(house).exists()
+    assert sorted(path.name for path in precious.iterdir()) == ["file", "pictures"]
+    assert (precious / "file").read_text() == "mine"
+    (cache / "lock").unlink()
+    (cache / "lock").symlink_to(precious / "file")
+    code, _, err = run("pictures")
+    assert code == 1
+    assert "cannot be written to" in err
+    assert (precious / "file").read_text() == "mine"
 
 
 def test_no_model_with_tensorrt_is_no_failure(house: Path, run: Run) -> None:

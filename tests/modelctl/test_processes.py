@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from modelctl import processes
+
 FORKS = """
 import os, time
 from modelctl.triton import Triton
@@ -16,6 +18,28 @@ if os.fork() == 0:
     os._exit(0)
 os.wait()
 """
+
+
+NAMED = """
+import ctypes, time
+ctypes.CDLL(None).prctl(15, b"\\xff) \\xfe")  # PR_SET_NAME
+print("named", flush=True)
+time.sleep(30)
+"""
+
+
+def test_a_process_may_have_any_name() -> None:
+    """A name that is no UTF-8, and looks like the end of one, hides no process and ends nothing."""
+    process = subprocess.Popen([sys.executable, "-c", NAMED], stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"named\n"
+    try:
+        assert processes.living(process.pid) == [process.pid]
+        assert processes.groups(process.pid) == {process.pid}
+        assert processes.start_time(process.pid)
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_process_starts_after_calls_over_grpc() -> None:

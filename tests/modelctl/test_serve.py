@@ -12,10 +12,10 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 
@@ -27,18 +27,17 @@ def wait_live(stack: Any, seconds: float = 30) -> None:
     """Wait until Triton has loaded its models."""
     begun = time.monotonic()
     while time.monotonic() - begun < seconds:
-        try:
-            if httpx.get(f"http://127.0.0.1:{stack.http}/v2/health/live").status_code == 200:
+        with closing(stack.control()) as triton:
+            if triton.is_live():
                 return
-        except httpx.TransportError:
-            time.sleep(0.1)
+        time.sleep(0.1)
     pytest.fail((stack.folder / "triton.out").read_text())
 
 
 def state_of(stack: Any, model: str) -> str:
     """Return a model's state, as Triton tells it."""
-    index = httpx.post(f"http://127.0.0.1:{stack.http}/v2/repository/index").json()
-    return next(str(entry.get("state", "")) for entry in index if entry["name"] == model)
+    with closing(stack.control()) as triton:
+        return str(triton.state(model))
 
 
 def command_line(stack: Any) -> list[str]:
@@ -104,7 +103,7 @@ def test_a_second_supervisor_is_refused(make_stack: Callable[..., Any]) -> None:
         return done.stderr.splitlines()[-1]
 
     assert "Another modelctl serve uses" in refused("--state", str(stack.state))
-    assert "TRITON_HTTP_PORT" in refused("--state", str(stack.folder / "other"))
+    assert "TRITON_GRPC_PORT" in refused("--state", str(stack.folder / "other"))
     assert "There is no model nobody" in refused("--state", str(stack.folder / "other"), "--model", "nobody")
     assert "cannot be written (Not a directory)" in refused("--state", str(stack.folder / "triton.out" / "below"))
     stack.stop()

@@ -11,15 +11,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import httpx
+import numpy as np
 import psutil
 import pytest
+from tritonclient.utils import InferenceServerException
 
 from modelctl.server import on_stop
-from modelctl.triton import Triton
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHARED_MEMORY = Path("/dev/shm")
@@ -75,12 +76,10 @@ def toy(make_stack: Callable[..., Any]) -> Iterator[Any]:
 
 def answers(stack: Any, model: str = "echo") -> bool:
     """Tell whether a model answers."""
-    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [2.5]}]}
     try:
-        answer = httpx.post(f"http://127.0.0.1:{stack.http}/v2/models/{model}/infer", json=body, timeout=2)
-    except httpx.TransportError:
+        return bool(stack.infer(model, 2, x=np.array([2.5], np.float32))["y"].tolist() == [2.5])
+    except InferenceServerException:
         return False
-    return answer.status_code == 200 and answer.json()["outputs"][0]["data"] == [2.5]
 
 
 def wait(condition: Callable[[], bool], seconds: float = 20) -> float:
@@ -122,11 +121,6 @@ def kill_stub(process: int, model: str = "echo_step") -> None:
 def output(stack: Any) -> str:
     """Return what the supervisor printed."""
     return str((stack.folder / "triton.out").read_text())
-
-
-def call(stack: Any, path: str) -> None:
-    """Make a call of model control."""
-    httpx.post(f"http://127.0.0.1:{stack.http}/v2/repository/{path}", timeout=30).raise_for_status()
 
 
 class Up:
@@ -271,7 +265,7 @@ def test_a_model_is_ready_when_one_version_is(toy: Any) -> None:
     start(toy)
     step = toy.models / "echo_step"
     shutil.copytree(step / "1", step / "2")
-    triton = Triton(f"127.0.0.1:{toy.grpc}", threading.Event())
+    triton = toy.control()
     config = (step / "config.pbtxt").read_text()
 
     def serve(policy: str) -> None:
@@ -297,7 +291,8 @@ def test_models_added_while_running_stay(make_stack: Callable[..., Any], named: 
     add_model(stack.models, "echo", default=True)
     start(stack)
     add_model(stack.models, "added")
-    call(stack, "models/added/load")
+    with closing(stack.control()) as triton:
+        triton.load("added")
     time.sleep(1.5)
     kill_stub(stack.triton.pid, "added_step")
     wait(lambda: "added_step serves again" in output(stack))
