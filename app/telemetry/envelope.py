@@ -47,7 +47,9 @@ class Envelope:
             scope = {**scope, "method": "GET"}
         headers = Headers(scope=scope)
         context = Context(request_id(headers.get("x-request-id")))
-        scope.setdefault("state", {})["context"] = context
+        state = scope.setdefault("state", {})
+        state["context"] = context
+        context.hang_up = state.get("hang_up")
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=context.request_id)
         trace = TRACEPARENT.fullmatch(headers.get("traceparent", ""))
@@ -60,6 +62,8 @@ class Envelope:
                 await self._serve(scope, exchange, context)
         finally:
             exchange.end()
+            for call in context.answered:
+                call()
             self._record(method, scope, exchange, context)
 
     def _record(self, method: str, scope: Scope, exchange: _Exchange, context: Context) -> None:

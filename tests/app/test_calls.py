@@ -55,7 +55,7 @@ async def ask(
     calls: Calls, texts: list[bytes], model: ServedModel = FAST, left: float = 5, **options: Any
 ) -> list[Any]:
     """Ask for all at once; return answers and failures in order."""
-    asked = (calls.infer(model, None, text, options, text.decode(), lambda: left) for text in texts)
+    asked = (calls.infer(PLACES.take(), model, None, text, options, text.decode(), lambda: left) for text in texts)
     return await asyncio.gather(*asked, return_exceptions=True)
 
 
@@ -68,7 +68,7 @@ def test_who_waits_shares_a_call_and_gets_its_own_answer() -> None:
     """The first two are sent at once; the others as soon as one ends, eight in a call."""
     servers = Echo()
     texts = numbered(20)
-    answers = asyncio.run(ask(Calls(servers), texts))
+    answers = asyncio.run(ask(made(servers), texts))
     assert servers.sizes == [1] * AT_ONCE + [MOST, MOST, 2]
     for text, answer in zip(texts, answers, strict=True):
         assert answer.tensors["label"].tolist() == [[text, text] if len(text) > 2 else [text]]
@@ -80,7 +80,7 @@ def test_one_that_comes_alone_waits_for_nobody() -> None:
     """An idle gateway joins nothing."""
 
     async def test(servers: Echo) -> None:
-        calls = Calls(servers)
+        calls = made(servers)
         for text in numbered(3):
             await ask(calls, [text])
 
@@ -102,7 +102,7 @@ def test_what_is_not_joined(model: ServedModel, left: float, item_s: float) -> N
     """Each is sent in a call of its own, at once."""
     servers = Echo((model,))
     servers.clients[0].item_s["fast"] = item_s
-    asyncio.run(ask(Calls(servers), numbered(6), model, left))
+    asyncio.run(ask(made(servers), numbered(6), model, left))
     assert servers.sizes == [1] * 6
 
 
@@ -113,7 +113,7 @@ def test_only_equal_options_are_joined() -> None:
         await asyncio.gather(ask(calls, numbered(5), top=1), ask(calls, numbered(5), top=2))
 
     servers = Echo()
-    asyncio.run(test(Calls(servers)))
+    asyncio.run(test(made(servers)))
     assert sorted(servers.sizes) == [1, 1, 1, 1, 3, 3]
 
 
@@ -123,7 +123,7 @@ def test_a_refused_item_harms_no_other(refusal: GatewayError) -> None:
     servers = Echo()
     servers.refusal = refusal
     texts = [*numbered(5), BAD, *numbered(3)]
-    answers = asyncio.run(ask(Calls(servers), texts))
+    answers = asyncio.run(ask(made(servers), texts))
     assert [answer is refusal for answer in answers] == [text == BAD for text in texts]
     assert sorted(servers.sizes) == [1] * (2 + 7) + [7]
 
@@ -132,7 +132,7 @@ def test_a_failure_that_is_no_items_fault_is_that_of_all() -> None:
     """An overload is not made worse by asking again."""
     servers = Echo()
     servers.refusal = OverloadedError("Triton's queue is full.")
-    answers = asyncio.run(ask(Calls(servers), [*numbered(4), BAD]))
+    answers = asyncio.run(ask(made(servers), [*numbered(4), BAD]))
     assert [isinstance(answer, OverloadedError) for answer in answers] == [False, False, True, True, True]
 
 
@@ -146,7 +146,7 @@ def test_a_model_that_takes_no_joined_items_is_left_alone() -> None:
 
     servers = Echo()
     servers.most = 1
-    asyncio.run(test(Calls(servers)))
+    asyncio.run(test(made(servers)))
     assert servers.sizes == [1, 1, 4, 1, 1, 1, 1] + [1] * 6
 
 
@@ -154,17 +154,20 @@ def test_who_leaves_is_not_sent() -> None:
     """A caller that leaves while it waits is dropped, and one whose time is over is told so."""
 
     async def test(servers: Echo) -> None:
-        calls = Calls(servers)
-        asked = [asyncio.create_task(calls.infer(FAST, None, text, {}, "id", lambda: 5)) for text in numbered(4)]
+        calls = made(servers)
+        asked = [
+            asyncio.create_task(calls.infer(PLACES.take(), FAST, None, text, {}, "id", lambda: 5))
+            for text in numbered(4)
+        ]
         await asyncio.sleep(0.001)
         asked[3].cancel()
         results = await asyncio.gather(*asked, return_exceptions=True)
         assert isinstance(results[3], asyncio.CancelledError)
         assert all(isinstance(result, Answer) for result in results[:3])
         with pytest.raises(DeadlineExceededError):
-            await calls.infer(FAST, None, b"late", {}, "id", lambda: 0.001)
+            await calls.infer(PLACES.take(), FAST, None, b"late", {}, "id", lambda: 0.001)
         with pytest.raises(DeadlineExceededError):
-            await calls.infer(FAST, None, b"too late", {}, "id", lambda: 0.0)
+            await calls.infer(PLACES.take(), FAST, None, b"too late", {}, "id", lambda: 0.0)
 
     servers = Echo()
     asyncio.run(test(servers))
@@ -176,11 +179,11 @@ def test_who_waits_is_served_whatever_passes_by() -> None:
     """Requests with a near deadline are sent at once, and keep more calls under way than are waited for."""
 
     async def test(servers: Echo) -> None:
-        calls = Calls(servers)
+        calls = made(servers)
 
         async def hurry() -> None:
             for _ in range(20):
-                await calls.infer(FAST, None, b"now", {}, "id", lambda: 0.9)
+                await calls.infer(PLACES.take(), FAST, None, b"now", {}, "id", lambda: 0.9)
 
         busy = [asyncio.create_task(hurry()) for _ in range(4)]
         await asyncio.sleep(0.001)
@@ -196,12 +199,18 @@ def test_an_item_whose_deadline_has_come_near_is_sent_by_itself() -> None:
     """Its deadline would be that of all."""
 
     async def test(servers: Echo) -> None:
-        calls = Calls(servers)
+        calls = made(servers)
         left = iter([5.0, *[0.5] * 10])
-        first = [asyncio.create_task(calls.infer(FAST, None, text, {}, "id", lambda: 5)) for text in numbered(2)]
+        first = [
+            asyncio.create_task(calls.infer(PLACES.take(), FAST, None, text, {}, "id", lambda: 5))
+            for text in numbered(2)
+        ]
         await asyncio.sleep(0.001)
-        late = asyncio.create_task(calls.infer(FAST, None, b"late", {}, "id", lambda: next(left)))
-        others = [asyncio.create_task(calls.infer(FAST, None, text, {}, "id", lambda: 5)) for text in numbered(3)]
+        late = asyncio.create_task(calls.infer(PLACES.take(), FAST, None, b"late", {}, "id", lambda: next(left)))
+        others = [
+            asyncio.create_task(calls.infer(PLACES.take(), FAST, None, text, {}, "id", lambda: 5))
+            for text in numbered(3)
+        ]
         await asyncio.gather(*first, late, *others)
 
     servers = Echo()
