@@ -40,6 +40,7 @@ class _Line(asyncio.Protocol):
     app_state: Any
     cycle: Any
     flow: Any
+    on_response_complete: Any
     scope: Any
     transport: Any
     _backlog: Backlog
@@ -51,9 +52,6 @@ class _Line(asyncio.Protocol):
     @property
     def _outgoing(self) -> Outgoing:
         return self.app_state[OUTGOING]  # type: ignore[no-any-return]
-
-    def on_response_complete(self) -> None:
-        raise NotImplementedError
 
     def _has_more(self) -> bool:
         """Tell whether more has come than the request that is answered, or was answered last."""

@@ -53,8 +53,7 @@ class Settings(BaseSettings):
     write_timeout_s: float = Field(
         default=30,
         gt=0,
-        description="Time for a client to take its answer, or of a large one 20 kB a second; past it, the connection is "
-        "cut.",
+        description="Time for a client to take its answer, or 20 kB a second of a large one; past it, it is cut off.",
     )
     drain_delay_s: float = Field(
         default=0, ge=0, description="Time to go on serving after SIGTERM, with readyz red, so that others notice."
