@@ -69,8 +69,13 @@ class _Line(asyncio.Protocol):
             self.on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the request that is not answered yet."""
         self._outgoing.remove(self._backlog)
         super().connection_lost(exc)
+        if self.cycle is not None and not self.cycle.response_complete:
+            context = self.scope["state"].get("context")
+            if context is not None and context.leave is not None:
+                context.leave()
 
     def eof_received(self) -> bool:
         """Tell whether the connection stays open although the client sends nothing more."""

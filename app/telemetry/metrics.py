@@ -36,8 +36,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._requests = self._counter(
             "gateway_requests",
-            "Requests answered, by route, model, HTTP status (499: the client left, 50 ms or more after its body) and "
-            "problem code.",
+            "Requests answered, by route, model, HTTP status (499: the client left) and problem code.",
             "route",
             "model",
             "status",

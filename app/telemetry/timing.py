@@ -78,6 +78,8 @@ class Context:
     """The problem's code, when the request failed."""
     turns: int = 0
     """How many of its items wait for their turn."""
+    leave: Callable[[], None] | None = None
+    """Cancels the request, whose client has left; None when it is over."""
     hang_up: Callable[[], None] | None = None
     """Closes the connection of a client that has ended its side of it, and is perhaps gone; None while it has not."""
     answered: list[Callable[[], None]] = field(default_factory=list)
