@@ -261,6 +261,10 @@ class Admission:
             return
         raise OverloadedError(sentence, model=model.name, retry_after_s=lane.promise(request_id, now))
 
+    def is_free(self, model: ServedModel) -> bool:
+        """Tell whether a place can be had without a wait."""
+        return self._lane(model).is_free
+
     async def enter(self, model: ServedModel, left_s: float, request_id: str) -> Place:
         """Return a place for a single request.
 

@@ -113,7 +113,9 @@ async def _single(parts: Parts, task: Task, options_type: type[Options], request
     kind = accepted(request, () if dialect else task.pictures)
     context = begin(parts, request)
     if dialect is None or options.model is not None:  # else the body may name the model
-        parts.admission.check(find(parts, task, options, context), context.left_s(), context.request_id)
+        model = find(parts, task, options, context)
+        parts.admission.check(model, context.left_s(), context.request_id)
+        await _give_up_early(parts, model, context)
     asked = Asked()
     with Body(request, parts.budget, body_timeout(parts, context)) as body:
         with context.span("read"):
@@ -130,6 +132,13 @@ async def _single(parts: Parts, task: Task, options_type: type[Options], request
             if kind == accept.JSON:
                 return as_json(result)
             return await _picture(parts, item, result, kind, context)
+
+
+async def _give_up_early(parts: Parts, model: ServedModel, context: Context) -> None:
+    """Spare the reading of a body that is of no use: its client has ended its side, and would have to wait."""
+    if context.hang_up is not None and not parts.admission.is_free(model):
+        context.hang_up()
+        await asyncio.sleep(0)  # meanwhile the connection ends, and cancels the request
 
 
 async def _picture(parts: Parts, item: bytes, result: dict[str, Any], kind: str, context: Context) -> Response:
@@ -158,6 +167,7 @@ async def _batch(parts: Parts, task: Task, request: Request) -> Response:
     accepted(request)
     context = begin(parts, request)
     model = find(parts, task, options, context)
+    await _give_up_early(parts, model, context)
     with Body(request, parts.budget, body_timeout(parts, context)) as body:
         with context.span("read"):
             read = parts.media.images if task.input == "image" else parts.media.texts
