@@ -111,12 +111,30 @@ class Calls:
             GatewayError: whatever went wrong, by the table of `app.triton.status`.
 
         """
-        left = left_s()
-        if left <= 0:
-            place.end(measured=False)
-            raise DeadlineExceededError("The request's deadline passed before the model was called.", model=model.name)
         loop = asyncio.get_running_loop()
         item = _Item(place, value, request_id, traceparent, left_s, loop.create_future())
+        timer: asyncio.TimerHandle | None = None
+        try:
+            left = left_s()
+            if left <= 0:
+                sentence = "The request's deadline passed before the model was called."
+                raise DeadlineExceededError(sentence, model=model.name)
+            self._send_or_wait(item, model, version, parameters, left)
+            timer = loop.call_later(left, _expire, item, model.name)
+            return await item.answer
+        except asyncio.CancelledError:
+            if item.alone and item.task is not None and self._servers.cancel_calls:
+                item.task.cancel()
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if not item.over:
+                self._go_on_without_caller(item)
+
+    def _send_or_wait(
+        self, item: _Item, model: ServedModel, version: str | None, parameters: dict[str, Parameter], left: float
+    ) -> None:
         key = (model.name, version, *parameters.items())
         kind = self._kinds.get(key)
         if kind is None:
@@ -126,17 +144,6 @@ class Calls:
             kind.waiting.append(item)
         else:
             self._start(key, kind, [item])
-        timer = loop.call_later(left, _expire, item, model.name)
-        try:
-            return await item.answer
-        except asyncio.CancelledError:
-            if item.alone and item.task is not None and self._servers.cancel_calls:
-                item.task.cancel()
-            raise
-        finally:
-            timer.cancel()
-            if not item.over:
-                self._go_on_without_caller(item)
 
     def _go_on_without_caller(self, item: _Item) -> None:
         """Drop an item that was not sent; let the bytes of one that was count until its call ends."""
