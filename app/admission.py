@@ -2,6 +2,7 @@
 
     single request --enter--> a place | a turn in the queue | 429 at once, when the queue is full or too long to wait
     batch --admit--> its items --wait--> each a place, in turns with the single requests
+    place --> app.triton.calls, which gives it back when the call has ended, whether its caller still waits or not
 
 How many are let through at once follows the measured service time, by the rule of TCP Vegas (Brakmo and Peterson, 1995;
 for servers: Netflix, concurrency-limits): while calls take little longer than at best, more are let through; when they
@@ -205,7 +206,7 @@ class Lane:
 
 
 class Admission:
-    """Hands out places, per model. A place is a context; leaving it gives the place back.
+    """Hands out places, per model. Whoever gets one hands it to `Calls.infer`, which gives it back.
 
     Args:
         ceiling: the most items of one model that are ever with Triton at once.
@@ -260,6 +261,10 @@ class Admission:
             return
         raise OverloadedError(sentence, model=model.name, retry_after_s=lane.promise(request_id, now))
 
+    def is_free(self, model: ServedModel) -> bool:
+        """Tell whether a place can be had without a wait."""
+        return self._lane(model).is_free
+
     async def enter(self, model: ServedModel, left_s: float, request_id: str) -> Place:
         """Return a place for a single request.
 
@@ -274,8 +279,8 @@ class Admission:
         return await self._place(lane, SINGLE, model, left_s)
 
     @contextmanager
-    def admit(self, model: ServedModel, items: int, left_s: float) -> Iterator[None]:
-        """Count a batch's items as under way.
+    def admit(self, model: ServedModel, items: int, left_s: float) -> Iterator[Batch]:
+        """Count a batch's items as under way; those that are with Triton until their calls end, whatever ends before.
 
         Raises:
             OverloadedError: when those of earlier batches alone would take until its deadline.
@@ -290,22 +295,24 @@ class Admission:
                 model=model.name,
                 retry_after_s=min(max(1, math.ceil(lane.batched / rate) if rate else 1), LONGEST_RETRY_S),
             )
-        lane.batched += items
+        batch = Batch(lane, items)
         try:
-            yield
+            yield batch
         finally:
-            lane.batched -= items
+            batch.close()
 
-    async def wait(self, model: ServedModel, left_s: float) -> Place:
+    async def wait(self, model: ServedModel, left_s: float, batch: Batch | None = None) -> Place:
         """Return a place for an item of an admitted batch, as soon as there is one.
 
         Raises:
             DeadlineExceededError: when there is none within `left_s`.
 
         """
-        return await self._place(self._lane(model), BATCH, model, left_s)
+        return await self._place(self._lane(model), BATCH, model, left_s, batch)
 
-    async def _place(self, lane: Lane, queue: int, model: ServedModel, left_s: float) -> Place:
+    async def _place(
+        self, lane: Lane, queue: int, model: ServedModel, left_s: float, batch: Batch | None = None
+    ) -> Place:
         if not lane.take():
             try:
                 async with asyncio.timeout(left_s):
@@ -313,23 +320,62 @@ class Admission:
             except TimeoutError as error:
                 sentence = "The request's deadline passed before its turn came."
                 raise DeadlineExceededError(sentence, model=model.name) from error
-        return Place(lane)
+        return Place(lane, batch)
+
+
+class Batch:
+    """The items of one batch, counted as under way in a lane."""
+
+    def __init__(self, lane: Lane, items: int) -> None:
+        self._lane, self._items, self._with_triton = lane, items, 0
+        self._closed = False
+        lane.batched += items
+
+    def close(self) -> None:
+        """Count only what is still with Triton."""
+        self._closed = True
+        self._lane.batched -= self._items - self._with_triton
+
+    def begin(self) -> None:
+        """Count an item as being with Triton."""
+        self._with_triton += 1
+
+    def end(self) -> None:
+        """Count it no longer."""
+        self._with_triton -= 1
+        if self._closed:
+            self._lane.batched -= 1
 
 
 class Place:
-    """Leave to be with Triton; used as a context."""
+    """Leave to be with Triton, for one item; it belongs to the item's call and ends with it."""
 
-    def __init__(self, lane: Lane) -> None:
-        self._lane = lane
+    __slots__ = ("_batch", "_begun", "_lane")
 
-    def __enter__(self) -> None:
+    def __init__(self, lane: Lane, batch: Batch | None = None) -> None:
+        self._lane: Lane | None = lane
+        self._batch = batch
         self._begun = time.monotonic()
+        if batch is not None:
+            batch.begin()
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def end(self, error: BaseException | None = None, *, measured: bool = True) -> None:
+        """Give the place back; a second time does nothing.
+
+        Args:
+            error: why the call failed; None when it was answered.
+            measured: whether it tells something of Triton: a call that was never sent, or was cancelled, does not.
+
+        """
+        lane, self._lane = self._lane, None
+        if lane is None:
+            return
         now = time.monotonic()
-        # A caller who left says nothing of Triton; neither does a Triton that is not there.
-        if kind is None or issubclass(kind, DeadlineExceededError):
-            self._lane.limit.observe(now, now - self._begun, self._lane.with_triton, failed=kind is not None)
-        elif issubclass(kind, GatewayError) and kind.status < 500:
-            self._lane.limit.observe(now, None, self._lane.with_triton)
-        self._lane.leave()
+        # A Triton that is not there says nothing of what it could take.
+        if measured and (error is None or isinstance(error, DeadlineExceededError)):
+            lane.limit.observe(now, now - self._begun, lane.with_triton, failed=error is not None)
+        elif measured and isinstance(error, GatewayError) and error.status < 500:
+            lane.limit.observe(now, None, lane.with_triton)
+        if self._batch is not None:
+            self._batch.end()
+        lane.leave()

@@ -1,4 +1,8 @@
-"""The bytes of one request's body, counted while they stream in: each request's, and all that the process holds."""
+"""The bytes of one request's body, counted while they stream in: each request's, and all that the process holds.
+
+The process holds bodies, items that are with Triton after their callers have left (`app.triton.calls`), and answers
+that no client has taken yet (`app.outgoing`): all count against one `Budget`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ from app.errors import (
 
 
 class Budget:
-    """How many bytes of bodies the process may hold at once."""
+    """How many bytes of bodies and of answers the process may hold at once."""
 
     def __init__(self, most: int, gauge: Gauge | None = None) -> None:
         self.most = most
@@ -34,17 +38,44 @@ class Budget:
 
         """
         if self.held + count > self.most:
-            raise OverloadedError("The gateway holds as many bytes of requests as it may.")
-        self._add(count)
+            raise OverloadedError("The gateway holds as many bytes of requests and answers as it may.")
+        self.add(count)
 
     def give_back(self, count: int) -> None:
         """Release `count` bytes."""
-        self._add(-count)
+        self.add(-count)
 
-    def _add(self, count: int) -> None:
+    def add(self, count: int) -> None:
+        """Count `count` bytes more that are there already, room or not; fewer, where it is negative."""
         self.held += count
         if self._gauge is not None:
             self._gauge.set(self.held)
+
+
+class Held:
+    """Bytes of one answer that count against a budget."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._count = 0
+
+    def resize(self, count: int) -> None:
+        """Hold so many bytes instead of those until now.
+
+        Raises:
+            OverloadedError: when there is no room for more.
+
+        """
+        if count > self._count:
+            self._budget.take(count - self._count)
+        else:
+            self._budget.give_back(self._count - count)
+        self._count = count
+
+    def give_back(self) -> None:
+        """Hold nothing more."""
+        self._budget.give_back(self._count)
+        self._count = 0
 
 
 class Body:

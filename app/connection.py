@@ -5,14 +5,24 @@
 
 httptools loses the body of a request that offers to upgrade to HTTP/2, as some clients do by default, takes heads and
 trailers of any length, and does not mind a missing Host. So it is only ever given requests that have none of this.
+
+A client may end its side of the connection and read on. It gets the answers to what it has sent whole, unless a
+request waits for its turn: see `Context.half_close`. The next request begins when the client has taken the answer
+before it, and who takes none is cut off (`app.outgoing`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
+import socket
+from typing import Any
 
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app.outgoing import OUTGOING, UNSENT_BYTES, Backlog, Outgoing
 
 HEAD_BYTES = 64 * 1024
 HEAD_S = 10.0
@@ -24,17 +34,101 @@ LENGTH = re.compile(rb"\ncontent-length", re.IGNORECASE)
 PLAIN_LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r?\n", re.IGNORECASE)
 
 
-class _H11(H11Protocol):
+class _Line(asyncio.Protocol):
+    """What both protocols do for a client that does not read, or has ended its side of the connection."""
+
+    app_state: Any
+    cycle: Any
+    flow: Any
+    on_response_complete: Any
+    scope: Any
+    transport: Any
+    _backlog: Backlog
+    _ended = False
+    """Whether the client has ended its side."""
+    _postponed = False
+    """Whether an answer is complete, and what follows waits until the client has taken it."""
+
+    @property
+    def _outgoing(self) -> Outgoing:
+        return self.app_state[OUTGOING]  # type: ignore[no-any-return]
+
+    def _has_more(self) -> bool:
+        """Tell whether more has come than the request that is answered, or was answered last."""
+        raise NotImplementedError
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._outgoing.look(self._backlog)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._outgoing.look(self._backlog)
+        if self._postponed:
+            self._postponed = False
+            self.on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the request that is not answered yet."""
+        self._outgoing.remove(self._backlog)
+        super().connection_lost(exc)
+        if self.cycle is not None and not self.cycle.response_complete:
+            context = self.scope["state"].get("context")
+            if context is not None and context.leave is not None:
+                context.leave()
+
+    def eof_received(self) -> bool:
+        """Tell whether the connection stays open although the client sends nothing more."""
+        self._ended = True
+        if self.cycle is None or self.cycle.response_complete:
+            return self._postponed and self._has_more()
+        if self.cycle.more_body:
+            return False
+        state = self.scope["state"]
+        if "context" in state:
+            return bool(state["context"].half_close(self.transport.close))
+        state["hang_up"] = self.transport.close  # its task is about to begin
+        return True
+
+    def _is_taken(self) -> bool:
+        """Tell whether to go on after an answer now; else that happens when the client has taken it."""
+        self._postponed = self.flow.write_paused and not self.transport.is_closing()
+        return not self._postponed
+
+    def _close_if_ended(self) -> None:
+        if self._ended and not self.eof_received():
+            self.transport.close()
+
+
+class _H11(_Line, H11Protocol):  # type: ignore[misc]  # uvicorn's never keep a connection at its end
+    def on_response_complete(self) -> None:
+        """Go on with what has come meanwhile."""
+        if self._is_taken():
+            super().on_response_complete()
+            self._close_if_ended()
+
+    def _has_more(self) -> bool:
+        return bool(self.conn.trailing_data[0])
+
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: to offer HTTP/2 is no fault, and the answer is HTTP/1.1's."""
 
 
-class Connection(HttpToolsProtocol):
+class Connection(_Line, HttpToolsProtocol):  # type: ignore[misc]  # as above
     """Hands on a request when its head is whole and the one before is answered; holds back the bytes until then."""
 
     _held = b""
     _body_left = 0
     """Bytes of the running request's body that have not come yet."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to watch what the client takes."""
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=HIGH_WATER_LIMIT, low=0)
+        connected = transport.get_extra_info("socket")
+        if connected is not None and connected.family in (socket.AF_INET, socket.AF_INET6):
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        self._backlog = self._outgoing.add(transport)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
@@ -46,16 +140,21 @@ class Connection(HttpToolsProtocol):
                 return
         searched = max(0, len(self._held) - 3)
         self._held += data
-        if self.cycle is None or self.cycle.response_complete:
+        if self.cycle is None or (self.cycle.response_complete and not self._postponed):
             self._begin(searched)
         elif len(self._held) > HEAD_BYTES:
             self.flow.pause_reading()  # until the answer is out
 
     def on_response_complete(self) -> None:
         """Go on with what has come meanwhile."""
-        super().on_response_complete()
-        if self._held and not self._body_left and not self.transport.is_closing():
-            self._begin(0)
+        if self._is_taken():
+            super().on_response_complete()
+            if self._held and not self._body_left and not self.transport.is_closing():
+                self._begin(0)
+            self._close_if_ended()
+
+    def _has_more(self) -> bool:
+        return bool(self._held)
 
     def _begin(self, searched: int) -> None:
         """Hand on the next request, if its head is whole; up to `searched` it was looked for before."""
@@ -81,9 +180,12 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self.connections.discard(self)
         other = _H11(self.config, self.server_state, self.app_state, self.loop)
+        other._backlog = self._backlog
+        other._ended, self._ended = self._ended, False
         other.connection_made(self.transport)
         self.transport.set_protocol(other)
         other.data_received(data)
+        other._close_if_ended()
 
 
 def _plain(head: bytes) -> int | None:

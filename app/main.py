@@ -19,6 +19,7 @@ from app.drawing import Drawing
 from app.fetch import Fetch
 from app.front import Gateway
 from app.media import Media
+from app.outgoing import OUTGOING, Outgoing
 from app.parts import Parts
 from app.problems import Problem
 from app.settings import Settings
@@ -53,9 +54,11 @@ def create_app(settings: Settings) -> FastAPI:
     fetch = Fetch(settings)
     servers = Servers(settings.triton_addresses, metrics, settings.triton_control_key_file)
     catalog = Catalog(servers)
+    budget = Budget(settings.max_bytes_in_flight, metrics.body_bytes)
+    outgoing = Outgoing(budget, settings.write_timeout_s)
     parts = Parts(
         settings=settings,
-        calls=Calls(servers, joins=settings.join_items),
+        calls=Calls(servers, budget, joins=settings.join_items),
         catalog=catalog,
         canaries=Canaries(servers, catalog, drain),
         admission=Admission(
@@ -63,22 +66,27 @@ def create_app(settings: Settings) -> FastAPI:
         ),
         media=Media(settings, fetch),
         drawing=Drawing(),
-        budget=Budget(settings.max_bytes_in_flight, metrics.body_bytes),
+        budget=budget,
         metrics=metrics,
     )
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         await servers.open()
         running = [
             asyncio.create_task(keep())
-            for keep in (servers.keep_resolving, catalog.keep_reading, parts.canaries.keep_probing)
+            for keep in (
+                servers.keep_resolving,
+                catalog.keep_reading,
+                parts.canaries.keep_probing,
+                outgoing.keep_watching,
+            )
         ]
         try:
             # The web server accepts nothing before this returns.
             await catalog.wait_until_read(FIRST_READING_S)
             drain.watch()
-            yield
+            yield {OUTGOING: outgoing}
         finally:
             for task in running:
                 task.cancel()

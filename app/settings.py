@@ -56,6 +56,11 @@ class Settings(BaseSettings):
     body_timeout_s: float = Field(
         default=30, gt=0, description="Time for a request's body to arrive, within its deadline."
     )
+    write_timeout_s: float = Field(
+        default=30,
+        gt=0,
+        description="Time for a client to take its answer, or 20 kB a second of a large one; past it, it is cut off.",
+    )
     drain_delay_s: float = Field(
         default=0, ge=0, description="Time to go on serving after SIGTERM, with readyz red, so that others notice."
     )
@@ -72,7 +77,7 @@ class Settings(BaseSettings):
     max_bytes_in_flight: int = Field(
         default=256 * MEGABYTE,
         ge=1,
-        description="All bodies and fetched images that a process holds at once; past it, 429.",
+        description="All bodies, fetched images and answers not yet taken that a process holds at once; past it, 429.",
     )
     max_items_per_model: int = Field(
         default=128,

@@ -13,8 +13,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from app import accept, errors, problems
+from app.admission import Batch, Place
 from app.api import described, dialects, query
-from app.body import Body
+from app.body import Body, Held
 from app.dialects.base import Asked
 from app.front import Endpoint
 from app.media import Item
@@ -112,7 +113,9 @@ async def _single(parts: Parts, task: Task, options_type: type[Options], request
     kind = accepted(request, () if dialect else task.pictures)
     context = begin(parts, request)
     if dialect is None or options.model is not None:  # else the body may name the model
-        parts.admission.check(find(parts, task, options, context), context.left_s(), context.request_id)
+        model = find(parts, task, options, context)
+        parts.admission.check(model, context.left_s(), context.request_id)
+        await _give_up_early(parts, model, context)
     asked = Asked()
     with Body(request, parts.budget, body_timeout(parts, context)) as body:
         with context.span("read"):
@@ -128,16 +131,33 @@ async def _single(parts: Parts, task: Task, options_type: type[Options], request
                 return as_json(dialects.tell(dialect, model, result, item, asked, context))
             if kind == accept.JSON:
                 return as_json(result)
-            picture = await parts.drawing.picture(item, result["predictions"], kind, context.left_s())
-            return Response(picture, media_type=kind)
+            return await _picture(parts, item, result, kind, context)
+
+
+async def _give_up_early(parts: Parts, model: ServedModel, context: Context) -> None:
+    """Spare the reading of a body that is of no use: its client has ended its side, and would have to wait."""
+    if context.hang_up is not None and not parts.admission.is_free(model):
+        context.hang_up()
+        await asyncio.sleep(0)  # meanwhile the connection ends, and cancels the request
+
+
+async def _picture(parts: Parts, item: bytes, result: dict[str, Any], kind: str, context: Context) -> Response:
+    """Return the drawn answer; its bytes are held until they are handed to the connection, which counts them then."""
+    held = Held(parts.budget)
+    context.answered.append(held.give_back)
+    # Before it is drawn nobody knows its size: a byte a pixel is what photographs take as PNG at most.
+    held.resize(result["image"]["width"] * result["image"]["height"])
+    picture = await parts.drawing.picture(item, result["predictions"], kind, context.left_s())
+    held.resize(len(picture))
+    return Response(picture, media_type=kind)
 
 
 async def run(parts: Parts, model: ServedModel, options: Options, item: bytes, context: Context) -> dict[str, Any]:
     """Wait for a place, ask Triton for one item, and return the fields of the answer."""
-    with context.span("wait"):
+    with context.span("wait"), context.wait_turn():
         place = await parts.admission.enter(model, context.left_s(), context.request_id)
-    with place, context.span("triton"):
-        answer = await _infer(parts, model, options, item, context)
+    with context.span("triton"):
+        answer = await _infer(parts, place, model, options, item, context)
     with context.span("encode"):
         return _fields(model, answer, context)
 
@@ -147,13 +167,14 @@ async def _batch(parts: Parts, task: Task, request: Request) -> Response:
     accepted(request)
     context = begin(parts, request)
     model = find(parts, task, options, context)
+    await _give_up_early(parts, model, context)
     with Body(request, parts.budget, body_timeout(parts, context)) as body:
         with context.span("read"):
             read = parts.media.images if task.input == "image" else parts.media.texts
             items = await read(request, body)
         admitted = parts.admission.admit(model, len(items), context.left_s())
-        with admitted, context.span("triton"):
-            answers = await _infer_all(parts, model, options, items, context)
+        with admitted as batch, context.span("triton"):
+            answers = await _infer_all(parts, batch, model, options, items, context)
         # What one item waited is no time of Triton's, though others were there meanwhile.
         context.spans["triton"] -= context.spans["wait"]
     with context.span("encode"):
@@ -198,28 +219,33 @@ def accepted(request: Request, pictures: tuple[str, ...] = ()) -> str:
     return kind
 
 
-async def _infer(parts: Parts, model: ServedModel, options: Options, item: bytes, context: Context) -> Answer:
+async def _infer(
+    parts: Parts, place: Place, model: ServedModel, options: Options, item: bytes, context: Context
+) -> Answer:
     return await parts.calls.infer(
-        model, options.version, item, options.parameters(), context.request_id, context.left_s, context.traceparent
+        *(place, model, options.version, item, options.parameters()),
+        *(context.request_id, context.left_s, context.traceparent),
     )
 
 
 async def _infer_all(
-    parts: Parts, model: ServedModel, options: Options, items: list[Item], context: Context
+    parts: Parts, batch: Batch, model: ServedModel, options: Options, items: list[Item], context: Context
 ) -> list[Answer | errors.GatewayError]:
     room = asyncio.Semaphore(ITEMS_AT_ONCE)
 
     async def one(item: Item) -> Answer | errors.GatewayError:
         if isinstance(item, errors.GatewayError):
             return item
-        async with room:
-            try:
-                with context.longest("wait"):
-                    place = await parts.admission.wait(model, context.left_s())
-                with place:
-                    return await _infer(parts, model, options, item, context)
-            except errors.GatewayError as error:
-                return error
+        with context.wait_turn():
+            await room.acquire()
+        try:
+            with context.longest("wait"), context.wait_turn():
+                place = await parts.admission.wait(model, context.left_s(), batch)
+            return await _infer(parts, place, model, options, item, context)
+        except errors.GatewayError as error:
+            return error
+        finally:
+            room.release()
 
     return await asyncio.gather(*(one(item) for item in items))
 

@@ -1,8 +1,9 @@
 """What surrounds every request: its id, its access line, its metrics, and the answer to a fault of our own.
 
-Plain ASGI, since Starlette's BaseHTTPMiddleware hides the client's disconnect. When a request is answered before its
-body was read, the rest of the body is read and thrown away for a moment before the connection closes: a connection
-closed with unread bytes is reset, and the client would never see why.
+Plain ASGI, since Starlette's BaseHTTPMiddleware hides the client's disconnect. The connection tells at once when the
+client has left (`app.connection`), and the request is cancelled: nobody waits for its answer. When a request is
+answered before its body was read, the rest of the body is read and thrown away for a moment before the connection
+closes: a connection closed with unread bytes is reset, and the client would never see why.
 """
 
 from __future__ import annotations
@@ -22,8 +23,6 @@ from app.telemetry.metrics import Metrics
 from app.telemetry.timing import TRACEPARENT, Context, request_id
 
 LINGER_S = 2.0
-LOOK_AFTER_S = 0.05
-"""Whether the client has left is looked at when the answer takes longer; most requests are answered before."""
 CLIENT_LEFT = 499
 """What logs and metrics say of a request whose client did not wait; the number is nginx's."""
 QUIET_ROUTES = ("/livez", "/readyz", "/healthz", "/health", "/metrics")
@@ -47,7 +46,9 @@ class Envelope:
             scope = {**scope, "method": "GET"}
         headers = Headers(scope=scope)
         context = Context(request_id(headers.get("x-request-id")))
-        scope.setdefault("state", {})["context"] = context
+        state = scope.setdefault("state", {})
+        state["context"] = context
+        context.hang_up = state.get("hang_up")
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=context.request_id)
         trace = TRACEPARENT.fullmatch(headers.get("traceparent", ""))
@@ -55,11 +56,14 @@ class Envelope:
             context.traceparent = trace[0]
             structlog.contextvars.bind_contextvars(trace_id=trace[1])
         exchange = _Exchange(headers, receive, send, context, self._drain)
+        context.leave = exchange.leave
         try:
             with self._metrics.running.track_inprogress():
                 await self._serve(scope, exchange, context)
         finally:
-            exchange.end()
+            context.leave = None
+            for call in context.answered:
+                call()
             self._record(method, scope, exchange, context)
 
     def _record(self, method: str, scope: Scope, exchange: _Exchange, context: Context) -> None:
@@ -108,10 +112,7 @@ class _Exchange:
         self._send = send
         self._context = context
         self._drain = drain
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task(self._loop)
-        self._look: asyncio.TimerHandle | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._task = asyncio.current_task()
         self._body_read = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
         self.status = 0
         self.ended = 0.0
@@ -126,27 +127,13 @@ class _Exchange:
             self.client_left = not self.status  # else it has its answer, and need not send the rest
         elif not message.get("more_body", False):
             self._body_read = True
-            if not self.status and self._look is None:
-                self._look = self._loop.call_later(LOOK_AFTER_S, self._begin_watch)
         return message
 
-    def _begin_watch(self) -> None:
-        self._watch = asyncio.create_task(self._watch_client())
-
-    async def _watch_client(self) -> None:
-        """Cancel the request when its client leaves: nobody waits for the answer."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+    def leave(self) -> None:
+        """Hear that the client has left: cancel the request, unless it is being answered."""
         if not self.status and self._task is not None:
             self.client_left = True
             self._task.cancel()
-
-    def end(self) -> None:
-        """Watch the client no longer."""
-        if self._look is not None:
-            self._look.cancel()
-        if self._watch is not None:
-            self._watch.cancel()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -36,8 +36,7 @@ class Metrics:
         """With several workers: one reading of their files at a time, however many ask."""
         self._requests = self._counter(
             "gateway_requests",
-            "Requests answered, by route, model, HTTP status (499: the client left, 50 ms or more after its body) and "
-            "problem code.",
+            "Requests answered, by route, model, HTTP status (499: the client left) and problem code.",
             "route",
             "model",
             "status",
@@ -52,7 +51,9 @@ class Metrics:
         self._items = self._counter("gateway_batch_items", "Items of batches, by problem code.", "code")
         self.running = self._gauge("gateway_requests_running", "Requests being answered now.")
         self._tasks = self._gauge("gateway_tasks", "Tasks of the event loop.")
-        self.body_bytes = self._gauge("gateway_body_bytes", "Bytes of request bodies held now.")
+        self.body_bytes = self._gauge(
+            "gateway_body_bytes", "Bytes held now: of request bodies, and of answers that clients have not taken yet."
+        )
         self.with_triton = self._gauge("gateway_items_with_triton", "Items that have a place now.", "model")
         self.waiting = self._gauge("gateway_items_waiting", "Items that wait for a place now.", "model")
         self.limit = self._gauge("gateway_items_limit", "Items that may have a place at once.", "model")

@@ -5,10 +5,11 @@ The context lives in the ASGI scope's state, so that routes, problems, logs and 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -38,6 +39,28 @@ class Span:
         self._spans[self._name] = self._spans.get(self._name, 0.0) + time.perf_counter() - self._begun
 
 
+class Turn:
+    """An item's wait for its turn; see `Context.wait_turn`."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._context.turns += 1
+        if self._context.hang_up is not None:
+            # Who finds a free place does not wait at all, and is served.
+            asyncio.get_running_loop().call_soon(self._give_up)
+
+    def __exit__(self, *_: object) -> None:
+        self._context.turns -= 1
+
+    def _give_up(self) -> None:
+        if self._context.turns and self._context.hang_up is not None:
+            self._context.hang_up()
+
+
 @dataclass
 class Context:
     """One request. Times are seconds."""
@@ -53,6 +76,14 @@ class Context:
     model: str = ""
     code: str = ""
     """The problem's code, when the request failed."""
+    turns: int = 0
+    """How many of its items wait for their turn."""
+    leave: Callable[[], None] | None = None
+    """Cancels the request, whose client has left; None when it is over."""
+    hang_up: Callable[[], None] | None = None
+    """Closes the connection of a client that has ended its side of it, and is perhaps gone; None while it has not."""
+    answered: list[Callable[[], None]] = field(default_factory=list)
+    """Called when the request has been answered, or its client has left."""
 
     def span(self, name: str) -> Span:
         """Return a context that adds the time spent inside to the span `name`."""
@@ -66,6 +97,19 @@ class Context:
             yield
         finally:
             self.spans[name] = max(self.spans.get(name, 0.0), time.perf_counter() - begun)
+
+    def wait_turn(self) -> Turn:
+        """Return a context for a wait that is given up when the client has ended its side of the connection."""
+        return Turn(self)
+
+    def half_close(self, hang_up: Callable[[], None]) -> bool:
+        """Hear that the client sends nothing more; tell whether it may still get its answer.
+
+        It may where all of the request is with Triton, or needs no Triton. What waits for its turn is given up, now or
+        when it comes to that: most clients that close one half of a connection have closed both.
+        """
+        self.hang_up = hang_up
+        return not self.turns
 
     def set_deadline(self, header: str | None, settings: Settings) -> None:
         """Set the deadline from `X-Request-Timeout-Ms`, capped by the settings.

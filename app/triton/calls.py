@@ -6,6 +6,10 @@
 Joined are texts for a model so fast that a call costs more than its item, and only while others are under way: an idle
 gateway joins nothing. Pictures are never joined, as decoding them is to be spread over the steps' instances. When a
 joined call is refused, its items are sent singly, once, so that none is refused for another's fault.
+
+An item owns its place from the moment it comes until its call has ended. A caller may go before: at its deadline, or
+when its client leaves. Where a cancelled call would do harm, the call then runs on, and the place and the item's bytes
+count until it ends.
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
+from app.admission import Place
+from app.body import Budget
 from app.errors import BackendError, DeadlineExceededError, GatewayError
 from app.tasks.base import Parameter
 from app.triton.catalog import ServedModel
@@ -37,6 +43,7 @@ ALONE_S = 60.0
 
 @dataclass(eq=False)
 class _Item:
+    place: Place
     value: bytes
     request_id: str
     traceparent: str
@@ -44,6 +51,14 @@ class _Item:
     answer: asyncio.Future[Answer]
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     """Of its request, for the log."""
+    task: asyncio.Task[None] | None = None
+    """Its call; None while it waits to be joined."""
+    alone: bool = False
+    """Whether no other item shares its call."""
+    over: bool = False
+    """Whether it is with Triton no more, and its place is given back."""
+    kept: int = 0
+    """Its bytes that count after its caller has gone."""
 
 
 @dataclass(eq=False)
@@ -62,12 +77,14 @@ class Calls:
 
     Args:
         servers: all Tritons.
+        budget: is told of items that are with Triton after their callers have gone.
         joins: whether items may share a call.
 
     """
 
-    def __init__(self, servers: Servers, *, joins: bool = True) -> None:
+    def __init__(self, servers: Servers, budget: Budget, *, joins: bool = True) -> None:
         self._servers = servers
+        self._budget = budget
         self._joins = joins
         self._kinds: dict[Hashable, _Kind] = {}
         self._alone_until: defaultdict[str, float] = defaultdict(float)
@@ -75,6 +92,7 @@ class Calls:
 
     async def infer(
         self,
+        place: Place,
         model: ServedModel,
         version: str | None,
         value: bytes,
@@ -86,37 +104,55 @@ class Calls:
         """Return the answer to one item.
 
         Args:
+            place: the item's leave to be with Triton. It is given back here, when the call has ended.
             left_s: returns the time that is left until the deadline.
 
         Raises:
             GatewayError: whatever went wrong, by the table of `app.triton.status`.
 
         """
-        left = left_s()
-        if left <= 0:
-            raise DeadlineExceededError("The request's deadline passed before the model was called.", model=model.name)
         loop = asyncio.get_running_loop()
-        item = _Item(value, request_id, traceparent, left_s, loop.create_future())
+        item = _Item(place, value, request_id, traceparent, left_s, loop.create_future())
+        timer: asyncio.TimerHandle | None = None
+        try:
+            left = left_s()
+            if left <= 0:
+                sentence = "The request's deadline passed before the model was called."
+                raise DeadlineExceededError(sentence, model=model.name)
+            self._send_or_wait(item, model, version, parameters, left)
+            timer = loop.call_later(left, _expire, item, model.name)
+            return await item.answer
+        except asyncio.CancelledError:
+            if item.alone and item.task is not None and self._servers.cancel_calls:
+                item.task.cancel()
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if not item.over:
+                self._go_on_without_caller(item)
+
+    def _send_or_wait(
+        self, item: _Item, model: ServedModel, version: str | None, parameters: dict[str, Parameter], left: float
+    ) -> None:
         key = (model.name, version, *parameters.items())
         kind = self._kinds.get(key)
         if kind is None:
             kind = self._kinds[key] = _Kind(model, version, parameters)
         kind.model = model
-        task = None
         if kind.running >= self._most(kind) and left > LEAST_LEFT_S and self._pays(kind):
             kind.waiting.append(item)
         else:
-            task = self._start(key, kind, [item])
-        timer = loop.call_later(left, _expire, item, model.name)
-        try:
-            return await item.answer
-        except asyncio.CancelledError:
-            # Where a cancelled call would do harm, the caller may go, and the call runs to its deadline.
-            if task is not None and self._servers.cancel_calls:
-                task.cancel()
-            raise
-        finally:
-            timer.cancel()
+            self._start(key, kind, [item])
+
+    def _go_on_without_caller(self, item: _Item) -> None:
+        """Drop an item that was not sent; let the bytes of one that was count until its call ends."""
+        if item.task is None:
+            item.over = True
+            item.place.end(measured=False)
+        else:
+            item.kept = len(item.value)
+            self._budget.add(item.kept)
 
     def _most(self, kind: _Kind) -> int:
         return AT_ONCE * len(self._servers.serving(kind.model.name, kind.version))
@@ -129,18 +165,20 @@ class Calls:
             return False
         return self._servers.item_s(model.name) < CHEAP_S
 
-    def _start(self, key: Hashable, kind: _Kind, items: list[_Item]) -> asyncio.Task[None]:
+    def _start(self, key: Hashable, kind: _Kind, items: list[_Item]) -> None:
         kind.running += 1
         task = asyncio.create_task(self._run(kind, items), context=items[0].context)
+        for item in items:
+            item.task, item.alone = task, len(items) == 1
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(key, kind, items, done))
-        return task
 
     def _ended(self, key: Hashable, kind: _Kind, items: list[_Item], task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (fault := task.exception()) is not None:  # no failure of Triton's: our own fault
-            for item in items:
-                _fail(item, fault)
+        # Cancelled, or no failure of Triton's: our own fault.
+        fault = asyncio.CancelledError() if task.cancelled() else task.exception()
+        for item in items:
+            self._end(item, fault, measured=False)
         kind.running -= 1
         # One call has ended, so one may begin, however many others did not wait for their turn.
         first = True
@@ -173,14 +211,29 @@ class Calls:
                 await self._run_singly(kind, items)
                 return
             for item in items:
-                _fail(item, error)
+                self._end(item, error)
             return
         for item, answer in zip(items, answers, strict=True):
+            self._end(item, None)
             if not item.answer.done():
                 item.answer.set_result(answer)
 
+    def _end(self, item: _Item, error: BaseException | None, *, measured: bool = True) -> None:
+        """Give back all that an item has held while it was with Triton."""
+        if item.over:
+            return
+        item.over = True
+        self._budget.give_back(item.kept)
+        late = error is None and item.left_s() <= 0
+        item.place.end(DeadlineExceededError("The answer came too late.") if late else error, measured=measured)
+        if error is not None:
+            _fail(item, error)
+
     async def _run_singly(self, kind: _Kind, items: list[_Item]) -> None:
-        items = [item for item in items if not item.answer.done()]
+        for item in items:
+            if item.answer.done():
+                self._end(item, None, measured=False)
+        items = [item for item in items if not item.over]
         await asyncio.gather(*(self._run(kind, [item]) for item in items))
         if all(item.answer.done() and not item.answer.cancelled() and not item.answer.exception() for item in items):
             self._alone_until[kind.model.name] = time.monotonic() + ALONE_S

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 # Servers before 25.06 crash on calls that are cancelled within milliseconds, so no call gets less.
 SHORTEST_DEADLINE_S = 0.05
+LATE_S = 5.0
+"""So long a call may go on after its caller's deadline where it must not be cancelled: gRPC cancels it when its own
+deadline passes, and what Triton still does then would be seen by nobody."""
 CANCELS_SINCE = (2, 59)
 """The version of the server, release 25.06, since which a cancelled call does no harm."""
 
@@ -142,10 +145,13 @@ class TritonClient:
         oldest = time.perf_counter() - next(iter(running.values())) if running else 0.0
         return max(self._latencies.get(model, 0.0), oldest) * (self.outstanding + 1)
 
-    async def infer(self, question: Question, timeout_s: float) -> Answer:
+    async def infer(self, question: Question, timeout_s: float, late_s: float = 0.0) -> Answer:
         """Send one call and return its answer. It ends by itself when its time is over, 50 ms at the earliest.
 
         Where `cancels` is false it must not be cancelled.
+
+        Args:
+            late_s: so long the call goes on after its time where `cancels` is false.
 
         Raises:
             GatewayError: whatever went wrong, by the table of `app.triton.status`.
@@ -157,7 +163,9 @@ class TritonClient:
         try:
             with self._under_way(model, begun):
                 response = await self._stub.ModelInfer(
-                    question.message(), timeout=max(timeout_s, SHORTEST_DEADLINE_S), metadata=metadata
+                    question.message(),
+                    timeout=max(timeout_s, SHORTEST_DEADLINE_S) + (0.0 if self.cancels else late_s),
+                    metadata=metadata,
                 )
         except grpc.aio.AioRpcError as error:
             self._metrics.call(self.address, error.code().name).inc()

@@ -19,7 +19,7 @@ import structlog
 
 from app.errors import BackendUnavailableError, GatewayError, ModelNotReadyError
 from app.telemetry.metrics import Metrics
-from app.triton.client import TritonClient
+from app.triton.client import LATE_S, TritonClient
 from app.triton.messages import Answer, Question
 
 DNS = "dns:///"
@@ -27,6 +27,7 @@ RESOLVE_S = 5.0
 RETRY_SHARE = 0.1
 """Retries for each request; a whole outage must not double the load."""
 RETRIES_SAVED = 10.0
+CLOSE_S = 1.0
 
 logger = structlog.get_logger(__name__)
 
@@ -77,7 +78,11 @@ class Servers:
             await self._resolve()
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; calls whose callers have gone get a moment more, as closing cancels them."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + CLOSE_S
+        while any(client.outstanding for client in self.clients) and loop.time() < end:
+            await asyncio.sleep(0.02)
         for client in self.clients:
             await client.close()
 
@@ -164,13 +169,13 @@ class Servers:
         if client is None:
             raise ModelNotReadyError("The model was served a moment ago and is not ready now.", model=model)
         try:
-            return await client.infer(question, left_s())
+            return await client.infer(question, left_s(), LATE_S)
         except (BackendUnavailableError, ModelNotReadyError) as error:
             again = self._again(client, error, model, version) if left_s() > 0 else None
             if again is None:
                 raise
         self._metrics.retries.labels(client.address).inc()
-        return await again.infer(question, left_s())
+        return await again.infer(question, left_s(), LATE_S)
 
     def _again(self, failed: TritonClient, error: GatewayError, model: str, version: str | None) -> TritonClient | None:
         """Return where a request is tried again: another server, or the same after a broken connection; or nowhere."""

@@ -29,14 +29,12 @@ def made(ceiling: int, queue: int = 0) -> Admission:
 
 async def take(admission: Admission, model: ServedModel = A, *, request_id: str = "id", left_s: float = 5) -> Place:
     """Take a place as a single request."""
-    place = await admission.enter(model, left_s, request_id)
-    place.__enter__()
-    return place
+    return await admission.enter(model, left_s, request_id)
 
 
 def give_back(place: Place) -> None:
     """Leave a place after a success."""
-    place.__exit__(None)
+    place.end()
 
 
 def with_rate(admission: Admission, rate: float) -> None:
@@ -72,8 +70,9 @@ def test_who_waits_is_served_in_turns() -> None:
             give_back(place)
 
         async def item(name: str) -> None:
-            with await admission.wait(A, 5):
-                order.append(name)
+            place = await admission.wait(A, 5)
+            order.append(name)
+            give_back(place)
 
         held = await take(admission)
         waiting = [asyncio.create_task(item(f"item{number}")) for number in range(4)]
@@ -232,8 +231,11 @@ def test_all_may_leave_at_once() -> None:
 
 async def hold(admission: Admission) -> None:
     """Take a place and keep it."""
-    with await admission.enter(A, 5, "id"):
+    place = await admission.enter(A, 5, "id")
+    try:
         await asyncio.sleep(60)
+    finally:
+        place.end()
 
 
 def test_promises_are_forgotten() -> None:
