@@ -13,6 +13,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from app.connection import Connection
+from app.security import exposure
 from app.settings import Settings, unknown_variables
 from app.telemetry import logging
 
@@ -30,6 +31,7 @@ def main() -> int:
     logging.configure(settings)
     for name, known in unknown_variables().items():
         logger.warning("no setting reads this variable", variable=name, closest=known)
+    exposure.tell(settings)
     # uvicorn raises the signal that ended it once more; to have been told to stop is no failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
     with ExitStack() as stack:

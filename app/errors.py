@@ -4,7 +4,7 @@ A failure is raised where it is found as one of these, carried up untouched, and
 class is one row of the table of problem codes; codes are part of the HTTP contract and never change.
 
 GatewayError
-├── 4xx  MalformedRequest, NotFound, ModelNotFound, VersionNotFound, MethodNotAllowed, NotAcceptable,
+├── 4xx  MalformedRequest, Forbidden, NotFound, ModelNotFound, VersionNotFound, MethodNotAllowed, NotAcceptable,
 │        RequestBodyTimeout, BodyTooLarge, ImageTooLarge, BatchTooLarge, UnsupportedMediaType, InvalidParameter,
 │        ImageUndecodable, TextEmpty, InvalidTensor, Overloaded
 └── 5xx  InternalError, Unsupported, BackendError, BackendUnavailable, ModelNotReady, Draining, DeadlineExceeded
@@ -47,6 +47,12 @@ class MalformedRequestError(GatewayError):
     """The body or a header cannot be read as what it claims to be."""
 
     status, code, title = 400, "malformed_request", "Malformed request"
+
+
+class ForbiddenError(GatewayError):
+    """A host name by which the gateway is not called, or a web page of a foreign origin."""
+
+    status, code, title = 403, "forbidden", "Forbidden"
 
 
 class NotFoundError(GatewayError):
