@@ -92,7 +92,7 @@ class RequestBodyTimeoutError(GatewayError):
 
 
 class BodyTooLargeError(GatewayError):
-    """More bytes than an image or a request may have."""
+    """More bytes than an image or a request may have, or JSON of too many elements or too deep."""
 
     status, code, title = 413, "body_too_large", "Body too large"
 
