@@ -58,17 +58,19 @@ class JsonReader:
 
     Args:
         names: the names that the outermost object may have; empty: any.
-        most_items: how many elements a list in the outermost object may have, where that is a batch.
+        most_items: how many elements a list in the outermost object may have, where that is a batch: they come on top
+            of those that any body may have.
 
     Attributes:
         items: the newest list in the outermost object, which may be incomplete. Its elements may be replaced.
 
     """
 
-    def __init__(self, names: tuple[str, ...] = (), most_items: int = MAX_ELEMENTS) -> None:
+    def __init__(self, names: tuple[str, ...] = (), most_items: int | None = None) -> None:
         self.items: list[Any] = []
         self._names = names
         self._most_items = most_items
+        self._most_elements = MAX_ELEMENTS + (most_items or 0)
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._expected = VALUE
         self._containers: list[dict[str, Any] | list[Any]] = []
@@ -163,10 +165,11 @@ class JsonReader:
         if self._expected not in (VALUE, FIRST_VALUE):
             raise ValueError
         self._elements += 1
-        if len(self._containers) == 2 and self._containers[1] is self.items and len(self.items) >= self._most_items:
+        in_batch = self._most_items is not None and len(self._containers) == 2 and self._containers[1] is self.items
+        if in_batch and len(self.items) == self._most_items:
             raise BatchTooLargeError(f"A batch may have {self._most_items} items at most.")
-        if self._elements > MAX_ELEMENTS:
-            raise BodyTooLargeError(f"A JSON body may have {MAX_ELEMENTS} elements at most.")
+        if self._elements > self._most_elements:
+            raise BodyTooLargeError(f"A JSON body may have {self._most_elements} elements at most.")
 
     def _open(self, container: dict[str, Any] | list[Any]) -> None:
         self._begin_value()

@@ -20,7 +20,7 @@ TOKENS = (
 WHOLE = tuple(token for token in TOKENS if token[0] in '"-1N' and len(token) > 3)
 
 
-def read(body: bytes, size: int, *names: str, most: int = MAX_ELEMENTS) -> Any:
+def read(body: bytes, size: int, *names: str, most: int | None = None) -> Any:
     """Read a body in chunks of so many bytes."""
     reader = JsonReader(names, most)
     for at in range(0, len(body), size):
@@ -120,5 +120,6 @@ def test_what_is_within_the_bounds_is_read() -> None:
     deep = "[" * (MAX_DEPTH - 2) + "]" * (MAX_DEPTH - 2)
     body = json.dumps({"images": ["a"] * 63}).encode()[:-2] + f", {deep}]}}".encode()
     assert len(read(body, 10, "images", most=64)["images"]) == 64
+    assert len(read(json.dumps({"texts": [1] * 9000}).encode(), 1000, "texts", most=9000)["texts"]) == 9000
     numbers = [*range(MAX_ELEMENTS - 1)]
     assert read(json.dumps(numbers).encode(), 1000) == numbers
