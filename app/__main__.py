@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from uvicorn.config import STARTUP_FAILURE
 
 from app import workers
+from app.security import exposure
 from app.server import Server, config
 from app.settings import Settings, unknown_variables
 from app.telemetry import logging
@@ -37,6 +38,7 @@ def main() -> int:
     logging.configure(settings)
     for name, known in unknown_variables().items():
         logger.warning("no setting reads this variable", variable=name, closest=known)
+    exposure.tell(settings)
     if settings.workers > 1:
         return workers.serve(settings)
     server = Server(config(settings))

@@ -86,6 +86,8 @@ class Body:
         self._budget = budget
         self._timeout_s = timeout_s
         self._limit = 0
+        self.announced = 0
+        """The bytes that the header announces, once `limit` has read it; 0 without one."""
         self._held = 0
 
     def __enter__(self) -> Self:
@@ -106,7 +108,8 @@ class Body:
         announced = self._request.headers.get("content-length", "0")
         if not announced.isdecimal():
             raise MalformedRequestError("Content-Length must be a number.")
-        self._check(int(announced))
+        self.announced = int(announced)
+        self._check(self.announced)
 
     def hold(self, count: int) -> None:
         """Count `count` bytes more as held until the request is answered, its own or what was fetched for it.

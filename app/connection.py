@@ -27,7 +27,10 @@ from app.outgoing import OUTGOING, UNSENT_BYTES, Backlog, Outgoing
 HEAD_BYTES = 64 * 1024
 HEAD_S = 10.0
 """Within this time after its first bytes a head must be whole."""
+SLICE = 16 * 1024
 END = re.compile(rb"\r?\n\r?\n")
+# The target of a request names no host; where it does, that host counts (RFC 9112, 3.2.2), and httptools would drop it.
+ORIGIN_FORM = re.compile(rb"[A-Z]+ [/*]")
 UNUSUAL = re.compile(rb"\n(?:upgrade|transfer-encoding)[ \t]*:", re.IGNORECASE)
 HOST = re.compile(rb"\nhost:", re.IGNORECASE)
 LENGTH = re.compile(rb"\ncontent-length", re.IGNORECASE)
@@ -101,6 +104,29 @@ class _Line(asyncio.Protocol):
 
 
 class _H11(_Line, H11Protocol):  # type: ignore[misc]  # uvicorn's never keep a connection at its end
+    """Reads SLICE bytes in one turn of the loop: a body in chunks of one byte takes it long."""
+
+    _waiting = b""
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the client."""
+        begun = bool(self._waiting)
+        self._waiting += data
+        if begun or len(data) > SLICE:
+            self.transport.pause_reading()
+        if not begun:
+            self._take_slice()
+
+    def _take_slice(self) -> None:
+        data, self._waiting = self._waiting[:SLICE], self._waiting[SLICE:]
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self._waiting:
+            self.loop.call_soon(self._take_slice)
+        elif not self.flow.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
     def on_response_complete(self) -> None:
         """Go on with what has come meanwhile."""
         if self._is_taken():
@@ -108,7 +134,7 @@ class _H11(_Line, H11Protocol):  # type: ignore[misc]  # uvicorn's never keep a 
             self._close_if_ended()
 
     def _has_more(self) -> bool:
-        return bool(self.conn.trailing_data[0])
+        return bool(self._waiting or self.conn.trailing_data[0])
 
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: to offer HTTP/2 is no fault, and the answer is HTTP/1.1's."""
@@ -190,7 +216,7 @@ class Connection(_Line, HttpToolsProtocol):  # type: ignore[misc]  # as above
 
 def _plain(head: bytes) -> int | None:
     """Return how long the body is that follows a head; None when httptools is not to be trusted with it."""
-    if len(head) > HEAD_BYTES or UNUSUAL.search(head) or len(HOST.findall(head)) != 1:
+    if len(head) > HEAD_BYTES or not ORIGIN_FORM.match(head) or UNUSUAL.search(head) or len(HOST.findall(head)) != 1:
         return None
     lengths = PLAIN_LENGTH.findall(head)
     if len(lengths) != len(LENGTH.findall(head)) or len(lengths) > 1:

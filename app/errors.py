@@ -4,7 +4,7 @@ A failure is raised where it is found as one of these, carried up untouched, and
 class is one row of the table of problem codes; codes are part of the HTTP contract and never change.
 
 GatewayError
-├── 4xx  MalformedRequest, NotFound, ModelNotFound, VersionNotFound, MethodNotAllowed, NotAcceptable,
+├── 4xx  MalformedRequest, Forbidden, NotFound, ModelNotFound, VersionNotFound, MethodNotAllowed, NotAcceptable,
 │        RequestBodyTimeout, BodyTooLarge, ImageTooLarge, BatchTooLarge, UnsupportedMediaType, InvalidParameter,
 │        ImageUndecodable, TextEmpty, InvalidTensor, Overloaded
 └── 5xx  InternalError, Unsupported, BackendError, BackendUnavailable, ModelNotReady, Draining, DeadlineExceeded
@@ -49,6 +49,12 @@ class MalformedRequestError(GatewayError):
     status, code, title = 400, "malformed_request", "Malformed request"
 
 
+class ForbiddenError(GatewayError):
+    """A host name by which the gateway is not called, or a web page of a foreign origin."""
+
+    status, code, title = 403, "forbidden", "Forbidden"
+
+
 class NotFoundError(GatewayError):
     """No such route."""
 
@@ -86,7 +92,7 @@ class RequestBodyTimeoutError(GatewayError):
 
 
 class BodyTooLargeError(GatewayError):
-    """More bytes than an image or a request may have."""
+    """More bytes than an image or a request may have, or JSON of too many elements or too deep."""
 
     status, code, title = 413, "body_too_large", "Body too large"
 

@@ -1,7 +1,7 @@
 """The way in: every request through the envelope, then a task's straight to its endpoint, all others to FastAPI.
 
-    uvicorn -> Gateway -> Envelope -> endpoint of a task
-                                   -> FastAPI's routes
+    uvicorn -> Gateway -> Envelope -> Door -> endpoint of a task
+                                           -> FastAPI's routes
 
 What FastAPI does for a request on its way (matching routes, dependencies, exit stacks) takes longer than what a task's
 endpoint does, and a task needs none of it. FastAPI documents these routes all the same, and answers wrong methods.
@@ -20,6 +20,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app import failures
 from app.drain import Drain
 from app.errors import GatewayError
+from app.security.door import Door
+from app.security.origins import Cors
+from app.settings import Settings
 from app.telemetry.envelope import Envelope
 from app.telemetry.metrics import Metrics
 
@@ -34,10 +37,15 @@ class Gateway(FastAPI):
 
     """
 
-    def __init__(self, endpoints: Mapping[str, Endpoint], metrics: Metrics, drain: Drain, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(
+        self, endpoints: Mapping[str, Endpoint], settings: Settings, metrics: Metrics, drain: Drain, **options: Any
+    ) -> None:
+        # Redirects to a path with or without a slash would name the host that the client named.
+        super().__init__(**options, redirect_slashes=False)
         self._endpoints = endpoints
-        self._envelope = Envelope(self._serve, metrics, drain)
+        self._door = Door(settings)
+        self._inside: ASGIApp = Cors(self._serve, settings.cors_origins) if settings.cors_origins else self._serve
+        self._envelope = Envelope(self._enter, metrics, drain)
         failures.add_to(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,6 +54,13 @@ class Gateway(FastAPI):
             await self._envelope(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
+
+    async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            scope = self._door.enter(scope)
+            await self._inside(scope, receive, send)
+        except GatewayError as error:
+            await failures.answer(Request(scope), error)(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._endpoints.get(scope["path"]) if scope["method"] == "POST" else None

@@ -97,6 +97,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = Gateway(
         tasks.endpoints(parts),
+        settings,
         metrics,
         drain,
         title=TITLE,

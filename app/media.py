@@ -2,21 +2,22 @@
 
     receive() -> Body (caps, clock) -> media type -> one item, or the items of a batch
 
+A body of more than SMALL bytes is read in slices, so that no body, whatever is in it, holds up the event loop.
 An item of a batch that cannot be used is returned as its error, in its place: its neighbours are served.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
+import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Literal
 
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from app import encoded
 from app.body import Body
 from app.errors import (
     BatchTooLargeError,
@@ -28,6 +29,7 @@ from app.errors import (
     UnsupportedMediaTypeError,
 )
 from app.fetch import Fetch
+from app.json_reader import JsonReader, LongText, either
 from app.settings import Settings
 from app.telemetry import timing
 
@@ -35,6 +37,10 @@ Item = bytes | GatewayError
 JSON, MULTIPART, RAW = "application/json", "multipart/form-data", "application/octet-stream"
 # Room for JSON's braces and keys, and for multipart's boundaries, around what is counted.
 ENVELOPE_BYTES = 16_384
+SMALL = 65_536
+"""JSON of no more bytes is read at once: that takes a few milliseconds at most."""
+SLICE = 16_384
+"""Bytes of a form that are read at once: its parser takes long for many short lines."""
 # JSON may write a byte of text as six: \u00e9.
 ESCAPED = 6
 
@@ -88,10 +94,12 @@ class Media:
     async def encoded_image(self, body: Body) -> bytes:
         """Return the image that is the whole body, as base64."""
         body.limit(_encoded_size(self._settings.max_image_bytes) + ENVELOPE_BYTES)
-        try:
-            return self._usable(decode_base64((await body.bytes()).decode("ascii")))
-        except UnicodeDecodeError as error:
-            raise MalformedRequestError("The image is not valid base64.") from error
+        whole = await body.bytes()
+        if not whole.isascii():
+            raise MalformedRequestError("The image is not valid base64.")
+        pieces = [whole[at : at + SMALL] for at in range(0, len(whole), SMALL)] or [whole]
+        del whole
+        return self._usable(await encoded.decode_pieces(pieces))
 
     async def fields(self, request: Request, body: Body, kind: Literal["image", "text"]) -> dict[str, Any]:
         """Return the JSON object of a body that holds one image or text beside other fields."""
@@ -102,7 +110,7 @@ class Media:
             "text": self._settings.max_text_bytes * ESCAPED,
         }
         body.limit(sizes[kind] + ENVELOPE_BYTES)
-        fields = _parse(await body.bytes())
+        fields = await _read_json(body, JsonReader())
         if not isinstance(fields, dict):
             raise MalformedRequestError("The body must be a JSON object.")
         return fields
@@ -121,8 +129,7 @@ class Media:
             return [await _item(self._part_image, part) for part in parts]
         if kind == JSON:
             body.limit(_encoded_size(self._settings.max_batch_bytes) + ENVELOPE_BYTES)
-            values = await self._json_list(body, "images")
-            return [await _item(self._text_image, value) for value in values]
+            return await self._json_list(body, "images", self._text_image)
         raise UnsupportedMediaTypeError("Send a batch as multipart/form-data or application/json.")
 
     async def text(self, request: Request, body: Body) -> bytes:
@@ -135,20 +142,26 @@ class Media:
         """Return the texts of a batch, as UTF-8, in order."""
         self._require_json(request)
         body.limit(self._settings.max_batch_bytes)
-        return [await _item(self._text, value) for value in await self._json_list(body, "texts")]
+        return await self._json_list(body, "texts", self._text)
 
     async def _text(self, value: object) -> bytes:
+        if isinstance(value, LongText):
+            self._check_text(value.size)
+            value = str(value)
         text = _utf8(value)
-        if len(text) > self._settings.max_text_bytes:
-            raise BodyTooLargeError(f"A text may have {self._settings.max_text_bytes} bytes at most.")
+        self._check_text(len(text))
         return text
+
+    def _check_text(self, size: int) -> None:
+        if size > self._settings.max_text_bytes:
+            raise BodyTooLargeError(f"A text may have {self._settings.max_text_bytes} bytes at most.")
 
     def _require_json(self, request: Request) -> None:
         if media_type(request) != JSON:
             raise UnsupportedMediaTypeError("Send a text as application/json.")
 
     async def _form(self, request: Request, body: Body, name: str, count: int) -> list[Any]:
-        parser = _InMemoryParser(request.headers, body.stream(), max_files=count + 1, max_fields=1)
+        parser = _InMemoryParser(request.headers, _slices(body), max_files=count + 1, max_fields=1)
         try:
             form: FormData = await parser.parse()
         except MultiPartException as error:
@@ -173,21 +186,19 @@ class Media:
             raise BatchTooLargeError(f"A batch may have {self._settings.max_batch_items} items at most.")
 
     async def _json(self, body: Body, names: tuple[str, ...]) -> dict[str, Any]:
-        fields = _parse(await body.bytes())
-        if not isinstance(fields, dict) or len(fields) != 1 or not fields.keys() <= set(names):
-            keys = " or ".join(f"'{name}'" for name in names)
-            raise MalformedRequestError(f"The body must be a JSON object with the one key {keys}.")
-        return fields
+        return _one_field(await _read_json(body, JsonReader(names)), names)
 
-    async def _json_list(self, body: Body, name: str) -> list[Any]:
-        values = (await self._json(body, (name,)))[name]
+    async def _json_list(self, body: Body, name: str, read: Callable[[object], Awaitable[bytes]]) -> list[Item]:
+        reader = JsonReader((name,), self._settings.max_batch_items)
+        batch = _Batch(reader, read)
+        values = _one_field(await _read_json(body, reader, batch.read_new), (name,))[name]
         if not isinstance(values, list):
             raise MalformedRequestError(f"'{name}' must be a list.")
         self._check_count(values)
-        return values
+        return await batch.whole(values)
 
     async def _text_image(self, value: object) -> bytes:
-        return self._usable(decode_base64(value))
+        return self._usable(await encoded.decode(value))
 
     async def _part_image(self, part: object) -> bytes:
         return self._usable(await _bytes_of(part))
@@ -212,22 +223,22 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def decode_base64(value: object) -> bytes:
-    """Return the bytes of base64 text, or of a `data:` URL that holds base64."""
-    if not isinstance(value, str):
-        raise MalformedRequestError("An image in JSON must be a base64 string.")
-    if value[:5].lower() == "data:":
-        header, comma, value = value.partition(",")
-        if not comma or not header.lower().endswith(";base64"):
-            raise MalformedRequestError("A data: URL must hold base64.")
-    try:
-        return base64.b64decode("".join(value.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise MalformedRequestError("The image is not valid base64.") from error
-
-
 def _encoded_size(size: int) -> int:
     return size * 4 // 3 + 4
+
+
+async def _nothing() -> None:
+    """Do nothing after a chunk."""
+
+
+async def _read_json(body: Body, reader: JsonReader, after: Callable[[], Awaitable[None]] = _nothing) -> object:
+    """Return the JSON of a body: a small one by `json.loads`, else by `reader`, with a call of `after` each chunk."""
+    if 0 < body.announced <= SMALL:
+        return _parse(await body.bytes())
+    async for chunk in body.stream():
+        reader.feed(chunk)
+        await after()
+    return reader.close()
 
 
 def _parse(body: bytes) -> object:
@@ -236,6 +247,45 @@ def _parse(body: bytes) -> object:
         return json.loads(body.decode())
     except (ValueError, RecursionError) as error:
         raise MalformedRequestError("The body is not valid JSON.") from error
+
+
+def _one_field(fields: object, names: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(fields, dict) or len(fields) != 1 or not fields.keys() <= set(names):
+        raise MalformedRequestError(f"The body must be a JSON object with the one key {either(names)}.")
+    return fields
+
+
+class _Batch:
+    """Reads the elements of a batch while the rest arrives, so that they are not kept twice."""
+
+    def __init__(self, reader: JsonReader, read: Callable[[object], Awaitable[bytes]]) -> None:
+        self._reader = reader
+        self._read = read
+        self._list: list[Any] = []
+        self._done = 0
+
+    async def read_new(self) -> None:
+        """Replace what has come since by items."""
+        if self._list is not self._reader.items:
+            self._list, self._done = self._reader.items, 0
+        while self._done < len(self._list):
+            self._list[self._done] = await _item(self._read, self._list[self._done])
+            self._done += 1
+
+    async def whole(self, values: list[Any]) -> list[Item]:
+        """Return the items of a complete list."""
+        if values is self._list:
+            return values
+        return [await _item(self._read, value) for value in values]
+
+
+async def _slices(body: Body) -> AsyncGenerator[bytes, None]:
+    """Yield the body in slices, with time for others between them."""
+    async for chunk in body.stream():
+        for at in range(0, len(chunk), SLICE):
+            if at:
+                await asyncio.sleep(0)
+            yield chunk[at : at + SLICE]
 
 
 def _utf8(value: object) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
+from ipaddress import ip_address
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, field_validator
@@ -29,6 +30,16 @@ class Settings(BaseSettings):
         ge=1,
         le=64,
         description="Processes behind the one port. `/metrics` tells the sum over all, a worker that dies is replaced.",
+    )
+    hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Names, separated by commas, by which the gateway is called beside `localhost` and IP addresses; "
+        "`*.example.com` for all below a name, `*` for any. None: any where `GATEWAY_HOST` is no loopback address.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins, separated by commas, such as `https://app.example.com`, whose web pages may use the "
+        "gateway; `*` for any. None: only its own pages.",
     )
     triton_urls: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -103,7 +114,7 @@ class Settings(BaseSettings):
         default="info", description="The least important lines that are logged."
     )
 
-    @field_validator("image_url_hosts", "triton_urls", mode="before")
+    @field_validator("hosts", "cors_origins", "image_url_hosts", "triton_urls", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return (
@@ -121,6 +132,35 @@ class Settings(BaseSettings):
         if len(value) > 1 and any(url.startswith("dns:///") for url in value):
             raise ValueError("dns:///name:port stands alone, for all addresses of the name")
         return value
+
+    @field_validator("hosts")
+    @classmethod
+    def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not re.fullmatch(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[?[0-9a-f:.]+\]?", name):
+                raise ValueError(f"'{name}' is no host name (without a port), nor *.name, nor *")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not re.fullmatch(r"\*|https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?", origin):
+                raise ValueError(f"'{origin}' is no origin such as https://app.example.com:8443, without a path, nor *")
+        return value
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches the gateway."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def allowed_hosts(self) -> tuple[str, ...]:
+        """The host names by which the gateway is called. Probes and scrapers call a pod by whatever name they have."""
+        return self.hosts or (() if self.loopback else ("*",))
 
     @property
     def triton_addresses(self) -> tuple[str, ...]:

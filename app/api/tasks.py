@@ -32,6 +32,7 @@ ITEMS_AT_ONCE = 16
 
 COMMON_ERRORS: tuple[type[errors.GatewayError], ...] = (
     errors.MalformedRequestError,
+    errors.ForbiddenError,
     errors.ModelNotFoundError,
     errors.VersionNotFoundError,
     errors.NotAcceptableError,

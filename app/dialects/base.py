@@ -9,10 +9,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic_core import PydanticCustomError
 
 from app.errors import InvalidParameterError, MalformedRequestError
+from app.json_reader import LongText
 from app.validation import sentence
 
 Result = Mapping[str, Any]
@@ -67,6 +75,17 @@ def _unicode(value: str) -> str:
 
 Word = Annotated[str, AfterValidator(_unicode)]
 """A text that may be shown or sent on: JSON can hold half a surrogate pair, UTF-8 cannot."""
+
+
+def _long(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    if not isinstance(value, LongText):
+        return check(value)
+    check(value.beginning())
+    return value
+
+
+MayBeLong = WrapValidator(_long)
+"""Marks the text that holds the item: a LongText is taken too, when its beginning is as the text should be."""
 
 
 class Fields(BaseModel):

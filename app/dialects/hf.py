@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from app.dialects.base import Asked, Call, Dialect, Fields, Result, checked
+from app.dialects.base import Asked, Call, Dialect, Fields, MayBeLong, Result, checked
 from app.errors import GatewayError
 
 TopK = Annotated[int | None, Field(ge=1)]
@@ -47,12 +47,12 @@ class _Threshold(Fields):
 
 
 class _LabelsBody(Fields):
-    inputs: str
+    inputs: Annotated[str, MayBeLong]
     parameters: _TopK = _TopK()
 
 
 class _DetectionBody(Fields):
-    inputs: str
+    inputs: Annotated[str, MayBeLong]
     parameters: _Threshold = _Threshold()
 
 

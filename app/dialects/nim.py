@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
-from app.dialects.base import Asked, Call, Dialect, Fields, Result, checked
+from app.dialects.base import Asked, Call, Dialect, Fields, MayBeLong, Result, checked
 
 MEBIBYTE = 1024 * 1024
 
@@ -48,7 +48,7 @@ class NimDetections(BaseModel):
 
 class _Image(Fields):
     type: Literal["image_url"]
-    url: Annotated[str, Field(pattern="^data:")]
+    url: Annotated[str, Field(pattern="^data:"), MayBeLong]
 
 
 def _one(images: list[_Image]) -> list[_Image]:

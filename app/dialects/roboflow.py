@@ -12,7 +12,7 @@ from uuid import NAMESPACE_OID, uuid5
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from app.dialects.base import Asked, Call, Dialect, Fields, Result, Word, checked
+from app.dialects.base import Asked, Call, Dialect, Fields, MayBeLong, Result, Word, checked
 from app.errors import InvalidParameterError
 
 
@@ -93,7 +93,7 @@ class RoboflowClassification(_RoboflowAnswer):
 
 class _Base64Image(Fields):
     type: Literal["base64"]
-    value: str
+    value: Annotated[str, MayBeLong]
 
 
 class Body(Fields):

@@ -19,7 +19,7 @@ def test_a_fault_is_a_redacted_500() -> None:
         raise RuntimeError("secret")
 
     async def ask() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
             return await client.get("/fault", headers={"X-Request-ID": "mine"})
 
     response = asyncio.run(ask())

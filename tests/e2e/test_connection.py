@@ -18,7 +18,7 @@ H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: A
 def head(*fields: bytes) -> bytes:
     """Return the head of a request for a sentiment."""
     kind = b"Content-Type: application/json\r\n"
-    return b"POST /v1/sentiment HTTP/1.1\r\nHost: x\r\n" + kind + b"".join(fields) + b"\r\n"
+    return b"POST /v1/sentiment HTTP/1.1\r\nHost: localhost\r\n" + kind + b"".join(fields) + b"\r\n"
 
 
 @pytest.fixture

@@ -193,7 +193,7 @@ def test_a_full_queue_is_overloaded(stack: Any, is_problem: Checks) -> None:
 def half_a_request(stack: Any, headers: str) -> bytes:
     """Send the head of a request and the beginning of its body; return all that comes back until the end."""
     with socket.create_connection(("127.0.0.1", stack.port), timeout=10) as connection:
-        connection.sendall(f"POST /v1/sentiment HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n{{".encode())
+        connection.sendall(f"POST /v1/sentiment HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n\r\n{{".encode())
         return b"".join(iter(lambda: connection.recv(65_536), b""))
 
 

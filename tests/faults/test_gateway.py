@@ -69,7 +69,7 @@ async def leave(gateway: Any, count: int, whole: bool) -> None:
     """Connect, send half a request or a whole one, and go, so many times at once."""
     body = b'{"text": "' + b"a" * 2000 + b'"}'
     head = (
-        f"POST /v1/sentiment?model=paced HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"POST /v1/sentiment?model=paced HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     ).encode()
 

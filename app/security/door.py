@@ -1,0 +1,73 @@
+"""What is asked of every request before anything else: by which name it came, and from which web page."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from urllib.parse import unquote
+
+from starlette.types import Scope
+
+from app.errors import ForbiddenError, MalformedRequestError
+from app.security.hosts import MAX_LENGTH, Hosts
+from app.security.origins import ANY, is_same
+from app.settings import Settings
+
+SAFE = ("GET", "HEAD")
+"""Methods that run no model. OPTIONS is none of them: it asks whether a page may send something else."""
+REMEMBERED = 256
+URL = re.compile(rb"https?://([^/?#]+)(.*)", re.IGNORECASE)
+
+
+class Door:
+    """Lets requests in. Decisions are remembered by the values of the headers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._hosts = Hosts(settings.allowed_hosts)
+        self._origins = frozenset(settings.cors_origins)
+        self._remembered = lru_cache(REMEMBERED)(self._refusal)
+
+    def enter(self, scope: Scope) -> Scope:
+        """Return the scope of a request that may come in; a URL as its target is taken apart into host and path.
+
+        Raises:
+            ForbiddenError: when its host or its page is foreign.
+            MalformedRequestError: when its target is neither a path nor a URL.
+
+        """
+        if not scope["path"].startswith(("/", "*")):
+            scope = _without_url(scope)
+        host, origins = b"", []
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host = value
+            elif name == b"origin":
+                origins.append(value)
+        origin = b" ".join(origins) if origins and scope["method"] not in SAFE else None
+        short = len(host) + len(origin or b"") <= 2 * MAX_LENGTH
+        refusal = (self._remembered if short else self._refusal)(host, origin)
+        if refusal:
+            raise ForbiddenError(refusal)
+        return scope
+
+    def _refusal(self, host: bytes, origin: bytes | None) -> str:
+        """Return why a request is refused; empty when it is not."""
+        name = host.decode("latin-1")
+        if not self._hosts.allows(name):
+            return "This gateway is not called by that host name; GATEWAY_HOSTS allows further ones."
+        if origin is None or ANY in self._origins:
+            return ""
+        page = origin.decode("latin-1")
+        if page in self._origins or is_same(page, name):
+            return ""
+        return "Pages of that origin may not use this gateway; GATEWAY_CORS_ORIGINS allows further ones."
+
+
+def _without_url(scope: Scope) -> Scope:
+    """Return a scope whose target is a URL with its path as the path, and its host as the host (RFC 9112, 3.2.2)."""
+    found = URL.fullmatch(scope["raw_path"])
+    if found is None:
+        raise MalformedRequestError("The request's target must be a path.")
+    host, path = found[1], found[2] or b"/"
+    headers = [(b"host", host), *((name, value) for name, value in scope["headers"] if name != b"host")]
+    return {**scope, "path": unquote(path.decode("ascii")), "raw_path": path, "headers": headers}

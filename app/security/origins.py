@@ -1,0 +1,47 @@
+"""Which web pages may use the gateway. A browser names the page in `Origin`; other clients send none."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from app.errors import ForbiddenError
+from app.security import hosts
+
+ANY = "*"
+PORTS = {"http": "80", "https": "443"}
+METHODS = ("GET", "HEAD", "POST")
+READ = ("Accept", "Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms", "traceparent")
+"""Headers of requests that a page of an allowed origin may set."""
+SHOWN = ("X-Request-ID", "Server-Timing", "Retry-After")
+"""Headers of answers that it may read."""
+
+
+def is_same(origin: str, host: str) -> bool:
+    """Tell whether a page of `origin` was loaded from `host`; by either scheme, since TLS may end before us."""
+    scheme, _, rest = origin.lower().partition("://")
+    page, asked = hosts.split(rest), hosts.split(host)
+    if page is None or asked is None or scheme not in PORTS:
+        return False
+    return page[0] == asked[0] and (page[1] or PORTS[scheme]) == (asked[1] or PORTS[scheme])
+
+
+class Cors(CORSMiddleware):
+    """Starlette's, for pages of allowed origins, without cookies; what it refuses is answered as a problem."""
+
+    def __init__(self, app: ASGIApp, allowed: tuple[str, ...]) -> None:
+        super().__init__(app, allow_origins=allowed, allow_methods=METHODS, allow_headers=READ, expose_headers=SHOWN)
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Answer what a browser asks before a request.
+
+        Raises:
+            ForbiddenError: when the page may not send that request.
+
+        """
+        answer = super().preflight_response(request_headers)
+        if answer.status_code != 200:
+            raise ForbiddenError("Pages of other origins may not send this method or these headers.")
+        return answer
