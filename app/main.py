@@ -15,7 +15,7 @@ from app.admission import Admission
 from app.api import health, models, pages, roboflow, tasks
 from app.body import Budget
 from app.drain import Drain
-from app.drawing import Drawing
+from app.drawers import Drawing
 from app.fetch import Fetch
 from app.front import Gateway
 from app.media import Media

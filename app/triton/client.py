@@ -150,10 +150,11 @@ class TritonClient:
         model = question.model
         metadata = (("traceparent", question.traceparent),) if question.traceparent else None
         begun = time.perf_counter()
+        timeout_s = max(timeout_s, SHORTEST_DEADLINE_S)
         try:
             with self._under_way(model, begun):
                 response = await self._stub.ModelInfer(
-                    question.message(), timeout=max(timeout_s, SHORTEST_DEADLINE_S), metadata=metadata
+                    question.message(timeout_s), timeout=timeout_s, metadata=metadata
                 )
         except grpc.aio.AioRpcError as error:
             self._metrics.call(self.address, error.code().name).inc()
