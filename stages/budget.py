@@ -137,6 +137,7 @@ def _jpeg(data: bytes, found: Cost) -> None:
         elif kind <= 0xCF:
             height, width = struct.unpack_from(">HH", data, place + 3)
             found.pixels = max(found.pixels, height * width)
+            found.count(0)
         else:
             found.count(size)
         place += size
@@ -157,6 +158,8 @@ def _jpeg_scans(data: bytes, place: int, found: Cost) -> None:
             found.scan()
         elif kind >= 0xE0:
             found.count(size)
+        else:
+            found.add(LEAST_SCAN, "too many tables")
 
 
 class _Markers:
@@ -194,8 +197,9 @@ def _png(data: bytes, found: Cost) -> None:
     while True:
         size, kind = struct.unpack_from(">I4s", data, place)
         if kind == b"IHDR":
-            width, height, depth, colour = struct.unpack_from(">IIBB", data, place + 8)
-            found.pixels = width * height * (2 if depth == 16 and colour in (2, 6) else 1)
+            width, height, depth = struct.unpack_from(">IIB", data, place + 8)
+            found.pixels = width * height
+            found.extra = found.pixels * PIXEL_WORK["PNG"] if depth == 16 else 0
         elif kind in (b"IDAT", b"fdAT", b"fcTL"):
             pieces += 1
             if pieces > MAX_SEGMENTS + len(data) // 512:
