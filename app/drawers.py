@@ -55,10 +55,12 @@ class Drawing:
             raise BY_CODE[head["code"]](head["detail"])
         return body
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the processes that have nothing to do; a request that is under way ends its own."""
         while self._idle:
-            _kill(self._idle.pop())
+            process = self._idle.pop()
+            _kill(process)
+            await process.wait()
 
     async def _ask(self, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
         process = await self._process()

@@ -78,7 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-            parts.drawing.close()
+            await parts.drawing.close()
             await fetch.close()
             await servers.close()
 
