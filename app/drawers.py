@@ -68,7 +68,8 @@ class Drawing:
             answer = await _exchange(process, head, body)
         except (asyncio.IncompleteReadError, ConnectionError):
             _kill(process)
-            await process.wait()
+            if await process.wait() >= 0:
+                raise InternalError("The process that draws has failed.") from None
             raise ImageTooLargeError("The picture takes more CPU time or memory to draw than one may.") from None
         except BaseException:  # its deadline has come, or its client has gone: what it does is for nobody
             _kill(process)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final
 
@@ -82,8 +82,8 @@ def is_raw(options: Mapping[str, Any]) -> bool:
     return any(name in options for name in _RAW_OPTIONS)
 
 
-def open_encoded(data: bytes, max_pixels: int) -> Image.Image:
-    """Read the header of an encoded image; nothing is decoded yet.
+def open_encoded(data: bytes, max_pixels: int, formats: Sequence[str] = FORMATS) -> Image.Image:
+    """Read the header of an encoded image in one of some formats; nothing is decoded yet.
 
     Raises:
         RefusalError: `image_undecodable` when there is no readable header of one of `FORMATS`, `image_too_large`
@@ -93,12 +93,12 @@ def open_encoded(data: bytes, max_pixels: int) -> Image.Image:
     if not data:
         raise RefusalError("image_undecodable", "The image is empty.")
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=tuple(formats))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(max_pixels) from error
     except UnidentifiedImageError as error:
-        formats = ", ".join(FORMATS)
-        raise RefusalError("image_undecodable", f"The data is no image in one of the formats {formats}.") from error
+        names = ", ".join(FORMATS)
+        raise RefusalError("image_undecodable", f"The data is no image in one of the formats {names}.") from error
     except MemoryError as error:
         raise _too_big() from error
     except Exception as error:  # decoders raise nearly every exception there is on broken bytes

@@ -78,7 +78,7 @@ class Pictures:
                 return fitted(decoding.open_raw(data, options, self.recipe.max_pixels), self.recipe)
         found = cost(data)
         if _is_small(found, data):
-            opened = decoding.open_encoded(data, self.recipe.max_pixels)
+            opened = decoding.open_encoded(data, self.recipe.max_pixels, (found.format,))
             with self._gates.enter(found.work, deadline):
                 return fitted(opened, self.recipe)
         decoding.check_pixels(found.pixels, self.recipe.max_pixels)

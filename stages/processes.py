@@ -85,7 +85,8 @@ class Processes:
         """Return a process's answer.
 
         Raises:
-            RefusalError: `deadline_exceeded`, and `image_too_large` or `image_undecodable` when the process has ended.
+            RefusalError: `deadline_exceeded`; `image_too_large` or `image_undecodable` when a signal has ended the
+                process, `backend_error` when it has failed by itself.
 
         """
         with self._lock:
@@ -110,6 +111,9 @@ class Processes:
 
 
 def _ended(code: int) -> RefusalError:
+    """Return whose fault it is that a process has ended with this code."""
+    if code >= 0:
+        return RefusalError("backend_error", "the process that decodes has failed")
     if code in (-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT, -signal.SIGILL, -signal.SIGFPE):
         return RefusalError("image_undecodable", "The image is damaged: its decoder crashed.")
     sentence = f"The image takes more than {CPU_S} s, or more memory, to decode than there is for one."

@@ -221,7 +221,9 @@ def test_what_takes_too_much_is_the_pictures_fault() -> None:
     """A process that its limits have ended is a refusal, and the next picture is drawn by another."""
 
     async def die() -> None:
-        pen = drawers.Drawing((sys.executable, "-c", "import sys; sys.stdin.buffer.read(8)"))
+        pen = drawers.Drawing(
+            (sys.executable, "-c", "import os, sys; sys.stdin.buffer.read(8); os.kill(os.getpid(), 24)")
+        )
         with pytest.raises(ImageTooLargeError):
             await ask(pen, blank(10, 10))
         pen = drawers.Drawing()
