@@ -1,33 +1,41 @@
 """A detection's answer as a picture: the upright image with boxes, labels and scores drawn on it.
 
-    encoded image -> upright RGB -> boxes, best last -> label plates -> JPEG or PNG
+    encoded image -> upright sRGB -> 16 megapixels at most -> boxes, best last -> label plates -> JPEG or PNG
 
-Line width and text follow the picture's size, so that a thumbnail and a photograph of 50 megapixels read alike. The
-image is a stranger's: its size is checked before it is decoded, and few are decoded at a time.
+Line width and text follow the picture's size, so that a thumbnail and a photograph of 16 megapixels read alike. The
+image is a stranger's: this runs in a process of its own (`app.drawers`), whose CPU time and memory have an end.
 """
 
 from __future__ import annotations
 
-import asyncio
+import ctypes
 import io
+import json
 import math
+import resource
+import signal
+import sys
 import unicodedata
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageDraw, ImageFont
+from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFont, JpegImagePlugin, PngImagePlugin
 
-from app.errors import DeadlineExceededError, ImageTooLargeError, ImageUndecodableError
+from app.drawers import LENGTHS
+from app.errors import GatewayError, ImageTooLargeError, ImageUndecodableError
 
-MEDIA_TYPES = ("image/jpeg", "image/png")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 # The models' own default. An image that passed a model with a higher one is answered as JSON only.
 MAX_PIXELS = 50_000_000
-AT_ONCE = 2
+MAX_DRAWN_PIXELS = 16_000_000  # a PNG of noise is 50 MB then
+MAX_PROFILE_BYTES = 4_000_000
+CPU_S = 10  # for one picture
+MAX_BYTES = 1_600_000_000  # of memory, beside what Python takes
 JPEG_SIDE = 65_500  # the encoder's limit
 SMALLEST_TEXT = 10  # pixels; below that letters run together
 PLATE_SHARE = 4  # a plate hides a quarter of the picture at most
@@ -52,42 +60,14 @@ Place = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels, right and bottom not included."""
 
 
-class Drawing:
-    """Draws answers off the event loop, few at a time."""
-
-    def __init__(self) -> None:
-        # Pillow warns above its limit and raises above twice of it; both are a refusal here. It guards the sizes that
-        # show only while decoding: tiles, frames, canvases.
-        Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="drawing")
-
-    async def picture(self, image: bytes, predictions: Sequence[dict[str, Any]], kind: str, left_s: float) -> bytes:
-        """Return the encoded image with the predictions of `/v1/detect` drawn, as one of `MEDIA_TYPES`.
-
-        Raises:
-            DeadlineExceededError: after `left_s` seconds. What was begun ends in its thread; what waits is dropped.
-            ImageTooLargeError, ImageUndecodableError: as for every image.
-
-        """
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(left_s):
-                return await loop.run_in_executor(self._threads, draw, image, predictions, kind)
-        except TimeoutError as error:
-            raise DeadlineExceededError("The picture was not drawn within the request's deadline.") from error
-
-    def close(self) -> None:
-        """Take no more; what runs ends by itself."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-
 def draw(image: bytes, predictions: Sequence[dict[str, Any]], kind: str) -> bytes:
-    """Return the picture answer; see `Drawing.picture`."""
+    """Return the picture answer; see `app.drawers`."""
     picture = upright(image)
+    picture, predictions = scaled(picture, predictions)
     if kind == "image/jpeg" and max(picture.size) > JPEG_SIDE:
         raise ImageTooLargeError(f"A JPEG may have {JPEG_SIDE} pixels a side; ask for image/png.")
     mark(picture, predictions)
+    picture.info.clear()  # no profile, no text, no date of the sender's goes out
     buffer = io.BytesIO()
     if kind == "image/jpeg":
         picture.save(buffer, "JPEG", quality=90, subsampling="4:4:4")  # else thin coloured lines fade
@@ -97,15 +77,53 @@ def draw(image: bytes, predictions: Sequence[dict[str, Any]], kind: str) -> byte
 
 
 def upright(image: bytes) -> Image.Image:
-    """Decode an image as models see it: first frame, EXIF orientation applied, RGB, transparency on white."""
+    """Decode an image as models see it: first frame, EXIF orientation applied, RGB, transparency on white.
+
+    Only its colours are those that a viewer shows: a picture with a sound colour profile is converted to sRGB.
+    """
     try:
         opened = Image.open(io.BytesIO(image), formats=FORMATS)
         opened.load()
-        return _rgb(_turned(opened))
+        return _rgb(_srgb(_turned(opened)))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLargeError(f"A picture answer may have {MAX_PIXELS} pixels.") from error
+    except MemoryError as error:
+        raise ImageTooLargeError("The picture takes more memory to draw than there is for one.") from error
     except Exception as error:  # decoders raise nearly every exception there is on broken bytes
         raise ImageUndecodableError("The image cannot be drawn on.") from error
+
+
+def scaled(picture: Image.Image, predictions: Sequence[dict[str, Any]]) -> tuple[Image.Image, Sequence[dict[str, Any]]]:
+    """Return a picture of at most `MAX_DRAWN_PIXELS`, and the predictions with boxes in its pixels."""
+    pixels = picture.width * picture.height
+    if pixels <= MAX_DRAWN_PIXELS:
+        return picture, predictions
+    share = math.sqrt(MAX_DRAWN_PIXELS / pixels)
+    width, height = (max(1, int(side * share)) for side in picture.size)
+    width, height = min(width, MAX_DRAWN_PIXELS // height), min(height, MAX_DRAWN_PIXELS // width)
+    by = {"x": width / picture.width, "y": height / picture.height}
+    boxes = [{**one, "box": {side: at * by[side[0]] for side, at in one["box"].items()}} for one in predictions]
+    return picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0), boxes
+
+
+def _srgb(image: Image.Image) -> Image.Image:
+    """Return an image in sRGB where it has a profile that can be read and is of its own kind, else as it is.
+
+    The profile is left out of the answer in both cases: viewers take a picture without one for sRGB.
+    """
+    profile = image.info.get("icc_profile")
+    kinds = {"RGB": "RGB ", "RGBA": "RGB ", "CMYK": "CMYK"}
+    if not profile or image.mode not in kinds:
+        return image
+    try:
+        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if given.profile.xcolor_space != kinds[image.mode]:
+            return image
+        mode = "RGBA" if image.mode == "RGBA" else "RGB"
+        made = ImageCms.profileToProfile(image, given, ImageCms.createProfile("sRGB"), outputMode=mode)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return image
+    return image if made is None else made
 
 
 def _turned(image: Image.Image) -> Image.Image:
@@ -230,3 +248,53 @@ def _inside(corner: tuple[int, int], plate: tuple[int, int], size: tuple[int, in
 
 def _overlap(one: Place, other: Place) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def prepare() -> None:
+    """Limit this process, and Pillow in it: no plugins beyond `FORMATS`, no warnings, no size beyond `MAX_PIXELS`."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES
+    warnings.simplefilter("ignore")
+    # Pillow warns above its limit and raises above twice of it; both are a refusal here. It guards the sizes that
+    # show only while decoding: tiles, frames, canvases.
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    for name in ("Jpeg", "Png", "WebP", "Gif", "Bmp", "Tiff", "Avif"):
+        import_module(f"PIL.{name}ImagePlugin")
+    # A JPEG of several pictures is read as its first; Pillow would load the plugin MPO for the others.
+    Image.register_open("JPEG", JpegImagePlugin.JpegImageFile, lambda prefix: prefix.startswith(b"\xff\xd8\xff"))
+    Image._initialized = 2  # what `Image.init` sets when all of its plugins are loaded: it has no switch for fewer
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MAX_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+
+def answer(head: dict[str, Any], image: bytes) -> tuple[dict[str, str], bytes]:
+    """Return a picture, or the problem's code and detail."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = int(used.ru_utime + used.ru_stime) + CPU_S
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
+    try:
+        return {}, draw(image, head["predictions"], head["kind"])
+    except GatewayError as error:
+        return {"code": error.code, "detail": error.detail}, b""
+    except MemoryError:
+        return {"code": ImageTooLargeError.code, "detail": "The picture takes too much memory to draw."}, b""
+
+
+def main() -> None:
+    """Draw what comes over standard input until that is closed."""
+    prepare()
+    given, taken = sys.stdin.buffer, sys.stdout.buffer
+    while lengths := given.read(LENGTHS.size):
+        text, image = (given.read(length) for length in LENGTHS.unpack(lengths))
+        head, picture = answer(json.loads(text), image)
+        told = json.dumps(head).encode()
+        taken.write(LENGTHS.pack(len(told), len(picture)) + told)
+        taken.write(picture)
+        taken.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -98,7 +98,7 @@ class BodyTooLargeError(GatewayError):
 
 
 class ImageTooLargeError(GatewayError):
-    """More pixels than an image may have."""
+    """More pixels, scans or metadata than an image may have, or more CPU time or memory to decode than one gets."""
 
     status, code, title = 413, "image_too_large", "Image too large"
 

@@ -15,7 +15,7 @@ from app.admission import Admission
 from app.api import health, models, pages, roboflow, tasks
 from app.body import Budget
 from app.drain import Drain
-from app.drawing import Drawing
+from app.drawers import Drawing
 from app.fetch import Fetch
 from app.front import Gateway
 from app.media import Media
@@ -91,7 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-            parts.drawing.close()
+            await parts.drawing.close()
             await fetch.close()
             await servers.close()
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from app.admission import Admission
 from app.body import Budget
-from app.drawing import Drawing
+from app.drawers import Drawing
 from app.media import Media
 from app.settings import Settings
 from app.telemetry.metrics import Metrics

@@ -1,7 +1,8 @@
 """What a caller sent as an image -> an upright RGB picture, or a refusal.
 
-The bytes are a stranger's. So the size is read from the header and held against the cap before anything is decoded,
-and whatever a decoder raises is a fault of the bytes, never of the service:
+The bytes are a stranger's. So what they cost is judged before Pillow sees them (`stages.budget`), the size is read
+from the header and held against the cap before anything is decoded, and whatever a decoder raises is a fault of the
+bytes, never of the service:
 
     encoded bytes --open_encoded--+
                                   +--> image, not yet decoded --upright_rgb--> picture
@@ -13,15 +14,15 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any, Final
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
+from stages.budget import FORMATS, MAX_METADATA
 from stages.serving import RefusalError
-
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
 # How to turn a stored picture upright, by EXIF orientation (EXIF 2.32, tag 0x0112). 1 is upright already.
 _UPRIGHT: Final = {
@@ -47,24 +48,42 @@ logger = logging.getLogger(__name__)
 def prepare_pillow(max_pixels: int) -> None:
     """Set Pillow up for a process that decodes strangers' images of up to `max_pixels`.
 
-    Pillow keeps one limit for the process: it warns above it and raises above twice it. Here it becomes ours and its
-    warning is silenced, so that our cap rules; it stays as the guard of sizes that only show while decoding (TIFF
-    tiles, GIF frames, the WebP canvas). All decoders are loaded, for the first caller not to wait for them.
+    Pillow keeps one limit for the process: it warns above it and raises above twice it. Here it becomes ours and no
+    warning is shown, so that our cap rules and no stranger writes into the log; it stays as the guard of sizes that
+    only show while decoding (TIFF tiles, GIF frames, the WebP canvas). The decoders of `FORMATS` are loaded, for the
+    first caller not to wait for them, and no others ever.
     """
     Image.MAX_IMAGE_PIXELS = max_pixels
+    PngImagePlugin.MAX_TEXT_CHUNK = MAX_METADATA  # of a colour profile too; Pillow's own is 1 MiB
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    Image.init()
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    load_plugins()
+
+
+def load_plugins() -> None:
+    """Import Pillow's plugins for `FORMATS`, and keep it from importing any other."""
+    names = {"JPEG": "Jpeg", "PNG": "Png", "WEBP": "WebP", "GIF": "Gif", "BMP": "Bmp", "TIFF": "Tiff", "AVIF": "Avif"}
+    for name in FORMATS:
+        import_module(f"PIL.{names[name]}ImagePlugin")
+    # A JPEG of several pictures is read as its first; Pillow would load the plugin MPO for the others.
+    Image.register_open("JPEG", JpegImagePlugin.JpegImageFile, lambda prefix: prefix.startswith(b"\xff\xd8\xff"))
+    Image._initialized = 2  # what `Image.init` sets when all of its plugins are loaded: it has no switch for fewer
 
 
 def open_image(data: bytes, options: Mapping[str, Any], max_pixels: int) -> Image.Image:
     """Open raw pixels where the request's parameters describe them, else an encoded image; see the two below."""
-    if any(name in options for name in _RAW_OPTIONS):
+    if is_raw(options):
         return open_raw(data, options, max_pixels)
     return open_encoded(data, max_pixels)
 
 
-def open_encoded(data: bytes, max_pixels: int) -> Image.Image:
-    """Read the header of an encoded image; nothing is decoded yet.
+def is_raw(options: Mapping[str, Any]) -> bool:
+    """Tell whether a request's parameters describe raw pixels."""
+    return any(name in options for name in _RAW_OPTIONS)
+
+
+def open_encoded(data: bytes, max_pixels: int, formats: Sequence[str] = FORMATS) -> Image.Image:
+    """Read the header of an encoded image in one of some formats; nothing is decoded yet.
 
     Raises:
         RefusalError: `image_undecodable` when there is no readable header of one of `FORMATS`, `image_too_large`
@@ -74,12 +93,14 @@ def open_encoded(data: bytes, max_pixels: int) -> Image.Image:
     if not data:
         raise RefusalError("image_undecodable", "The image is empty.")
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=tuple(formats))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(max_pixels) from error
     except UnidentifiedImageError as error:
-        formats = ", ".join(FORMATS)
-        raise RefusalError("image_undecodable", f"The data is no image in one of the formats {formats}.") from error
+        names = ", ".join(FORMATS)
+        raise RefusalError("image_undecodable", f"The data is no image in one of the formats {names}.") from error
+    except MemoryError as error:
+        raise _too_big() from error
     except Exception as error:  # decoders raise nearly every exception there is on broken bytes
         raise _damaged(error) from error
     _check_size(image.size, max_pixels)
@@ -92,7 +113,8 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     Grey of 16 bits is scaled to 8; CMYK is converted without a colour profile.
 
     Raises:
-        RefusalError: `image_undecodable` when the data is damaged, cut short or without a defined brightness range.
+        RefusalError: `image_undecodable` when the data is damaged, cut short or without a defined brightness range,
+            `image_too_large` when there is not the memory for it.
 
     """
     try:
@@ -100,6 +122,8 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         return _rgb(_turn(image))
     except RefusalError:
         raise
+    except MemoryError as error:
+        raise _too_big() from error
     except Exception as error:  # see `open_encoded`
         raise _damaged(error) from error
 
@@ -139,12 +163,21 @@ def _side(options: Mapping[str, Any], name: str) -> int:
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     if size[0] < 1 or size[1] < 1:
         raise RefusalError("image_undecodable", "The image has no pixels.")
-    if size[0] * size[1] > max_pixels:
+    check_pixels(size[0] * size[1], max_pixels)
+
+
+def check_pixels(pixels: int, max_pixels: int) -> None:
+    """Raise RefusalError, `image_too_large`, when these are too many."""
+    if pixels > max_pixels:
         raise _too_large(max_pixels)
 
 
 def _too_large(max_pixels: int) -> RefusalError:
     return RefusalError("image_too_large", f"The image has more than {max_pixels} pixels.")
+
+
+def _too_big() -> RefusalError:
+    return RefusalError("image_too_large", "The image takes more memory to decode than there is for one.")
 
 
 def _damaged(error: Exception) -> RefusalError:

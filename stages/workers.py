@@ -14,19 +14,25 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Final
 
+from stages.serving import RefusalError
+
 PATIENCE_S: Final = 0.05
 # A large picture holds its thread while it waits at its gate, so there must be more threads than requests: the gateway
 # lets 128 items of a model be under way. A thread that waits costs some kilobytes.
 THREADS: Final = 256
-# Beyond any phone's usual photo (12 megapixels): such pictures take turns on half of the cores.
-LARGE_PIXELS: Final = 16_000_000
+# 10 ms. What takes more is decoded in a process that can be ended.
+SMALL_WORK: Final = 24_000_000
+# Beyond any phone's usual photo (a JPEG of 12 megapixels is 72 million): such pictures take turns on half of the cores.
+LARGE_WORK: Final = 96_000_000
 
 logger = logging.getLogger(__name__)
 
@@ -65,24 +71,33 @@ class Workers:
 
 
 class Gates:
-    """How many pictures are decoded at a time: one a core, and large ones on at most half of the cores."""
+    """How many pictures are decoded at a time: of small ones one a core, of others too, of large ones half as many."""
 
     def __init__(self, cores: int | None = None) -> None:
         cores = cores or len(os.sched_getaffinity(0))
+        self._small = threading.BoundedSemaphore(cores)
         self._ordinary = threading.BoundedSemaphore(cores)
         self._large = threading.BoundedSemaphore(max(1, cores // 2))
 
     @contextmanager
-    def enter(self, pixels: int) -> Iterator[None]:
-        """Wait for the turn of a picture of so many pixels, and hold it."""
-        large = pixels > LARGE_PIXELS
-        with self._large if large else self._ordinary:
+    def enter(self, work: int, deadline: float = math.inf) -> Iterator[None]:
+        """Wait for the turn of a picture of so much work (`stages.budget`), and hold it.
+
+        Raises:
+            RefusalError: `deadline_exceeded`, when its turn has not come by `deadline`, in seconds of time.monotonic.
+
+        """
+        gate = self._small if work <= SMALL_WORK else self._ordinary if work <= LARGE_WORK else self._large
+        left = min(deadline - time.monotonic(), threading.TIMEOUT_MAX)
+        if left <= 0 or not gate.acquire(timeout=left):
+            raise RefusalError("deadline_exceeded", "The image's turn to be decoded did not come in time.")
+        try:
             yield
-        if large:
-            _return_memory()
+        finally:
+            gate.release()
 
 
-def _return_memory() -> None:
+def return_memory() -> None:
     """Give what a large picture took back to the system: glibc would keep 64 MB and more for every thread."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own; 5 ms
     if trim is not None:

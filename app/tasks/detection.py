@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, Field
 
-from app import drawing
+from app.drawers import MEDIA_TYPES
 from app.tasks.base import (
     NUMBER,
     WHOLE_NUMBER,
@@ -96,7 +96,7 @@ TASK = Task(
     options=DetectionOptions,
     result=Detections,
     decode=decode,
-    pictures=drawing.MEDIA_TYPES,
+    pictures=MEDIA_TYPES,
     example={
         "model": "lite_detector",
         "version": "1",

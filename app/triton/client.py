@@ -160,11 +160,12 @@ class TritonClient:
         model = question.model
         metadata = (("traceparent", question.traceparent),) if question.traceparent else None
         begun = time.perf_counter()
+        timeout_s = max(timeout_s, SHORTEST_DEADLINE_S)
         try:
             with self._under_way(model, begun):
                 response = await self._stub.ModelInfer(
-                    question.message(),
-                    timeout=max(timeout_s, SHORTEST_DEADLINE_S) + (0.0 if self.cancels else late_s),
+                    question.message(timeout_s),
+                    timeout=timeout_s + (0.0 if self.cancels else late_s),
                     metadata=metadata,
                 )
         except grpc.aio.AioRpcError as error:

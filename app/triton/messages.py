@@ -46,8 +46,8 @@ class Question:
     request_id: str = ""
     traceparent: str = ""
 
-    def message(self) -> Any:
-        """Return it as Triton's message."""
+    def message(self, timeout_s: float = 0) -> Any:
+        """Return it as Triton's message; steps read from the parameter `timeout` when nobody waits any more."""
         message = service_pb2.ModelInferRequest(
             model_name=self.model, model_version=self.version or "", id=self.request_id
         )
@@ -57,6 +57,8 @@ class Question:
             message.outputs.add(name=output)
         for option, given in self.parameters.items():
             setattr(message.parameters[option], _parameter_field(given), given)
+        if timeout_s:
+            message.parameters["timeout"].int64_param = int(timeout_s * 1_000_000)
         return message
 
 

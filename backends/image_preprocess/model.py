@@ -1,27 +1,30 @@
-"""Encoded images or raw pixels -> the tensor of a vision network; `stages.decoding` and `stages.imaging` do the work.
+"""Encoded images or raw pixels -> the tensor of a vision network; `stages.pictures` and `stages.imaging` do the work.
 
 Parameters of the config: see `stages.imaging.Recipe`. Input: `image` STRING [n, 1]. Outputs: `image_size` INT32 [n, 2]
 (width, height, upright) and `geometry` FP32 [n, 4] (scale_x, scale_y, pad_x, pad_y) where the config lists them; the
 third is the tensor, FP32 or FP16, or UINT8 for networks that normalise by themselves.
 
-Each request is decoded on a thread of its own and answered when
-it is done (`stages.workers`).
+Each request is decoded on a thread of its own and answered when it is done (`stages.workers`), or when its time is
+over: Triton's parameter `timeout` says how long it has, in microseconds.
 """
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from stages import decoding, imaging, serving, workers
+from stages import imaging, pictures, serving, workers
 from stages.config import ConfigError, StepConfig
 
 REFUSE = serving.refuser(pb_utils, "preprocess")
 
-Item = tuple[bytes, dict[str, Any]]  # the input and its request's parameters
+LONGEST_S = 60.0  # for requests that name no timeout
+
+Item = tuple[bytes, dict[str, Any], float]  # the input, its request's parameters, and its deadline by time.monotonic
 Result = dict[str, np.typing.NDArray[Any]]  # outputs by name, without the batch dimension
 
 
@@ -31,7 +34,8 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Read the config; a wrong one keeps the model from loading."""
         config = StepConfig.of(args)
-        self._recipe = imaging.Recipe.from_parameters(config.parameters)
+        self._pictures = pictures.Pictures(config.parameters)
+        self._recipe = self._pictures.recipe
         self._listed = frozenset(config.outputs)
         self._tensor, tensor = next(
             item for item in config.outputs.items() if item[0] not in ("image_size", "geometry")
@@ -43,18 +47,17 @@ class TritonPythonModel:
         self._type = imaging.DATA_TYPES[tensor.data_type]
         if self._type is np.uint8 and not self._recipe.is_identity:
             raise ConfigError("A UINT8 tensor holds the picture's own values: scale must be 1, mean 0 and std 1.")
-        self._gates = workers.Gates()
         self._workers = workers.Workers()
-        decoding.prepare_pillow(self._recipe.max_pixels)
 
     def execute(self, requests: list[Any]) -> None:
         """Answer each request through its own sender, as soon as it is done."""
         self._workers.run([partial(self._serve, request, request.get_response_sender()) for request in requests])
 
     def finalize(self) -> None:
-        """End the threads; the model may not have got as far as having any."""
+        """End the threads and processes; the model may not have got as far as having any."""
         if hasattr(self, "_workers"):
             self._workers.close()
+            self._pictures.close()
 
     def _serve(self, request: Any, sender: Any) -> None:
         (response,) = serving.serve([request], read=_read, compute=self._compute, answer=self._answer, refuse=REFUSE)
@@ -63,23 +66,16 @@ class TritonPythonModel:
     def _compute(self, items: list[Item]) -> list[Result | serving.RefusalError]:
         return [self._one_or_refusal(*item) for item in items]
 
-    def _one_or_refusal(self, data: bytes, options: dict[str, Any]) -> Result | serving.RefusalError:
+    def _one_or_refusal(self, data: bytes, options: dict[str, Any], deadline: float) -> Result | serving.RefusalError:
         try:
-            return self._one(data, options)
+            prepared = self._pictures.prepare(data, options, deadline)
         except serving.RefusalError as refusal:
             return refusal
-
-    def _one(self, data: bytes, options: dict[str, Any]) -> Result:
-        opened = decoding.open_image(data, options, self._recipe.max_pixels)
-        with self._gates.enter(opened.width * opened.height):
-            image = decoding.upright_rgb(opened)
-            pixels, geometry = imaging.fit(image, self._recipe)
-            make = imaging.arrange if self._type is np.uint8 else imaging.normalise
-            tensor = make(pixels, self._recipe).astype(self._type, copy=False)
+        make = imaging.arrange if self._type is np.uint8 else imaging.normalise
         made = {
-            self._tensor: tensor,
-            "image_size": np.array(image.size, np.int32),
-            "geometry": np.array(geometry, np.float32),
+            self._tensor: make(prepared.pixels, self._recipe).astype(self._type, copy=False),
+            "image_size": np.array(prepared.size, np.int32),
+            "geometry": np.array(prepared.geometry, np.float32),
         }
         return {name: array for name, array in made.items() if name in self._listed}
 
@@ -92,5 +88,6 @@ class TritonPythonModel:
 
 def _read(request: Any) -> list[Item]:
     options = serving.parameters(request.parameters())
+    deadline = time.monotonic() + (request.timeout() / 1e6 or LONGEST_S)
     images = pb_utils.get_input_tensor_by_name(request, "image").as_numpy()
-    return [(data, options) for data in images.reshape(-1)]
+    return [(data, options, deadline) for data in images.reshape(-1)]

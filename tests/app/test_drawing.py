@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import io
 import re
-import threading
+import struct
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, PngImagePlugin
 
-from app import drawing
+from app import drawers, drawing
 from app.errors import DeadlineExceededError, ImageTooLargeError, ImageUndecodableError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -57,7 +61,7 @@ def contrast(one: tuple[int, ...], other: tuple[int, ...]) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-@pytest.mark.parametrize("size", [(64, 64), (640, 480), (480, 640), (6000, 4000), (4000, 40), (40, 3000)])
+@pytest.mark.parametrize("size", [(64, 64), (640, 480), (480, 640), (4800, 3200), (4000, 40), (40, 3000)])
 def test_a_label_can_be_read_at_any_size(size: tuple[int, int]) -> None:
     """Its letters are 6 pixels high at least, and a 45th of the picture's mean side where there is room for that."""
     pixels = drawn(blank(*size), prediction((0, size[1] / 2, size[0], size[1])))
@@ -137,44 +141,171 @@ def test_pictures_are_what_models_see() -> None:
     assert np.array_equal(drawn(files[1].getvalue()), np.repeat((deep // 257)[:, :, None], 3, axis=2))
 
 
-def test_bombs_and_damage_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One pixel more than the limit is refused before it is decoded, as is what is no image."""
+def ask(pen: drawers.Drawing, image: bytes, seconds: float = 60, kind: str = "image/png") -> Any:
+    """Return what draws an image without predictions."""
+    return pen.picture(image, [], kind, seconds)
 
-    async def ask(image: bytes) -> bytes:
-        pen = drawing.Drawing()
+
+def answers(*images: bytes, seconds: float = 60, kind: str = "image/png") -> list[Any]:
+    """Return the answers to images that are sent at once, errors too."""
+
+    async def crowd() -> list[Any]:
+        pen = drawers.Drawing()
         try:
-            return await pen.picture(image, [], "image/png", 30)
+            return await asyncio.gather(*(ask(pen, image, seconds, kind) for image in images), return_exceptions=True)
         finally:
-            pen.close()
+            await pen.close()
 
-    monkeypatch.setattr(drawing, "MAX_PIXELS", 100 * 100)
-    assert asyncio.run(ask(blank(100, 100)))
-    for size in ((101, 100), (300, 300)):
+    return asyncio.run(crowd())
+
+
+def test_a_process_draws_what_the_code_draws() -> None:
+    """The answer is the same, byte for byte, and a process is used again."""
+    (one,), (other,) = answers(blank(100, 80)), answers(blank(100, 80))
+    assert one == other == drawing.draw(blank(100, 80), [], "image/png")
+
+
+def test_bombs_and_damage_are_refused() -> None:
+    """More pixels than the limit are refused before they are decoded, as is what is no image."""
+    wide = blank(10, 10).replace(struct.pack(">II", 10, 10), struct.pack(">II", 10_000, 5_001))
+    wide = wide[:29] + struct.pack(">I", zlib.crc32(wide[12:29])) + wide[33:]
+    large, *broken = answers(wide, b"", b"no image", blank(50, 50)[:60])
+    assert isinstance(large, ImageTooLargeError)
+    assert all(isinstance(answer, ImageUndecodableError) for answer in broken)
+
+
+def test_the_deadline_ends_what_is_drawn() -> None:
+    """A picture whose time is over is answered, and its process is gone; so is a caller that leaves."""
+
+    async def late() -> list[psutil.Process]:
+        pen = drawers.Drawing()
+        assert await ask(pen, blank(10, 10))
+        begun = psutil.Process().children()
+        assert len(begun) == 1
+        with pytest.raises(DeadlineExceededError):
+            await ask(pen, blank(7000, 7000), 0.2)
+        leaver = asyncio.create_task(ask(pen, blank(7000, 7000)))
+        await asyncio.sleep(0.3)
+        begun += psutil.Process().children()
+        leaver.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaver
+        await asyncio.sleep(0.3)
+        assert await ask(pen, blank(10, 10))
+        await pen.close()
+        return begun
+
+    begun = asyncio.run(late())
+    assert len(begun) >= 2
+    assert not [process for process in begun if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_few_are_drawn_at_a_time() -> None:
+    """A crowd is drawn by two processes, and all get their picture."""
+
+    async def crowd() -> int:
+        pen = drawers.Drawing()
+        asked = [asyncio.create_task(ask(pen, blank(600, 400))) for _ in range(9)]
+        most = 0
+        while not all(one.done() for one in asked):
+            most = max(most, len(psutil.Process().children()))
+            await asyncio.sleep(0.01)
+        assert len({one.result() for one in asked}) == 1
+        await pen.close()
+        return most
+
+    assert asyncio.run(crowd()) == drawers.AT_ONCE
+
+
+def test_what_takes_too_much_is_the_pictures_fault() -> None:
+    """A process that its limits have ended is a refusal, and the next picture is drawn by another."""
+
+    async def die() -> None:
+        pen = drawers.Drawing(
+            (sys.executable, "-c", "import os, sys; sys.stdin.buffer.read(8); os.kill(os.getpid(), 24)")
+        )
         with pytest.raises(ImageTooLargeError):
-            asyncio.run(ask(blank(*size)))
-    for broken in (b"", b"no image", blank(50, 50)[:60]):
-        with pytest.raises(ImageUndecodableError):
-            asyncio.run(ask(broken))
+            await ask(pen, blank(10, 10))
+        pen = drawers.Drawing()
+        assert await ask(pen, blank(10, 10))
+        await pen.close()
+
+    asyncio.run(die())
 
 
-def test_the_deadline_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request whose turn does not come in time is answered, and is never drawn."""
-    begun: list[bytes] = []
-    answered = threading.Event()
+@pytest.mark.parametrize(
+    ("size", "drawn_size"),
+    [((4000, 4000), (4000, 4000)), ((5000, 5000), (4000, 4000)), ((16_000_001, 1), (16_000_000, 1))],
+)
+def test_drawn_pictures_have_16_megapixels_at_most(size: tuple[int, int], drawn_size: tuple[int, int]) -> None:
+    """What is larger is made smaller, and its boxes with it."""
+    picture = Image.new("L", size)
+    made, (found,) = drawing.scaled(picture, [prediction((size[0] / 2, 0, size[0], size[1]))])
+    assert made.size == pytest.approx(drawn_size, rel=0.001)
+    assert made.width * made.height <= drawing.MAX_DRAWN_PIXELS
+    assert found["box"]["xmin"] == pytest.approx(made.width / 2)
+    assert (found["box"]["xmax"], found["box"]["ymax"]) == pytest.approx(made.size)
 
-    def slow(image: bytes, *_: object) -> bytes:
-        begun.append(image)
-        answered.wait(60)
-        return image
 
-    async def crowd() -> list[bytes | BaseException]:
-        pen = drawing.Drawing()
-        asks = (pen.picture(bytes([number]), [], "image/png", 2) for number in range(6))
-        answers = await asyncio.gather(*asks, return_exceptions=True)
-        pen.close()
-        answered.set()
-        return answers
+def profile(swap: bool) -> bytes:
+    """Return sRGB's colour profile; with red and blue exchanged, for a picture that looks otherwise than its pixels."""
+    made = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    tags = {made[at : at + 4]: at for at in range(132, 132 + 12 * int.from_bytes(made[128:132], "big"), 12)}
+    red, blue = tags[b"rXYZ"] + 4, tags[b"bXYZ"] + 4
+    if swap:
+        changed = bytearray(made)
+        changed[red : red + 8], changed[blue : blue + 8] = made[blue : blue + 8], made[red : red + 8]
+        made = bytes(changed)
+    return made
 
-    monkeypatch.setattr(drawing, "draw", slow)
-    assert all(isinstance(answer, DeadlineExceededError) for answer in asyncio.run(crowd()))
-    assert len(begun) == drawing.AT_ONCE
+
+@pytest.mark.parametrize("kind", ["image/jpeg", "image/png"])
+def test_drawn_pictures_are_srgb_and_tell_nothing_of_their_sender(kind: str) -> None:
+    """A sound profile is applied, another is dropped; no profile, comment, date or place goes out."""
+    exif = Image.Exif()
+    exif[0x010E] = "secret"
+    for given, expected in (
+        (profile(swap=False), (250, 120, 10)),
+        (profile(swap=True), (10, 120, 250)),
+        (b"no profile", (250, 120, 10)),
+        (profile(swap=True)[:300], (250, 120, 10)),
+    ):
+        file = io.BytesIO()
+        image = Image.new("RGB", (64, 64), (250, 120, 10))
+        image.save(file, "PNG", icc_profile=given, exif=exif, pnginfo=_text("secret"))
+        made = drawing.draw(file.getvalue(), [], kind)
+        opened = Image.open(io.BytesIO(made))
+        assert np.abs(np.array(opened.getpixel((9, 9))) - expected).max() <= 3
+        assert not opened.info.keys() - {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+        assert b"secret" not in made
+        assert dict(opened.getexif()) == {}
+
+
+def _text(words: str) -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Comment", words)
+    return info
+
+
+def test_a_profile_of_another_kind_of_picture_is_dropped() -> None:
+    """Grey with a profile of colours stays as it is."""
+    file = io.BytesIO()
+    Image.new("L", (64, 64), 77).save(file, "PNG", icc_profile=profile(swap=True))
+    assert (drawn(file.getvalue()) == 77).all()
+
+
+def test_no_other_plugin_is_loaded() -> None:
+    """Pillow has the plugins of our formats in a process that draws, and no others, whatever comes in."""
+    script = (
+        "import io, sys; from app import drawing; drawing.prepare()\n"
+        "from PIL import Image\n"
+        "for kind in ('JPEG', 'PNG', 'GIF', 'WEBP', 'TIFF', 'BMP', 'AVIF'):\n"
+        "    file = io.BytesIO(); Image.new('RGB', (9, 9)).save(file, kind)\n"
+        "    for media in ('image/png', 'image/jpeg'): drawing.draw(file.getvalue(), [], media)\n"
+        "for data in (b'P6 1 1 255 abc', b'garbage', b''):\n"
+        "    assert drawing.answer({'predictions': [], 'kind': 'image/png'}, data)[0]['code']\n"
+        "print(sorted(name[4:-11] for name in sys.modules if name.startswith('PIL.') and name.endswith('ImagePlugin')))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['Avif', 'Bmp', 'Gif', 'Jpeg', 'Png', 'Tiff', 'WebP']"
+    assert done.stderr == ""

@@ -96,9 +96,9 @@ def test_pictures_are_upright(http: httpx.Client, orientation: int) -> None:
     assert np.array_equal(pixels, picture(ask(http, png(upright), "image/png")))
 
 
-@pytest.mark.parametrize("size", [(16, 16), (1, 1), (400, 10), (5000, 3400)])
+@pytest.mark.parametrize("size", [(16, 16), (1, 1), (400, 10), (5000, 3200)])
 def test_any_size_is_drawn(http: httpx.Client, size: tuple[int, int]) -> None:
-    """From one pixel to a photograph of 17 megapixels: the picture has its size."""
+    """From one pixel to a photograph of 16 megapixels: the picture has its size."""
     image = png(Image.fromarray(data.astronaut()).resize(size))
     for kind in ("image/png", "image/jpeg"):
         response = http.post(

@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PpmImagePlugin
 
 from stages import decoding
 from stages.serving import RefusalError
@@ -29,13 +29,7 @@ STORED = {
 }
 
 
-@pytest.fixture(autouse=True)
-def pillow(monkeypatch):
-    """Set Pillow up as a step's process does, and put its limit back."""
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
-    with warnings.catch_warnings():
-        decoding.prepare_pillow(CAP)
-        yield
+pytestmark = pytest.mark.usefixtures("pillow")
 
 
 def encoded(image, kind="PNG", **options):
@@ -89,6 +83,7 @@ def test_gif_gives_back_a_palette_of_few_colours():
 
 
 def test_other_formats_are_refused():
+    assert PpmImagePlugin.PpmImageFile.format == "PPM"  # loaded here, and refused all the same
     assert refusal(encoded(Image.fromarray(picture()), "PPM")) == "image_undecodable"
 
 
@@ -301,9 +296,9 @@ def test_whatever_a_decoder_raises_is_a_refusal(monkeypatch, error):
 
     header = decoding.open_encoded(encoded(Image.fromarray(picture())), CAP)
     monkeypatch.setattr(header, "load", fail)
-    with pytest.raises(RefusalError, match="damaged") as caught:
+    with pytest.raises(RefusalError) as caught:
         decoding.upright_rgb(header)
-    assert caught.value.code == "image_undecodable"
+    assert caught.value.code == ("image_too_large" if error is MemoryError else "image_undecodable")
 
 
 def raw(data, **options):

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from stages.workers import LARGE_PIXELS, Gates, Workers
+from stages.serving import RefusalError
+from stages.workers import LARGE_WORK, SMALL_WORK, Gates, Workers
 
 
 @pytest.fixture
@@ -78,9 +79,9 @@ def enters(gates, pixels):
 
 def test_large_pictures_take_turns_and_leave_room_for_ordinary_ones():
     gates = Gates(cores=2)
-    entered = [enters(gates, pixels) for pixels in (LARGE_PIXELS + 1, LARGE_PIXELS, LARGE_PIXELS)]
+    entered = [enters(gates, pixels) for pixels in (LARGE_WORK + 1, LARGE_WORK, LARGE_WORK)]
     assert all(inside.wait(5) for inside, _, _ in entered)
-    waiting = [enters(gates, pixels) for pixels in (LARGE_PIXELS + 1, LARGE_PIXELS)]
+    waiting = [enters(gates, pixels) for pixels in (LARGE_WORK + 1, LARGE_WORK)]
     assert not any(inside.wait(0.1) for inside, _, _ in waiting)
     for _, leave, _ in entered + waiting:
         leave.set()
@@ -98,7 +99,7 @@ def test_large_pictures_at_their_gate_do_not_delay_a_small_one():
             wait()
 
     def send():
-        workers.run([lambda: decode(LARGE_PIXELS + 1, release.wait)] * 128)
+        workers.run([lambda: decode(LARGE_WORK + 1, release.wait)] * 128)
         workers.run([lambda: decode(1, served.set)])
 
     served, sender = threading.Event(), threading.Thread(target=send)
@@ -111,7 +112,7 @@ def test_large_pictures_at_their_gate_do_not_delay_a_small_one():
         workers.close()
 
 
-@pytest.mark.parametrize("pixels", [1, LARGE_PIXELS + 1])
+@pytest.mark.parametrize("pixels", [1, LARGE_WORK + 1])
 def test_a_picture_that_fails_leaves_its_turn_to_the_next(pixels):
     gates = Gates(cores=1)
     with pytest.raises(ValueError, match="broken"), gates.enter(pixels):
@@ -120,3 +121,23 @@ def test_a_picture_that_fails_leaves_its_turn_to_the_next(pixels):
     assert inside.wait(5)
     leave.set()
     thread.join()
+
+
+def test_small_pictures_wait_for_no_others():
+    """When every other place is held, small pictures still come in, as many as there are cores."""
+    gates = Gates(cores=2)
+    held = [enters(gates, work) for work in (LARGE_WORK + 1, LARGE_WORK, LARGE_WORK)]
+    assert all(inside.wait(5) for inside, _, _ in held)
+    small = [enters(gates, SMALL_WORK) for _ in range(2)]
+    assert all(inside.wait(5) for inside, _, _ in small)
+    for _, leave, thread in held + small:
+        leave.set()
+        thread.join()
+
+
+def test_a_turn_that_does_not_come_in_time_is_refused():
+    """Waiting ends at the deadline."""
+    gates = Gates(cores=1)
+    with gates.enter(1), pytest.raises(RefusalError) as caught, gates.enter(1, time.monotonic() + 0.05):
+        pass
+    assert caught.value.code == "deadline_exceeded"

@@ -1,0 +1,113 @@
+"""Draws answers in processes of their own, which can be ended: the gateway itself decodes no picture.
+
+    image, predictions --> process: app.drawing --> encoded picture
+                           └ ended by the request's deadline, by its CPU time or by its memory
+
+A process is started when it is first needed, draws one picture at a time, and stays for the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import struct
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from app.errors import BY_CODE, DeadlineExceededError, ImageTooLargeError, InternalError
+
+MEDIA_TYPES = ("image/jpeg", "image/png")
+AT_ONCE = 2
+LENGTHS = struct.Struct("<II")
+"""Before each message: how long its JSON is, and what follows it."""
+
+
+class Drawing:
+    """Has answers drawn, few at a time.
+
+    Args:
+        command: starts a process that draws.
+
+    """
+
+    def __init__(self, command: Sequence[str] = (sys.executable, "-m", "app.drawing")) -> None:
+        self._command = command
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._idle: list[asyncio.subprocess.Process] = []
+
+    async def picture(self, image: bytes, predictions: Sequence[dict[str, Any]], kind: str, left_s: float) -> bytes:
+        """Return the encoded image with the predictions of `/v1/detect` drawn, as one of `MEDIA_TYPES`.
+
+        Raises:
+            DeadlineExceededError: after `left_s` seconds. What was begun is ended; what waits is dropped.
+            ImageTooLargeError, ImageUndecodableError: as for every image.
+
+        """
+        try:
+            async with asyncio.timeout(left_s), self._places:
+                head, body = await self._ask({"predictions": predictions, "kind": kind}, image)
+        except TimeoutError as error:
+            raise DeadlineExceededError("The picture was not drawn within the request's deadline.") from error
+        if "code" in head:
+            raise BY_CODE[head["code"]](head["detail"])
+        return body
+
+    async def close(self) -> None:
+        """End the processes that have nothing to do; a request that is under way ends its own."""
+        while self._idle:
+            process = self._idle.pop()
+            _kill(process)
+            await process.wait()
+
+    async def _ask(self, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+        process = await self._process()
+        try:
+            answer = await _exchange(process, head, body)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            _kill(process)
+            if await process.wait() >= 0:
+                raise InternalError("The process that draws has failed.") from None
+            raise ImageTooLargeError("The picture takes more CPU time or memory to draw than one may.") from None
+        except BaseException:  # its deadline has come, or its client has gone: what it does is for nobody
+            _kill(process)
+            raise
+        self._idle.append(process)
+        return answer
+
+    async def _process(self) -> asyncio.subprocess.Process:
+        while self._idle:
+            process = self._idle.pop()
+            if process.returncode is None:
+                return process
+        try:
+            return await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,  # libraries write what strangers send
+                cwd=Path(__file__).parent.parent,
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+            )
+        except OSError as error:
+            raise InternalError("The process that draws could not be started.") from error
+
+
+async def _exchange(
+    process: asyncio.subprocess.Process, head: dict[str, Any], body: bytes
+) -> tuple[dict[str, Any], bytes]:
+    assert process.stdin is not None  # noqa: S101 - it is a pipe
+    assert process.stdout is not None  # noqa: S101 - it is a pipe
+    text = json.dumps(head).encode()
+    process.stdin.writelines((LENGTHS.pack(len(text), len(body)), text, body))
+    await process.stdin.drain()
+    sizes = LENGTHS.unpack(await process.stdout.readexactly(LENGTHS.size))
+    found, drawn = [await process.stdout.readexactly(size) for size in sizes]
+    return json.loads(found), drawn
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()

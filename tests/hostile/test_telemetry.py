@@ -1,0 +1,38 @@
+"""What we build on tells its makers nothing; what Triton's processes inherit is tested in `test_bombs`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = """
+import importlib, os, sys
+class Watch:
+    def find_spec(self, name, *_):
+        if name == "onnxruntime":
+            print(os.environ.get("ORT_DISABLE_TELEMETRY"))
+sys.meta_path.insert(0, Watch())
+importlib.import_module(sys.argv[1])
+import onnxruntime
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("modelctl.verify", "modelctl.add", "modelctl.precision", "modelctl.reference.model", "modelctl.bench.peers"),
+        *("benchmarks.text_batching", "training.onnx_store"),
+    ],
+)
+def test_onnx_runtime_is_told_before_it_is_imported(module: str) -> None:
+    """Whatever of ours imports ONNX Runtime has its telemetry switched off by then."""
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, module], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["1"]

@@ -1,0 +1,133 @@
+"""What a picture costs is known before it is decoded: sound files pass, floods do not, and looking takes no time."""
+
+import io
+import struct
+import time
+import zlib
+
+import bombs
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages import budget
+from stages.serving import RefusalError
+
+
+def noise(width=600, height=400):
+    return Image.fromarray(np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def refusal(data):
+    with pytest.raises(RefusalError) as caught:
+        budget.cost(data)
+    assert caught.value.code == "image_too_large"
+    return caught.value.sentence
+
+
+@pytest.mark.parametrize("kind", budget.FORMATS)
+def test_the_pixels_of_every_format_are_found(kind):
+    """The walk finds the size that the encoder was given."""
+    found = budget.cost(bombs.save(noise(60, 40), kind))
+    assert (found.format, found.pixels) == (kind, 2400)
+
+
+@pytest.mark.parametrize("kind", budget.FORMATS)
+@pytest.mark.parametrize("frames", [1, 30])
+def test_sound_files_pass(kind, frames):
+    """Photographs and animations with EXIF cost no more than their pixels do."""
+    exif = Image.Exif()
+    exif[0x010E] = "x" * 20_000
+    options = {"save_all": True, "append_images": [noise(64, 64)] * (frames - 1)} if frames > 1 else {}
+    options = options if kind not in ("JPEG", "BMP") else {}
+    found = budget.cost(bombs.save(noise(64, 64), kind, exif=exif, **options))
+    assert found.work < 10_000_000
+    assert found.segments < 100
+
+
+def test_large_metadata_of_sound_files_passes():
+    """A PNG with a colour profile of 2 MB, a JPEG with 1 MB of EXIF and profile, and an MPO are taken."""
+    profile = np.random.default_rng(2).bytes(2_000_000)
+    assert budget.cost(bombs.save(noise(), "PNG", icc_profile=profile)).metadata > 1_900_000
+    assert budget.cost(bombs.save(noise(), "JPEG", icc_profile=profile[:1_000_000])).metadata > 1_000_000
+    mpo = bombs.save(noise(), "MPO", save_all=True, append_images=[noise()] * 4)
+    assert budget.cost(mpo).scans == 1
+
+
+def test_the_scans_of_a_progressive_jpeg_are_counted():
+    """Pillow writes ten; what follows the end of the picture is not looked at."""
+    file = bombs.save(noise(), "JPEG", progressive=True)
+    expected = len([part for part in bombs.segments(file) if part[1] == 0xDA])
+    assert budget.cost(file).scans == expected
+    assert 6 <= expected <= 12
+    assert budget.cost(file + b"\xff\xda" * 5_000_000).scans == expected
+    assert budget.cost(bombs.save(Image.new("L", (7000, 7000)), "JPEG", progressive=True)).scans > 1
+
+
+def test_scans_times_pixels_are_bounded():
+    """93 scans of 16 megapixels are 1.49 thousand million pixels and pass; one more does not."""
+    unit = bombs.segments(bombs.scans(4000, 4000, 200_000))[-1]
+    assert budget.cost(bombs.scans(4000, 4000, 7_800 + 62 * len(unit))).scans <= 93
+    assert "94 scans or more of 16 megapixels" in refusal(bombs.scans(4000, 4000, 200_000))
+
+
+def test_a_word_inside_a_segment_is_no_scan():
+    """A comment between scans that is full of markers is one segment."""
+    comment = b"\xff\xfe" + struct.pack(">H", 60_002) + b"\xff\xda" * 30_000
+    assert budget.cost(bombs.between_scans(comment)).scans == budget.cost(bombs.between_scans(b"")).scans
+
+
+def test_marks_are_found_across_the_blocks_in_which_they_are_searched():
+    """A scan at any place of a long file is counted."""
+    parts = bombs.segments(bombs.save(Image.new("L", (8, 8)), "JPEG", progressive=True))
+    first = next(index for index, part in enumerate(parts) if part[1] == 0xDA)
+    before = len(b"".join(parts[: first + 1]))
+    for end in range(budget._Markers.BLOCK - 4, budget._Markers.BLOCK + 3):
+        file = b"".join([*parts[: first + 1], bytes(end - before), *parts[first + 1 :], b"\xff\xd9"])
+        assert budget.cost(file).scans == sum(part[1] == 0xDA for part in parts)
+
+
+def test_a_thousand_segments_are_taken_and_no_more():
+    """The limits are those that are published: 1,000 segments and 4 MB."""
+    comment = bombs.segment(0xFE, b"abc")
+    assert budget.cost(bombs.in_header(comment * 998)).segments == 1000  # with two of its own
+    assert "1000 segments" in refusal(bombs.in_header(comment * 999))
+    large = bombs.segment(0xFE, bytes(65_000))
+    budget.cost(bombs.in_header(large * 61))
+    assert "4 MB" in refusal(bombs.in_header(large * 62))
+
+
+def test_a_png_of_many_sound_pieces_passes():
+    """libpng writes pieces of 8 KB: 20 MB are 2,500 of them."""
+    packed = zlib.compress(np.random.default_rng(3).bytes(2_600_000), 0)
+    pieces = b"".join(bombs.chunk(b"IDAT", packed[at : at + 8192]) for at in range(0, len(packed), 8192))
+    budget.cost(bombs.png(extra=pieces * 8))
+
+
+@pytest.mark.parametrize("name", bombs.BOMBS)
+def test_looking_takes_no_time(name):
+    """Whatever a file of 19 MB holds, its cost is known, or refused, within a part of a second of CPU time."""
+    file, expected = bombs.BOMBS[name][0](), bombs.BOMBS[name][1]
+    begun = time.thread_time()
+    try:
+        budget.cost(file)
+        code = "served"
+    except RefusalError as error:
+        code = error.code
+    assert time.thread_time() - begun < 0.5
+    assert code in expected or code == "served"
+
+
+def test_what_is_no_image_is_named_as_such():
+    """Files of no known format are refused at once."""
+    for data in (b"hello", b"<svg/>", b"P6 1 1 255 abc", b"\0" * 100):
+        with pytest.raises(RefusalError) as caught:
+            budget.cost(data)
+        assert caught.value.code == "image_undecodable"
+
+
+def test_big_tiff_is_read():
+    """The directory of a TIFF with offsets of 64 bits is found too."""
+    file = io.BytesIO()
+    noise(30, 20).save(file, "TIFF", big_tiff=True)
+    assert budget.cost(file.getvalue()).pixels == 600

@@ -1,0 +1,233 @@
+"""A picture's CPU time and memory have an end, and its neighbours do not wait for it."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import bombs
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from stages import decoding, imaging, pictures, processes
+from stages.serving import RefusalError
+
+PARAMETERS = {"resize": "shortest_edge_center_crop", "resize_to": "256", "width": "224", "height": "224"}
+
+
+pytestmark = pytest.mark.usefixtures("pillow")
+
+
+@pytest.fixture
+def decoder():
+    made = pictures.Pictures(PARAMETERS)
+    yield made
+    made.close()
+
+
+def ask(decoder, data, seconds=30.0):
+    return decoder.prepare(data, {}, time.monotonic() + seconds)
+
+
+def children():
+    return psutil.Process().children()
+
+
+@pytest.mark.parametrize("kind", decoding.FORMATS)
+@pytest.mark.parametrize("size", [(300, 200), (2600, 2000)])
+def test_a_process_gives_what_a_thread_gives(decoder, kind, size):
+    """Small or large, a picture's pixels are those that Pillow alone gives."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.effect_noise(size, 90).convert("RGB")
+    options = {} if kind in ("GIF", "BMP") else {"exif": exif}
+    data = bombs.save(image, kind, **options)
+    made = ask(decoder, data)
+    recipe = imaging.Recipe.from_parameters(PARAMETERS)
+    upright = decoding.upright_rgb(decoding.open_encoded(data, recipe.max_pixels))
+    pixels, geometry = imaging.fit(upright, recipe)
+    assert made.size == upright.size == (size if kind in ("GIF", "BMP") else size[::-1])
+    assert made.geometry == geometry
+    assert np.array_equal(made.pixels, pixels)
+
+
+def test_small_pictures_need_no_process(decoder):
+    """What most callers send is decoded at once, in the thread that asks; what could be expensive never is."""
+    ask(decoder, bombs.jpeg(1200, 900))
+    ask(decoder, bombs.png(600, 400, colour=6))
+    assert children() == []
+    ask(decoder, bombs.tiff())
+    assert len(children()) == 1
+    ask(decoder, bombs.save(Image.new("RGB", (64, 64)), "AVIF"))
+    assert len(children()) == 1
+
+
+def test_the_deadline_ends_the_work(decoder):
+    """When a request's time is over its process is gone, and the next picture gets another."""
+    data = bombs.save(Image.effect_noise((6000, 6000), 90), "WEBP", lossless=True, method=0, exact=True)
+    ask(decoder, bombs.tiff())
+    (before,) = children()
+    begun = time.monotonic()
+    with pytest.raises(RefusalError) as caught:
+        ask(decoder, data, 0.1)
+    assert caught.value.code == "deadline_exceeded"
+    assert time.monotonic() - begun < 1
+    assert not before.is_running()
+    assert children() == []
+    assert ask(decoder, bombs.tiff()).size == (10, 10)
+
+
+def test_a_deadline_that_is_over_costs_nothing(decoder):
+    """A picture for which nobody waits is not even opened."""
+    with pytest.raises(RefusalError) as caught:
+        ask(decoder, b"no image", 0)
+    assert caught.value.code == "deadline_exceeded"
+
+
+def test_waiting_for_a_turn_ends_too(decoder):
+    """Whose turn has not come by its deadline is refused."""
+    data = bombs.tiff()
+    with decoder._gates.enter(30_000_000), decoder._gates.enter(30_000_000):
+        places = [decoder._gates.enter(30_000_000) for _ in range(len(os.sched_getaffinity(0)) - 2)]
+        for place in places:
+            place.__enter__()
+        with pytest.raises(RefusalError) as caught:
+            ask(decoder, data, 0.2)
+        for place in places:
+            place.__exit__(None, None, None)
+    assert caught.value.code == "deadline_exceeded"
+    assert ask(decoder, data).size == (10, 10)
+
+
+def test_a_crash_is_the_pictures_fault(decoder):
+    """A process that a picture has killed is replaced, and its picture is refused."""
+    stopped = threading.Event()
+
+    def kill():
+        while not stopped.is_set():
+            for child in children():
+                child.kill()
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        with pytest.raises(RefusalError) as caught:
+            ask(decoder, bombs.tiff())
+    finally:
+        stopped.set()
+        killer.join()
+    assert caught.value.code == "image_too_large"
+    assert ask(decoder, bombs.tiff()).size == (10, 10)
+
+
+def spin(_):
+    while True:
+        pass
+
+
+def swell(_):
+    try:
+        return bytes(900_000_000)
+    except MemoryError:
+        return b"no memory"
+
+
+def serve(what):
+    connection = processes.Connection(0)
+    connection.recv_bytes()
+    processes.serve({"spin": spin, "swell": swell, "echo": bytes}[what], connection, 1_000_000)
+
+
+@pytest.fixture
+def other(monkeypatch):
+    """Return a function that makes a process whose work is another."""
+
+    def make(what):
+        root = Path(__file__).resolve().parents[2]
+        script = (
+            f"import importlib.util as u; s = u.spec_from_file_location('t', {str(Path(__file__))!r});"
+            f"m = u.module_from_spec(s); s.loader.exec_module(m); m.serve({what!r})"
+        )
+        popen, path = subprocess.Popen, str(root / "tests" / "hostile")
+        monkeypatch.setattr(
+            processes.subprocess,
+            "Popen",
+            lambda _, **options: popen(
+                [sys.executable, "-c", script], cwd=root, **{**options, "env": {**os.environ, "PYTHONPATH": path}}
+            ),
+        )
+        return processes.Processes(partial(processes.Process, "unused", b""))
+
+    return make
+
+
+def test_cpu_time_ends_a_process(other, monkeypatch):
+    """What computes for longer than a picture may is killed by the kernel, whatever its deadline."""
+    pool = other("spin")
+    begun = time.monotonic()
+    with pytest.raises(RefusalError) as caught:
+        pool.ask(b"", time.monotonic() + 120)
+    assert caught.value.code == "image_too_large"
+    assert time.monotonic() - begun > processes.CPU_S * 0.8
+    assert f"{processes.CPU_S} s" in caught.value.sentence
+
+
+def test_memory_is_bounded(other):
+    """What a picture may not take is not there to be had."""
+    pool = other("swell")
+    assert pool.ask(b"", time.monotonic() + 30) == b"no memory"
+    pool.close()
+
+
+def test_processes_end_with_their_step():
+    """A step that is killed leaves no process behind, not even one that computes."""
+    script = (
+        "import sys, time; sys.path.insert(0, 'tests/hostile'); import bombs\n"
+        "from stages.pictures import Pictures\n"
+        f"made = Pictures({PARAMETERS!r}); made.prepare(bombs.tiff(), {{}}, time.monotonic() + 30)\n"
+        "print('ready', flush=True); time.sleep(60)"
+    )
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=root) as step:
+        assert step.stdout.readline() == b"ready\n"
+        (child,) = psutil.Process(step.pid).children()
+        step.kill()
+        child.wait(5)
+
+
+def test_no_other_plugin_is_loaded():
+    """After pictures of every kind, and garbage, Pillow has loaded the plugins of our formats and no others."""
+    script = (
+        "import sys, time; sys.path.insert(0, 'tests/hostile'); import mutants, bombs\n"
+        "from PIL import Image\n"
+        "files = [file for kind in mutants.FORMATS for file in mutants.seeds(kind)]\n"
+        "files += [bombs.save(Image.new('RGB', (9, 9)), kind) for kind in ('PPM', 'ICO', 'TGA', 'MPO', 'PCX')]\n"
+        "open(sys.argv[1], 'wb').write(b''.join(len(f).to_bytes(4, 'big') + f for f in files))"
+    )
+    step = (
+        "import sys, time\n"
+        "from stages import decoding, imaging, pictures\n"
+        f"recipe = imaging.Recipe.from_parameters({PARAMETERS!r})\n"
+        "decoding.prepare_pillow(recipe.max_pixels)\n"
+        "data = open(sys.argv[1], 'rb').read(); served = 0\n"
+        "while data:\n"
+        "    size = int.from_bytes(data[:4], 'big'); one, data = data[4:4 + size], data[4 + size:]\n"
+        "    for file in (one, one[:len(one) // 2], b'garbage' + one):\n"
+        "        try: pictures.fitted(decoding.open_encoded(file, 10**6), recipe); served += 1\n"
+        "        except decoding.RefusalError: pass\n"
+        "assert served > 25, served\n"
+        "print(sorted(name[4:] for name in sys.modules if name.startswith('PIL.') and name.endswith('ImagePlugin')))"
+    )
+    root = Path(__file__).resolve().parents[2]
+    file = f"/proc/self/fd/{os.memfd_create('pictures')}".replace("self", str(os.getpid()))
+    subprocess.run([sys.executable, "-c", script, file], check=True, cwd=root)
+    done = subprocess.run([sys.executable, "-c", step, file], check=True, cwd=root, capture_output=True, text=True)
+    ours = [f"{name}ImagePlugin" for name in ("Avif", "Bmp", "Gif", "Jpeg", "Png", "Tiff", "WebP")]
+    assert done.stdout.strip() == str(ours)
+    assert done.stderr == ""
