@@ -201,7 +201,7 @@ def test_a_gateway_without_the_key_says_so(house: Any, make_stack: Callable[...,
     gateway = make_stack((), settings, test_models=False)
     gateway.start_gateway()
 
-    def reason_is(part: str, seconds: float = 15) -> bool:
+    def reason_is(part: str, seconds: float = 60) -> bool:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             with suppress(httpx.TransportError):
