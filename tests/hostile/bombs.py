@@ -10,6 +10,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -102,6 +103,7 @@ def png(
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
+@lru_cache(8)
 def zeros(size: int) -> bytes:
     """Return what unpacks to so many zeros."""
     packer = zlib.compressobj(9)
@@ -196,13 +198,13 @@ BOMBS: Final[dict[str, tuple[Callable[[], bytes], set[str]]]] = {
     "png 65535": (lambda: png(65_535, 65_535, colour=2, data=b"x"), TOO_LARGE),
     "png 0": (lambda: png(0, 0), REFUSED),
     "png 16 bit": (lambda: png(7071, 7071, depth=16, colour=6, data=zeros(400 * MB)), ANY),
-    "png text": (lambda: png(extra=chunk(b"zTXt", b"k\0\0" + zeros(200 * MB))), REFUSED),
+    "png text": (lambda: png(extra=chunk(b"zTXt", b"k\0\0" + zeros(100 * MB))), REFUSED),
     "png texts": (lambda: png(extra=chunk(b"iTXt", b"k\0\1\0\0\0" + zeros(MB)) * 900), REFUSED),
-    "png profile": (lambda: png(extra=chunk(b"iCCP", b"k\0\0" + zeros(300 * MB))), REFUSED),
+    "png profile": (lambda: png(extra=chunk(b"iCCP", b"k\0\0" + zeros(100 * MB))), REFUSED),
     "png profiles": (lambda: png(extra=chunk(b"iCCP", b"k\0\0" + zeros(3 * MB)) * 900), REFUSED),
     "png chunks": (lambda: png(extra=chunk(b"juNk", b"") * 1_500_000), TOO_LARGE),
     "png IDAT": (lambda: png(extra=chunk(b"IDAT", b"") * 1_500_000), TOO_LARGE),
-    "png excess": (lambda: png(data=zeros(2000 * MB)), ANY),
+    "png excess": (lambda: png(data=zeros(400 * MB)), ANY),
     "png EXIF": (lambda: png(extra=chunk(b"eXIf", directory(65_535, 700_000))), ANY),
     "gif canvas": (lambda: gif((65_535, 65_535), (1, 1)), TOO_LARGE),
     "gif frame": (lambda: gif((1, 1), (65_535, 65_535)), TOO_LARGE),
@@ -237,7 +239,7 @@ BOMBS: Final[dict[str, tuple[Callable[[], bytes], set[str]]]] = {
 
 
 def _deflated() -> bytes:
-    packed = zeros(1900 * MB)
+    packed = zeros(400 * MB)
     return tiff([(279, 4, 1, len(packed))], bytes(400) + packed, t259=8, t273=8 + 2 + 9 * 12 + 4 + 400)
 
 
