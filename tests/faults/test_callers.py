@@ -165,7 +165,7 @@ def test_triton_lives_through_storms(make_triton: Make, make_gateway: Make, repo
     for number in range(10):
         seconds = asyncio.run(Storm(gateway.port, mixed(coffee, coffee), seed=number).run(3000))
         answer = httpx.post(
-            f"{gateway.url}/v1/classify", content=coffee, timeout=30, headers={"Content-Type": "image/*"}
+            f"{gateway.url}/v1/classify", content=coffee, timeout=120, headers={"Content-Type": "image/*"}
         )
         report(storm_s=round(seconds, 1), next_s=round(answer.elapsed.total_seconds(), 2), status=answer.status_code)
         assert answer.status_code == 200
