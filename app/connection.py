@@ -27,7 +27,7 @@ from app.outgoing import OUTGOING, UNSENT_BYTES, Backlog, Outgoing
 HEAD_BYTES = 64 * 1024
 HEAD_S = 10.0
 """Within this time after its first bytes a head must be whole."""
-SLICE = 16 * 1024
+SLICE = 8 * 1024
 END = re.compile(rb"\r?\n\r?\n")
 # The target of a request names no host; where it does, that host counts (RFC 9112, 3.2.2), and httptools would drop it.
 ORIGIN_FORM = re.compile(rb"[A-Z]+ [/*]")

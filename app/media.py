@@ -39,7 +39,7 @@ JSON, MULTIPART, RAW = "application/json", "multipart/form-data", "application/o
 ENVELOPE_BYTES = 16_384
 SMALL = 65_536
 """JSON of no more bytes is read at once: that takes a few milliseconds at most."""
-SLICE = 16_384
+SLICE = 8_192
 """Bytes of a form that are read at once: its parser takes long for many short lines."""
 # JSON may write a byte of text as six: \u00e9.
 ESCAPED = 6

@@ -200,7 +200,8 @@ def test_nobody_waits_beside_a_hostile_body(gateway: Any, record_property: Any, 
     assert told.get("code", "") in codes, told
     assert status == told.get("status", 200)
     assert max(beside.waits) < WAIT_S
-    assert beside.grown < 3 * len(body) + 10 * MEGABYTE
+    # The call to Triton copies an image twice more.
+    assert beside.grown < 3 * len(body) + 2 * min(len(body), 20 * MEGABYTE) + 10 * MEGABYTE
 
 
 @pytest.mark.parametrize(
