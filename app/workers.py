@@ -31,8 +31,10 @@ from app.telemetry.worker_files import WorkerFiles
 SPAWN = multiprocessing.get_context("spawn")
 BEAT_S = 1.0
 LOOK_S = 0.5
-SILENT_LOOKS = 20
-"""A worker that has not beaten for so many looks, 10 s, hangs. Counted, so that a machine may be paused."""
+SILENT_LOOKS, START_LOOKS = 20, 240
+"""A worker that has not beaten for so many looks, 10 s, hangs; before its first beat, 2 min, as it imports meanwhile.
+Counted, so that a machine may be paused.
+"""
 FAILED_S = 1.0
 """After a worker that failed by itself, the next one starts so much later."""
 GRACE_S = 2.0
@@ -64,7 +66,7 @@ class Worker:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         beats.close()
-        self._silent = 0
+        self._silent, self._most = 0, START_LOOKS
 
     def is_silent(self) -> bool:
         """Tell whether the worker hangs; called once a look."""
@@ -72,8 +74,8 @@ class Worker:
         with suppress(EOFError, OSError):
             while self._beats.poll():
                 self._beats.recv_bytes()
-                self._silent = 0
-        return self._silent > SILENT_LOOKS
+                self._silent, self._most = 0, SILENT_LOOKS
+        return self._silent > self._most
 
     def tell(self, number: int) -> None:
         """Send a signal."""
@@ -113,6 +115,7 @@ class Master:
             for worker in [worker for worker in self._workers if worker.is_silent()]:
                 logger.error("a worker hangs and is killed", worker=worker.process.pid)
                 worker.process.kill()
+                worker.process.join(LOOK_S)
         self._stop(numbers[0])
         return 0
 
@@ -131,7 +134,10 @@ class Master:
 
     def _wait(self, seconds: float) -> None:
         """Wait until a worker ends or a signal comes."""
-        wait([self._told, *(worker.process.sentinel for worker in self._workers)], seconds)
+        ready = wait([self._told, *(worker.process.sentinel for worker in self._workers)], seconds)
+        for worker in self._workers:
+            if worker.process.sentinel in ready:
+                worker.process.join(seconds)  # it closes its files a moment before it is gone
 
     def _signals(self) -> list[int]:
         with suppress(BlockingIOError):
