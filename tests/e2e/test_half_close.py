@@ -16,7 +16,7 @@ CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(TEXT), TEXT)
 def post(path: bytes, body: bytes, kind: bytes = b"application/json", fields: bytes | None = None) -> bytes:
     """Return a request as bytes."""
     length = b"Content-Length: %d\r\n" % len(body) if fields is None else fields
-    return b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\n%s\r\n%s" % (path, kind, length, body)
+    return b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\n%s\r\n%s" % (path, kind, length, body)
 
 
 def told(stack: Any, data: bytes, *, pause_s: float = 0) -> tuple[bytes, float]:
@@ -31,7 +31,7 @@ def told(stack: Any, data: bytes, *, pause_s: float = 0) -> tuple[bytes, float]:
         return said, time.monotonic() - begun
 
 
-GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CLASSIC = post(b"/v1/sentiment", TEXT)
 CHUNKED = post(b"/v1/sentiment", CHUNKS, fields=b"Transfer-Encoding: chunked\r\n")
 
@@ -57,7 +57,7 @@ def test_a_client_that_has_sent_all_gets_its_answers(stack: Any, data: bytes, an
 
 def test_a_picture_is_drawn_for_a_client_that_has_sent_all(stack: Any, astronaut: bytes) -> None:
     """The longest way through, with the client's end in its middle."""
-    request = post(b"/v1/detect", astronaut, b"image/jpeg").replace(b"Host: x", b"Host: x\r\nAccept: image/jpeg", 1)
+    request = post(b"/v1/detect", astronaut, b"image/jpeg").replace(b"Host: localhost", b"Host: localhost\r\nAccept: image/jpeg", 1)
     said, _ = told(stack, request, pause_s=0.05)
     head, _, body = said.partition(b"\r\n\r\n")
     assert b" 200 " in head.split(b"\r\n")[0]

@@ -56,7 +56,7 @@ def connect(gateway: Any, window: int = 4096) -> socket.socket:
 def ask_drawn(connection: socket.socket, picture: bytes, *, chunked: bool = False) -> None:
     """Ask for a drawn PNG, by the parser for usual requests or for unusual ones."""
     length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(picture)
-    head = b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nAccept: image/png\r\n%s\r\n\r\n"
+    head = b"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nAccept: image/png\r\n%s\r\n\r\n"
     connection.sendall(head % length)
     connection.sendall(b"%x\r\n%s\r\n0\r\n\r\n" % (len(picture), picture) if chunked else picture)
 
@@ -139,7 +139,7 @@ def test_many_requests_whose_answers_nobody_reads(gateway: Any) -> None:
     for connection in connections:
         connection.settimeout(0.2)
         with contextlib.suppress(TimeoutError):
-            connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 200)
+            connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200)
     begun = time.monotonic()
     text = httpx.post(f"{gateway.url}/v1/sentiment", json={"text": "I love it"}, timeout=10)
     assert text.json()["label"] == "positive"
@@ -154,7 +154,7 @@ def test_many_requests_whose_answers_nobody_reads(gateway: Any) -> None:
 def test_requests_ahead_are_answered_to_a_slow_reader(gateway: Any, unusual: bytes) -> None:
     """All in order, also those that had to wait until the answers before them were taken."""
     with connect(gateway) as connection:
-        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n%s\r\n" % unusual * 12)
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n%s\r\n" % unusual * 12)
         connection.shutdown(socket.SHUT_WR)
         time.sleep(0.5)
         said = b""
