@@ -7,6 +7,7 @@ that no client has taken yet (`app.outgoing`): all count against one `Budget`.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Self
@@ -21,6 +22,9 @@ from app.errors import (
     RequestBodyTimeoutError,
 )
 
+LARGE_BYTES = 16_000_000
+"""Of what was held: glibc keeps it for later, in arenas that other blocks keep from shrinking."""
+
 
 class Budget:
     """How many bytes of bodies and of answers the process may hold at once."""
@@ -28,6 +32,7 @@ class Budget:
     def __init__(self, most: int, gauge: Gauge | None = None) -> None:
         self.most = most
         self.held = 0
+        self._peak = 0
         self._gauge = gauge
 
     def take(self, count: int) -> None:
@@ -48,8 +53,17 @@ class Budget:
     def add(self, count: int) -> None:
         """Count `count` bytes more that are there already, room or not; fewer, where it is negative."""
         self.held += count
+        self._peak = max(self._peak, self.held)
         if self._gauge is not None:
             self._gauge.set(self.held)
+
+    def settle(self) -> None:
+        """Give memory back to the system when much was held and little is now; called now and then."""
+        if self._peak > LARGE_BYTES and self.held < self._peak // 4:
+            self._peak = self.held
+            trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own; a few ms
+            if trim is not None:
+                trim(0)
 
 
 class Held:

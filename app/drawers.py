@@ -21,6 +21,8 @@ from app.errors import BY_CODE, DeadlineExceededError, ImageTooLargeError, Inter
 
 MEDIA_TYPES = ("image/jpeg", "image/png")
 AT_ONCE = 2
+MAX_DRAWN_PIXELS = 16_000_000
+"""Larger pictures are scaled: a PNG of noise would else take 150 MB."""
 LENGTHS = struct.Struct("<II")
 """Before each message: how long its JSON is, and what follows it."""
 

@@ -26,13 +26,12 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFont, JpegImagePlugin, PngImagePlugin
 
-from app.drawers import LENGTHS
+from app.drawers import LENGTHS, MAX_DRAWN_PIXELS
 from app.errors import GatewayError, ImageTooLargeError, ImageUndecodableError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 # The models' own default. An image that passed a model with a higher one is answered as JSON only.
 MAX_PIXELS = 50_000_000
-MAX_DRAWN_PIXELS = 16_000_000  # a PNG of noise is 50 MB then
 MAX_PROFILE_BYTES = 4_000_000
 CPU_S = 10  # for one picture
 MAX_BYTES = 1_600_000_000  # of memory, beside what Python takes

@@ -79,6 +79,7 @@ class Outgoing:
             await asyncio.sleep(min(LOOK_S, self._timeout_s / 4))
             for backlog in tuple(self._backlogs):
                 self.look(backlog)
+            self._budget.settle()
 
     def look(self, backlog: Backlog) -> None:
         """Count what a connection holds back now, and cut it when its client takes too little of it."""

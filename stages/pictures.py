@@ -73,6 +73,13 @@ class Pictures:
         """
         if time.monotonic() >= deadline:
             raise RefusalError("deadline_exceeded", "The request's deadline passed before the image was decoded.")
+        try:
+            return self._prepare(data, options, deadline)
+        finally:
+            if len(data) > SMALL_BYTES:
+                workers.return_memory()
+
+    def _prepare(self, data: bytes, options: Mapping[str, Any], deadline: float) -> Prepared:
         if decoding.is_raw(options):
             with self._gates.enter(0, deadline):
                 return fitted(decoding.open_raw(data, options, self.recipe.max_pixels), self.recipe)

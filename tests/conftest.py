@@ -298,3 +298,16 @@ def astronaut() -> bytes:
 def chelsea() -> bytes:
     """Return a cat, 451 x 300, as JPEG."""
     return encode(data.chelsea())
+
+
+@pytest.fixture
+def report(record_property: Callable[[str, object], None], capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
+    """Return a function that prints the figures of a test."""
+
+    def tell(**figures: object) -> None:
+        for name, value in figures.items():
+            record_property(name, value)
+        with capsys.disabled():
+            print("  " + ", ".join(f"{name} {value}" for name, value in figures.items()), flush=True)
+
+    return tell

@@ -17,6 +17,7 @@ from app.admission import Batch, Place
 from app.api import described, dialects, query
 from app.body import Body, Held
 from app.dialects.base import Asked
+from app.drawers import MAX_DRAWN_PIXELS
 from app.front import Endpoint
 from app.media import Item
 from app.parts import Parts
@@ -147,7 +148,7 @@ async def _picture(parts: Parts, item: bytes, result: dict[str, Any], kind: str,
     held = Held(parts.budget)
     context.answered.append(held.give_back)
     # Before it is drawn nobody knows its size: a byte a pixel is what photographs take as PNG at most.
-    held.resize(result["image"]["width"] * result["image"]["height"])
+    held.resize(min(result["image"]["width"] * result["image"]["height"], MAX_DRAWN_PIXELS))
     picture = await parts.drawing.picture(item, result["predictions"], kind, context.left_s())
     held.resize(len(picture))
     return Response(picture, media_type=kind)

@@ -57,7 +57,9 @@ def test_a_client_that_has_sent_all_gets_its_answers(stack: Any, data: bytes, an
 
 def test_a_picture_is_drawn_for_a_client_that_has_sent_all(stack: Any, astronaut: bytes) -> None:
     """The longest way through, with the client's end in its middle."""
-    request = post(b"/v1/detect", astronaut, b"image/jpeg").replace(b"Host: localhost", b"Host: localhost\r\nAccept: image/jpeg", 1)
+    request = post(b"/v1/detect", astronaut, b"image/jpeg").replace(
+        b"Host: localhost", b"Host: localhost\r\nAccept: image/jpeg", 1
+    )
     said, _ = told(stack, request, pause_s=0.05)
     head, _, body = said.partition(b"\r\n\r\n")
     assert b" 200 " in head.split(b"\r\n")[0]

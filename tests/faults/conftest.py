@@ -37,16 +37,3 @@ def make_gateway(make_stack: Callable[..., Any]) -> Callable[..., Any]:
         return made
 
     return make
-
-
-@pytest.fixture
-def report(record_property: Callable[[str, object], None], capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
-    """Return a function that prints the figures of a test."""
-
-    def tell(**figures: object) -> None:
-        for name, value in figures.items():
-            record_property(name, value)
-        with capsys.disabled():
-            print("  " + ", ".join(f"{name} {value}" for name, value in figures.items()), flush=True)
-
-    return tell

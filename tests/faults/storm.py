@@ -16,7 +16,9 @@ HOLD_S = (0.001, 0.05)
 
 def post(path: str, body: bytes, kind: str = "application/json", extra: str = "") -> bytes:
     """Return a request as bytes."""
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n{extra}Content-Length: {len(body)}\r\n\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n{extra}Content-Length: {len(body)}\r\n\r\n"
+    )
     return head.encode() + body
 
 

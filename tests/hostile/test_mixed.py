@@ -86,13 +86,13 @@ def warm(stack: Any, questions: dict[str, tuple[bytes, str, str]]) -> None:
 
 
 def memory(stack: Any) -> int:
-    """Return the bytes that gateway, Triton and its steps hold, shared ones in equal parts."""
+    """Return the bytes that gateway, Triton and its steps hold for themselves; what they share grows to its largest use."""
     roots = [psutil.Process(stack.gateway.pid), psutil.Process(stack.triton.pid)]
     family = [process for root in roots for process in (root, *root.children(recursive=True))]
     total = 0
     for process in family:
         try:
-            total += process.memory_full_info().pss
+            total += process.memory_full_info().uss
         except psutil.NoSuchProcess:
             continue
     return total
