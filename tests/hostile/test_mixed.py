@@ -86,7 +86,7 @@ def warm(stack: Any, questions: dict[str, tuple[bytes, str, str]]) -> None:
 
 
 def memory(stack: Any) -> int:
-    """Return the bytes that gateway, Triton and its steps hold for themselves; what they share grows to its largest use."""
+    """Return the bytes that gateway, Triton and its steps hold for themselves: what they share stays at its largest."""
     roots = [psutil.Process(stack.gateway.pid), psutil.Process(stack.triton.pid)]
     family = [process for root in roots for process in (root, *root.children(recursive=True))]
     total = 0
