@@ -152,6 +152,7 @@ class Stack:
             if not different:
                 return
             if time.monotonic() > deadline:
+                self._at_first = self._found()  # one module fails, not all that come after it
                 pytest.fail(f"a test has left the shared stack otherwise than it was: {sorted(different)}")
             time.sleep(0.2)
 

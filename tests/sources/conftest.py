@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,9 @@ def command(
     before = set(stack.models.iterdir())
     yield Command(stack.models, monkeypatch, capsys, stack.environment())
     added = sorted(set(stack.models.iterdir()) - before)
-    with triton.InferenceServerClient(f"127.0.0.1:{stack.grpc}") as client:
+    with closing(stack.control()) as control:
         for folder in added:
-            client.unload_model(folder.name)
+            control.unload(folder.name)
             shutil.rmtree(folder)
 
 
@@ -139,8 +140,8 @@ class Served:
 
     def index(self) -> dict[str, str]:
         """Return the state of every model that Triton has tried to serve, by name."""
-        with triton.InferenceServerClient(f"127.0.0.1:{self.stack.grpc}") as client:
-            return {entry.name: entry.state for entry in client.get_model_repository_index().models}
+        with closing(self.stack.control()) as control:
+            return {model.name: model.state for model in control.states().values()}
 
     def post(self, route: str, model: str, **request: Any) -> dict[str, Any]:
         """Ask the gateway, which notices a new model within 5 s."""
