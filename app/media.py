@@ -245,8 +245,10 @@ def _parse(body: bytes) -> object:
     try:
         # Not pydantic's parser: it refuses all of a body in which one string holds half a surrogate pair.
         return json.loads(body.decode())
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise MalformedRequestError("The body is not valid JSON.") from error
+    except RecursionError as error:
+        raise BodyTooLargeError("The JSON is nested too deep.") from error
 
 
 def _one_field(fields: object, names: tuple[str, ...]) -> dict[str, Any]:

@@ -228,6 +228,15 @@ def test_the_excess_is_answered_while_the_body_comes(
     assert (status, told["code"]) == (told["status"], code)
 
 
+def test_a_short_body_that_is_too_deep_is_called_so(gateway: Any) -> None:
+    """It is JSON, so it is not said to be none."""
+    body = b'{"text": ' + b"[" * 4000 + b"]" * 4000 + b"}"
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+        connection.sendall(head(TEXT, JSON, f"Content-Length: {len(body)}") + body)
+        status, told = answer(connection)
+    assert (status, told["code"]) == (413, "body_too_large")
+
+
 def test_chunks_of_one_byte_hold_up_nobody(gateway: Any) -> None:
     """Each costs the parser as much as a long one."""
     body = b'{"text": "' + b"a" * (1_000_000 if FULL else 100_000) + b'"}'
