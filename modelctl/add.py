@@ -24,11 +24,10 @@ from modelctl import spec as specs
 from modelctl.commandline import add_json
 from modelctl.console import say
 from modelctl.errors import CommandError
-from modelctl.server import port_text
+from modelctl.server import add_port, port_text
 from modelctl.sources import find, pictures
 from modelctl.sources.draft import Draft, Order
 from modelctl.spec import ImagePreprocess, ModelSpec, TensorModel
-from modelctl.verify import add_port
 
 STEPS = ("read", "convert", "compare", "write", "check", "load", "ask")
 ROUTES = {"image-classification": "classify", "object-detection": "detect", "text-classification": "sentiment"}

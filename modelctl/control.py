@@ -57,7 +57,7 @@ def of_server(state: StateFolder) -> str:
     if named:
         return _read(named, lambda: os.open(named, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     own = str(state.path / FILE)
-    if not state.holds(FILE):
+    if state.lacks(FILE):
         try:
             state.write(FILE, f"{new()}\n")
         except OSError as error:
@@ -69,7 +69,7 @@ def check() -> str:
     """Return a sentence on the key that a start of Triton would use; raises CommandError when it cannot be used."""
     named = os.environ.get(VARIABLE)
     file = named or str(DEFAULT)
-    if not named and not DEFAULT.exists():
+    if not named and not (DEFAULT.exists() and DEFAULT.stat().st_size):
         return f"{file} is made when Triton is started"
     _read(file, lambda: os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     return f"{file} can be used"

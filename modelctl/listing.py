@@ -12,8 +12,8 @@ from modelctl import spec as specs
 from modelctl.commandline import add_json
 from modelctl.errors import CommandError
 from modelctl.repository import Model, Repository
+from modelctl.server import add_port
 from modelctl.spec import FILE
-from modelctl.verify import add_port
 
 
 @dataclass(frozen=True)

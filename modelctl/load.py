@@ -12,7 +12,7 @@ from modelctl.console import say
 from modelctl.errors import CommandError
 from modelctl.lint.linter import lint
 from modelctl.repository import Repository
-from modelctl.verify import add_port
+from modelctl.server import add_port
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

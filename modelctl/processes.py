@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import stat
 import time
@@ -19,6 +20,8 @@ from pathlib import Path
 
 SERVER, STUB = "tritonserver", "triton_python_backend_stub"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's name for it
+REGION = re.compile(r"triton_python_backend_shm_region_[A-Za-z0-9-]{1,128}")
+"""The names that Triton gives; clients and `shm-region-prefix-name` may choose others."""
 PR_SET_PDEATHSIG = 1
 GONE = -1
 
@@ -64,12 +67,12 @@ def stubs(group: int) -> list[Stub]:
 
 
 def mapped_regions(pid: int) -> set[str]:
-    """Return the shared memory regions that a process maps."""
+    """Return the steps' shared memory regions that a process maps, not those that clients have registered."""
     try:
         lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
     except OSError:
         return set()
-    return {line.rpartition("/")[2] for line in lines if f"{SHARED_MEMORY}/triton_" in line and "deleted" not in line}
+    return {name for line in lines if REGION.fullmatch(name := line.rpartition(f"{SHARED_MEMORY}/")[2])}
 
 
 def start_time(pid: int) -> str:

@@ -7,8 +7,8 @@ import json
 from contextlib import closing
 
 from modelctl.commandline import add_json
+from modelctl.server import add_port
 from modelctl.triton import Triton
-from modelctl.verify import add_port
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

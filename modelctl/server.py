@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -70,6 +72,14 @@ def port(text: str, variable: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65_536:
         raise CommandError(f"'{text}' is no port for {variable}: give a number from 1 to 65535.")
     return int(text)
+
+
+def add_port(parser: argparse.ArgumentParser) -> None:
+    """Declare the option for Triton's port."""
+    variable = "TRITON_GRPC_PORT"
+    text = f"Triton's (default: {variable}, else {PORTS[variable]})"
+    kind = partial(port, variable=variable)
+    parser.add_argument("--grpc-port", type=kind, default=port_text(variable), help=text)
 
 
 def check_port(host: str, port: int, variable: str) -> None:

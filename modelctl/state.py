@@ -21,6 +21,7 @@ import re
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,6 @@ from modelctl.errors import CommandError
 LOCK, RECORD = "serve.lock", "server.json"
 MOST_BYTES = 1 << 20
 """Of a record; a server with a thousand steps has a tenth of it."""
-REGION = re.compile(r"triton_python_backend_shm_region_[A-Za-z0-9-]{1,128}")
 LAST_PID = 1 << 22
 """The largest that Linux gives (proc(5), pid_max)."""
 
@@ -88,15 +88,17 @@ class StateFolder:
         return CommandError(f"{self.path} cannot be written ({reason}): give another folder by --state.")
 
     def lock(self) -> None:
-        """Make the folder one's own until it is closed; raises CommandError when another supervisor has it."""
+        """Make the folder one's own until it is closed; close it and raise CommandError when that cannot be done."""
         try:
-            self._lock = self.open(LOCK, os.O_RDONLY | os.O_CREAT)
+            self._lock = self.open(LOCK, os.O_RDWR | os.O_CREAT)  # NFS locks only what may be written
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self.close()
             raise CommandError(
                 f"Another modelctl serve uses {self.path}: stop it, or give another folder by --state."
             ) from error
         except OSError as error:
+            self.close()
             raise self.refusal(error) from error
 
     def open(self, name: str, flags: int) -> int:
@@ -114,13 +116,13 @@ class StateFolder:
         os.close(descriptor)
         raise PermissionError(errno.EPERM, f"{name} is no plain file of this user")
 
-    def holds(self, name: str) -> bool:
-        """Tell whether there is anything of that name, be it a link."""
+    def lacks(self, name: str) -> bool:
+        """Tell whether there is nothing of that name, not even a link, or an empty file."""
         try:
-            os.stat(name, dir_fd=self._folder, follow_symlinks=False)
+            status = os.stat(name, dir_fd=self._folder, follow_symlinks=False)
         except FileNotFoundError:
-            return False
-        return True
+            return True
+        return stat.S_ISREG(status.st_mode) and not status.st_size
 
     def read(self, name: str) -> str:
         """Return a file's text; raises OSError or ValueError."""
@@ -135,6 +137,8 @@ class StateFolder:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             with os.fdopen(os.open(new, flags, 0o600, dir_fd=self._folder), "w") as file:
                 file.write(text)
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut may leave the name without the text
             self.rename(new, name)
         except OSError:
             self.remove(new)
@@ -199,7 +203,7 @@ class Record:
     Attributes:
         group: its process group.
         start: when its leader began, as `processes.start_time` tells.
-        regions: names of the shared memory of its steps.
+        regions: names of the shared memory of its steps; others than Triton gives by itself are not kept.
 
     """
 
@@ -209,7 +213,7 @@ class Record:
 
     def text(self) -> str:
         """Return it as it is written."""
-        return json.dumps({"group": self.group, "start": self.start, "regions": sorted(self.regions)})
+        return json.dumps({"group": self.group, "start": self.start, "regions": sorted(_known(self.regions))})
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -225,11 +229,13 @@ class Record:
             raise ValueError("no process group")
         if not isinstance(start, str) or not re.fullmatch("[0-9]{1,20}", start):
             raise ValueError("no start")
-        if not isinstance(regions, list) or not all(
-            isinstance(name, str) and REGION.fullmatch(name) for name in regions
-        ):
+        if not isinstance(regions, list):
             raise ValueError("no names of regions")
-        return cls(group, start, tuple(regions))
+        return cls(group, start, tuple(_known(regions)))
+
+
+def _known(names: Iterable[Any]) -> list[str]:
+    return [name for name in names if isinstance(name, str) and processes.REGION.fullmatch(name)]
 
 
 def take_state(path: Path) -> StateFolder:

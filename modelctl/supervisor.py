@@ -83,7 +83,7 @@ class Supervisor:
                 backoff = min(backoff * 2, LONGEST_BACKOFF_S)
 
     def _attempt(self, state: StateFolder, *, first: bool) -> float:
-        """Do as `_run_server`. What fails once Triton has served is said, whatever has become of the state folder."""
+        """Do as `_run_server`. What fails after the first start is said, whatever has become of the state folder."""
         try:
             if not state.is_there():
                 state.renew()
@@ -91,7 +91,7 @@ class Supervisor:
             self._assemble(state)
             return self._run_server(state, first=first)
         except (CommandError, OSError) as error:
-            if not self._has_served:
+            if first and not self._has_served:
                 raise CommandError(str(error)) from error
             say(f"Triton cannot be started: {error}")
             return 0

@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +15,13 @@ from modelctl import render
 from modelctl.commandline import add_json
 from modelctl.errors import CommandError
 from modelctl.reference.answers import Found, iou
-from modelctl.server import PORTS, port, port_text
+from modelctl.server import add_port
 from modelctl.spec import EnsembleSpec, ImagePreprocess, ObjectDetection, TensorModel
 from modelctl.triton import TritonError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 SAMPLES = Path(__file__).parent / "samples"
 SCORE, PIXELS = 1e-3, 1.0
-GRPC_PORT = "TRITON_GRPC_PORT"
 
 
 @dataclass(frozen=True)
@@ -52,13 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pixels", type=float, default=PIXELS, help=f"largest difference of a box's side ({PIXELS})")
     add_json(parser, "an object")
     add_port(parser)
-
-
-def add_port(parser: argparse.ArgumentParser) -> None:
-    """Declare the option for Triton's port."""
-    kind = partial(port, variable=GRPC_PORT)
-    text = f"Triton's (default: {GRPC_PORT}, else {PORTS[GRPC_PORT]})"
-    parser.add_argument("--grpc-port", type=kind, default=port_text(GRPC_PORT), help=text)
 
 
 def run(arguments: argparse.Namespace) -> int:

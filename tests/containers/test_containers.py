@@ -16,6 +16,7 @@ import yaml
 
 from app.settings import Settings
 from modelctl.control import FILE, VARIABLE
+from modelctl.state import take_state
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -151,7 +152,7 @@ def test_gateway_and_triton_share_the_control_key(services: dict[str, Any]) -> N
     text = (ROOT / "Dockerfile.triton").read_text()
     (line,) = re.findall(r'^CMD (\["serve".*\])$', text, re.MULTILINE)
     command = yaml.safe_load(line)
-    state = command[command.index("--state") + 1]
+    state = Path(command[command.index("--state") + 1])
     mounts = {
         name: next(mount for mount in service["volumes"] if "state" in str(mount))
         for name, service in services.items()
@@ -159,11 +160,27 @@ def test_gateway_and_triton_share_the_control_key(services: dict[str, Any]) -> N
     }
     assert len({str(mount).replace(":ro", ":rw").replace("'read_only': True, ", "") for mount in mounts.values()}) == 1
     assert ":ro" in str(mounts["gateway"]) or "'read_only': True" in str(mounts["gateway"])
-    assert services["gateway"]["environment"][VARIABLE] == f"{state}/{FILE}"
+    assert f"{state.parent}:r" in str(mounts["gateway"]) or f"'target': '{state.parent}'" in str(mounts["gateway"])
+    assert services["gateway"]["environment"][VARIABLE] == str(state / FILE)
     for name in ("Dockerfile.triton", "Dockerfile.app"):
         users = re.findall(r"useradd .*--uid (\d+) \S+ && mkdir /state && chown", (ROOT / name).read_text())
         assert users == ["10001"], name
     assert not any("8000" in str(service.get(key)) for service in services.values() for key in ("ports", "expose"))
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o2775, 0o2777])
+def test_the_image_of_triton_keeps_its_state_on_any_volume(tmp_path: Path, mode: int) -> None:
+    """Its folder is its user's alone, though others may write where it is mounted, as Kubernetes has it."""
+    (line,) = re.findall(r'^CMD (\["serve".*\])$', (ROOT / "Dockerfile.triton").read_text(), re.MULTILINE)
+    command = yaml.safe_load(line)
+    mount = tmp_path / "state"
+    mount.mkdir()
+    mount.chmod(mode)
+    path = tmp_path / command[command.index("--state") + 1].lstrip("/")
+    for _ in range(2):
+        with take_state(path) as state:
+            state.write(FILE, "key")
+        assert path.stat().st_mode & 0o777 == 0o700
 
 
 def test_kubernetes_gives_the_control_key_to_the_gateway_alone() -> None:

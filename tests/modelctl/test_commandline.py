@@ -48,6 +48,13 @@ def test_a_mistyped_word_is_answered_with_the_one_that_was_meant(words: list[str
     assert not done.stdout
 
 
+def test_a_health_check_loads_little() -> None:
+    """`ready`, which runs every half a minute, reads neither the forms of models nor pictures."""
+    code = "import sys, modelctl.ready; print(sorted({'PIL', 'pydantic', 'ruamel'} & {*sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_what_is_like_nothing_is_not_guessed_at() -> None:
     assert "Did you mean" not in modelctl("xyzzy").stderr
 

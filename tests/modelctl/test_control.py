@@ -34,6 +34,17 @@ def test_a_key_is_made_once(state: StateFolder) -> None:
     assert file.read_text().strip() == key
 
 
+def test_an_empty_key_of_the_state_folder_is_made_anew(state: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a power cut may leave ends no start."""
+    monkeypatch.chdir(state.path)
+    (state.path / control.DEFAULT.parent).symlink_to(state.path)
+    (state.path / control.FILE).touch(0o600)
+    assert "is made when Triton is started" in control.check()
+    key = control.of_server(state)
+    assert control.KEY.fullmatch(key)
+    assert control.find() == key
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [

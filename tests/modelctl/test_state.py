@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
+import mmap
 import os
 import random
 import shutil
@@ -11,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,15 @@ def test_a_folder_has_one_owner_at_a_time(state: Path) -> None:
     with take_state(state), pytest.raises(CommandError, match="Another modelctl serve uses"):
         take_state(state)
     take_state(state).close()
+
+
+def test_the_lock_can_be_had_on_nfs(state: Path) -> None:
+    """Its file is open for writing, which NFS wants of whoever locks a file for himself alone."""
+    with take_state(state):
+        files = [
+            file for file in Path("/proc/self/fd").iterdir() if os.path.realpath(file) == str(state / "serve.lock")
+        ]
+        assert [fcntl.fcntl(int(file.name), fcntl.F_GETFL) & os.O_ACCMODE for file in files] == [os.O_RDWR]
 
 
 NAMES = ("serve.lock", "server.json", "server.json.new", "triton.log", "triton.log.1", "control.key.new")
@@ -192,6 +203,28 @@ def nobody() -> int:
     return next(number for number in range(1 << 22, 2, -1) if not psutil.pid_exists(number))
 
 
+def test_a_record_counts_without_the_names_that_triton_does_not_give() -> None:
+    """Memory of clients, and of a prefix that the operator has set, is neither kept nor a reason to refuse the rest."""
+    assert json.loads(Record(2, "1", ("triton_mine", REGION)).text())["regions"] == [REGION]
+    text = json.dumps({"group": 2, "start": "1", "regions": ["triton_mine", REGION, None, f"{REGION}/.."]})
+    assert Record.read(text) == Record(2, "1", (REGION,))
+
+
+def test_memory_that_a_client_has_registered_is_not_a_steps() -> None:
+    """Of what a server maps, only its steps' memory is to be cleared after it."""
+    own, mine = SHARED_MEMORY / REGION, SHARED_MEMORY / "triton_test_state_mine"
+    try:
+        with ExitStack() as stack:
+            for file in (own, mine):
+                file.write_bytes(b"mapped")
+                opened = stack.enter_context(file.open("rb"))
+                stack.enter_context(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
+            assert {own.name, mine.name} & processes.mapped_regions(os.getpid()) == {own.name}
+    finally:
+        for file in (own, mine):
+            file.unlink(missing_ok=True)
+
+
 @pytest.mark.parametrize("name", ["tritonserver", "triton_python_backend_stub"])
 def test_a_group_is_killed_when_it_is_what_a_triton_left(state: Path, tmp_path: Path, name: str) -> None:
     """A server by its start, a step by its memory; not one that began at another time or has other memory."""
@@ -265,6 +298,17 @@ def test_a_folder_that_is_gone_is_made_anew_or_elsewhere(state: Path, capsys: py
     said = capsys.readouterr().err
     assert "is gone" in said
     assert str(temporary) in said
+
+
+def test_a_folder_that_another_has_meanwhile_is_left_to_him(state: Path) -> None:
+    """Who finds it made and locked goes on in a temporary one, and keeps nothing of the other's open."""
+    with take_state(state) as taken:
+        shutil.rmtree(state)
+        with take_state(state):
+            before = os.listdir("/proc/self/fd")
+            taken.renew()
+            assert taken.path != state
+            assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 def test_the_log_starts_anew_when_it_is_long(state: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import shutil
@@ -20,7 +21,10 @@ import psutil
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from modelctl.server import on_stop
+from modelctl import installation
+from modelctl.errors import CommandError
+from modelctl.server import Launch, Ports, on_stop
+from modelctl.supervisor import Supervisor
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHARED_MEMORY = Path("/dev/shm")
@@ -174,6 +178,29 @@ class Up:
         assert time.monotonic() - begun < 10
         assert not [one for one in self.family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
         assert not [region for region in self.regions if region.exists()]
+
+
+def test_a_start_after_the_first_is_tried_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When Triton dies at the end of its first start, a second one that finds no room does not end supervision."""
+    outcomes: list[Callable[[], float]] = []
+
+    def fail() -> float:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def stop() -> float:
+        supervisor.stop()
+        return 0
+
+    monkeypatch.setattr("modelctl.supervisor.FIRST_BACKOFF_S", 0)
+    monkeypatch.setattr(Supervisor, "_run_server", lambda *_, **__: outcomes.pop(0)())
+    paths = (tmp_path / "models", ROOT / "backends", tmp_path / "state")
+    launch = Launch(installation.find(), *paths, "127.0.0.1", Ports(1, 2), ())
+    outcomes += [fail, lambda: 0, fail, stop]
+    with pytest.raises(CommandError, match="No space left"):
+        Supervisor(launch, []).run()
+    supervisor = Supervisor(launch, [])
+    supervisor.run()
+    assert not outcomes
 
 
 def test_closing_the_terminal_stops_everything(toy: Any) -> None:
