@@ -32,14 +32,13 @@ MAX_JUNK: Final = 65_536  # bytes between segments that mean nothing; Pillow ski
 MAX_TABLES: Final = 65_536  # bytes of a JPEG's tables before its first scan, which Pillow reads; sound: 2,000
 MAX_BLOCKS: Final = 20_000  # sub-blocks of a GIF's extensions: 4 MB are 16,000
 MAX_STRIPS: Final = 200_000  # of a TIFF: 50 megapixels in tiles of 16 x 16
-FEW_BYTES: Final = 4_096  # of tables and junk in a JPEG's header: more than sound files have, and quickly read
+FEW_BYTES: Final = 4_096  # of a JPEG's tables and junk, or of a PNG's packed text and profile, which unpack to 4 MB
 FEW_PIXELS: Final = 16_384  # that a lossless WebP may have: every 16 may have codes of their own, and cost 8 us
 THIN: Final = 64  # times as long as wide; a JPEG's blocks reach beyond such a picture's edge
 LEAST_SCAN: Final = 65_536  # pixels: a scan costs as much as these, however small the picture
 # Work of one pixel by format, measured on noise, the worst there is; JPEG's beside its scans.
 PIXEL_WORK: Final = {"JPEG": 5, "PNG": 12, "WEBP": 24, "GIF": 6, "BMP": 6, "TIFF": 24, "AVIF": 24}
 RLE_PIXEL, RLE_BYTE = 200, 400  # Pillow decodes BMP's run lengths in Python
-PACKED_BYTE: Final = 2_000  # of a PNG's text or colour profile, which may unpack to a thousand bytes
 
 # How the segments begin that Pillow joins or parses.
 _READ_SEGMENTS: Final = (b"Exif\0\0", b"ICC_PROFILE\0", b"Photoshop 3.0\0", b"MPF\0")
@@ -219,7 +218,7 @@ def _png(data: bytes, found: Cost) -> None:
 
     Those of pixels and of an animation's frames are no metadata.
     """
-    place, pieces, profiles = 8, 0, 0
+    place, pieces, profiles, packed = 8, 0, 0, 0
     frames: list[int] = []  # as each acTL before the pixels has it
     has_pixels = False
     while True:
@@ -240,8 +239,9 @@ def _png(data: bytes, found: Cost) -> None:
         else:
             if kind == b"acTL" and not has_pixels:
                 frames += struct.unpack_from(">I", data, place + 8)
-            if kind in (b"iCCP", b"zTXt", b"iTXt"):
-                found.extra += min(size * PACKED_BYTE, MAX_METADATA)
+            if kind in (b"iCCP", b"zTXt") or (kind == b"iTXt" and data[data.find(b"\0", place + 8) + 1]):
+                packed += size
+                found.doubtful |= packed > FEW_BYTES
             profiles += kind == b"iCCP"
             if profiles > 1:
                 raise _flood("more than one colour profile")

@@ -47,7 +47,7 @@ class Process:
 
     def __init__(self, module: str, greeting: bytes) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with ours, theirs:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - our own command line
                 [_python(), "-I", "-m", module],
                 stdin=theirs.fileno(),
@@ -55,7 +55,7 @@ class Process:
                 stderr=subprocess.DEVNULL,  # libtiff and others write what strangers send
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
             )
-        self._connection = Connection(ours.detach())
+            self._connection = Connection(ours.detach())
         self._begun = time.monotonic()
         self._is_ready = False
         self._is_late = False
