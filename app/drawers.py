@@ -23,6 +23,8 @@ MEDIA_TYPES = ("image/jpeg", "image/png")
 AT_ONCE = 2
 MAX_DRAWN_PIXELS = 16_000_000
 """Larger pictures are scaled: a PNG of noise would else take 150 MB."""
+END_S = 1
+"""For a process that has closed its pipe to end by itself."""
 LENGTHS = struct.Struct("<II")
 """Before each message: how long its JSON is, and what follows it."""
 
@@ -69,8 +71,7 @@ class Drawing:
         try:
             answer = await _exchange(process, head, body)
         except (asyncio.IncompleteReadError, ConnectionError):
-            _kill(process)
-            if await process.wait() >= 0:
+            if await _end(process) >= 0:
                 raise InternalError("The process that draws has failed.") from None
             raise ImageTooLargeError("The picture takes more CPU time or memory to draw than one may.") from None
         except BaseException:  # its deadline has come, or its client has gone: what it does is for nobody
@@ -108,6 +109,17 @@ async def _exchange(
     sizes = LENGTHS.unpack(await process.stdout.readexactly(LENGTHS.size))
     found, drawn = [await process.stdout.readexactly(size) for size in sizes]
     return json.loads(found), drawn
+
+
+async def _end(process: asyncio.subprocess.Process) -> int:
+    """Let a process end that is about to, else kill it; return its exit code, which tells why it ended."""
+    try:
+        await asyncio.wait_for(process.wait(), END_S)
+    except TimeoutError:
+        pass
+    finally:
+        _kill(process)
+    return await process.wait()
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:

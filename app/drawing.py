@@ -266,14 +266,20 @@ def prepare() -> None:
     Image.register_open("JPEG", JpegImagePlugin.JpegImageFile, lambda prefix: prefix.startswith(b"\xff\xd8\xff"))
     Image._initialized = 2  # what `Image.init` sets when all of its plugins are loaded: it has no switch for fewer
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MAX_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    limit(resource.RLIMIT_AS, size)
+
+
+def limit(kind: int, most: int) -> None:
+    """Lower a limit of this process; one that it was given stays if it is lower."""
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def answer(head: dict[str, Any], image: bytes) -> tuple[dict[str, str], bytes]:
     """Return a picture, or the problem's code and detail."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = int(used.ru_utime + used.ru_stime) + CPU_S
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
+    limit(resource.RLIMIT_CPU, seconds)
     try:
         return {}, draw(image, head["predictions"], head["kind"])
     except GatewayError as error:

@@ -3,8 +3,9 @@
     bytes --cost--> Cost: format, pixels, work --> a thread, a process, or a refusal
 
 One walk for each format. A walk goes where Pillow's own parser would go, counts what that would have to do, and ends
-early where the file ends or makes no sense: whether a file is sound is for the decoder to say. What only costs time
-(scans by the thousand, fill bytes, floods of metadata, a second colour profile) is refused here.
+early where the file ends or makes no sense: whether a file is sound is for the decoder to say, and until it has said
+so the file's cost is in doubt. What only costs time (scans by the thousand, fill bytes, floods of metadata, a second
+colour profile) is refused here.
 
 Loops in Python run over segments, of which there may be few; whatever there may be much of is searched in C.
 """
@@ -14,7 +15,6 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,16 +26,22 @@ from stages.serving import RefusalError
 MAX_WORK: Final = 1_500_000_000
 """Scans x pixels: 0.8 s of a core that takes 8.6 ms for an empty scan of 16 megapixels. The unit of all work here."""
 MAX_SEGMENTS: Final = 1_000
-MAX_METADATA: Final = 4_000_000
+MAX_METADATA: Final = 4_000_000  # bytes that a parser reads, joins or unpacks
+MAX_SKIPPED: Final = 16_000_000  # bytes of a JPEG's segments that are only skipped: depth maps, sound, extended XMP
 MAX_JUNK: Final = 65_536  # bytes between segments that mean nothing; Pillow skips them one by one
 MAX_TABLES: Final = 65_536  # bytes of a JPEG's tables before its first scan, which Pillow reads; sound: 2,000
 MAX_BLOCKS: Final = 20_000  # sub-blocks of a GIF's extensions: 4 MB are 16,000
 MAX_STRIPS: Final = 200_000  # of a TIFF: 50 megapixels in tiles of 16 x 16
+FEW_BYTES: Final = 4_096  # of a JPEG's tables and junk, or of a PNG's packed text and profile, which unpack to 4 MB
+FEW_PIXELS: Final = 16_384  # that a lossless WebP may have: every 16 may have codes of their own, and cost 8 us
+THIN: Final = 64  # times as long as wide; a JPEG's blocks reach beyond such a picture's edge
 LEAST_SCAN: Final = 65_536  # pixels: a scan costs as much as these, however small the picture
 # Work of one pixel by format, measured on noise, the worst there is; JPEG's beside its scans.
 PIXEL_WORK: Final = {"JPEG": 5, "PNG": 12, "WEBP": 24, "GIF": 6, "BMP": 6, "TIFF": 24, "AVIF": 24}
 RLE_PIXEL, RLE_BYTE = 200, 400  # Pillow decodes BMP's run lengths in Python
 
+# How the segments begin that Pillow joins or parses.
+_READ_SEGMENTS: Final = (b"Exif\0\0", b"ICC_PROFILE\0", b"Photoshop 3.0\0", b"MPF\0")
 _NO_FILL: Final = re.compile(rb"[^\xff]")
 _EXTENTS: Final = re.compile(rb"ispe\0\0\0\0(.{8})", re.DOTALL)
 
@@ -50,7 +56,9 @@ class Cost:
         scans: how often a decoder goes over a JPEG's pixels.
         extra: work beyond what the format takes for its pixels.
         segments: how many pieces of metadata there are.
-        metadata: how many bytes these have.
+        metadata: how many bytes of these a parser reads.
+        skipped: how many bytes of these it only skips.
+        doubtful: whether the file holds, or may hold, what costs more than counted here.
 
     """
 
@@ -60,6 +68,8 @@ class Cost:
     extra: int = 0
     segments: int = 0
     metadata: int = 0
+    skipped: int = 0
+    doubtful: bool = False
 
     @property
     def work(self) -> int:
@@ -79,14 +89,16 @@ class Cost:
         if self.extra > MAX_WORK:
             raise _flood(what)
 
-    def count(self, size: int) -> None:
-        """Add one piece of metadata of so many bytes; raises RefusalError at one too many."""
+    def count(self, size: int, skipped: int = 0) -> None:
+        """Add one piece of metadata of so many bytes to read, or to skip; raises RefusalError at one too many."""
         self.segments += 1
         self.metadata += size
+        self.skipped += skipped
         if self.segments > MAX_SEGMENTS:
             raise _flood(f"more than {MAX_SEGMENTS} segments of metadata")
-        if self.metadata > MAX_METADATA:
-            raise _flood(f"more than {MAX_METADATA // 1_000_000} MB of metadata")
+        for size, most in ((self.metadata, MAX_METADATA), (self.skipped, MAX_SKIPPED)):
+            if size > most:
+                raise _flood(f"more than {most // 1_000_000} MB of metadata")
 
 
 def cost(data: bytes) -> Cost:
@@ -101,8 +113,10 @@ def cost(data: bytes) -> Cost:
     if walk is None:
         raise RefusalError("image_undecodable", f"The data is no image in one of the formats {', '.join(FORMATS)}.")
     found = Cost(name)
-    with suppress(struct.error, IndexError):  # the file ends here
+    try:
         walk(data, found)
+    except (struct.error, IndexError):  # the file ends here
+        found.doubtful = True
     return found
 
 
@@ -123,11 +137,12 @@ def _jpeg(data: bytes, found: Cost) -> None:
         if junk > MAX_JUNK:
             raise _flood(f"more than {MAX_JUNK} bytes between its segments")
         if code is None:
-            return
+            raise IndexError
         if not has_length:
             continue
         (size,) = struct.unpack_from(">H", data, place)
         if kind == 0xDA:
+            found.doubtful |= junk + tables > FEW_BYTES
             _jpeg_scans(data, place + size, found)
             return
         if kind in (0xC4, 0xCC, 0xDB):
@@ -137,27 +152,34 @@ def _jpeg(data: bytes, found: Cost) -> None:
         elif kind <= 0xCF:
             height, width = struct.unpack_from(">HH", data, place + 3)
             found.pixels = max(found.pixels, height * width)
+            found.doubtful |= kind > 0xC2 or max(height, width) > THIN * min(height, width)
             found.count(0)
-        else:
+        elif data.startswith(_READ_SEGMENTS, place + 2):
             found.count(size)
+        else:
+            found.count(0, skipped=size)
         place += size
 
 
 def _jpeg_scans(data: bytes, place: int, found: Cost) -> None:
-    """Count the scans; the first one's data begins at `place`."""
+    """Count the scans; the first one's data begins at `place`. What libjpeg does not know ends its work as EOI does."""
     found.scan()
     markers = _Markers(data)
     while True:
         place = markers.next(place) + 2
         kind = data[place - 1]
-        if kind < 0xC0 or kind in (0xD8, 0xD9):
+        if kind == 0x01:  # TEM, which has no length; libjpeg skips it
+            found.add(LEAST_SCAN, "too many markers")
+            continue
+        if kind < 0xC0 or kind in (0xC8, 0xD8, 0xD9) or 0xF0 <= kind <= 0xFD:
+            found.doubtful |= kind != 0xD9
             return
         (size,) = struct.unpack_from(">H", data, place)
         place += size
         if kind == 0xDA:
             found.scan()
         elif kind >= 0xE0:
-            found.count(size)
+            found.count(0, skipped=size)
         else:
             found.add(LEAST_SCAN, "too many tables")
 
@@ -192,21 +214,34 @@ class _Markers:
 
 
 def _png(data: bytes, found: Cost) -> None:
-    """Walk the chunks (W3C PNG, third edition, 5.3); those of pixels and of an animation's frames are no metadata."""
-    place, pieces, profiles = 8, 0, 0
+    """Walk the chunks (W3C PNG, third edition, 5.3) to the end, or to the second frame of an animation.
+
+    Those of pixels and of an animation's frames are no metadata.
+    """
+    place, pieces, profiles, packed = 8, 0, 0, 0
+    frames: list[int] = []  # as each acTL before the pixels has it
+    has_pixels = False
     while True:
         size, kind = struct.unpack_from(">I4s", data, place)
         if kind == b"IHDR":
             width, height, depth = struct.unpack_from(">IIB", data, place + 8)
-            found.pixels = width * height
-            found.extra = found.pixels * PIXEL_WORK["PNG"] if depth == 16 else 0
+            found.pixels = max(found.pixels, width * height)
+            found.extra += width * height * PIXEL_WORK["PNG"] if depth == 16 else 0
         elif kind in (b"IDAT", b"fdAT", b"fcTL"):
+            if kind == b"fcTL" and has_pixels and len(frames) == 1 and 1 < frames[0] <= 1 << 31:
+                return  # as Pillow, where it takes the file for an animation
+            has_pixels |= kind == b"IDAT"
             pieces += 1
             if pieces > MAX_SEGMENTS + len(data) // 512:
                 raise _flood("its pixels in too many pieces")
         elif kind == b"IEND":
             return
         else:
+            if kind == b"acTL" and not has_pixels:
+                frames += struct.unpack_from(">I", data, place + 8)
+            if kind in (b"iCCP", b"zTXt") or (kind == b"iTXt" and data[data.find(b"\0", place + 8) + 1]):
+                packed += size
+                found.doubtful |= packed > FEW_BYTES
             profiles += kind == b"iCCP"
             if profiles > 1:
                 raise _flood("more than one colour profile")
@@ -244,21 +279,24 @@ def _gif(data: bytes, found: Cost) -> None:
 
 def _webp(data: bytes, found: Cost) -> None:
     """Walk the chunks (RFC 9649, 2.3). Only the first frame of an animation is decoded; the others are looked at."""
-    place = 12
-    while True:
+    (size,) = struct.unpack_from("<I", data, 4)
+    place, end = 12, size + 8  # what follows is not of the picture
+    while place < end:
         kind, size = struct.unpack_from("<4sI", data, place)
+        width = height = 0
         if kind == b"VP8X":
             width, height = (int.from_bytes(data[place + at : place + at + 3], "little") + 1 for at in (12, 15))
-            found.pixels = width * height
-        elif kind == b"VP8 " and not found.pixels:
-            width, height = struct.unpack_from("<HH", data, place + 14)
-            found.pixels = (width & 0x3FFF) * (height & 0x3FFF)
-        elif kind == b"VP8L" and not found.pixels:
+        elif kind == b"VP8 ":
+            width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, place + 14))
+        elif kind == b"VP8L":
             (bits,) = struct.unpack_from("<I", data, place + 9)
-            found.pixels = ((bits & 0x3FFF) + 1) * ((bits >> 14 & 0x3FFF) + 1)
+            width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        found.pixels = max(found.pixels, width * height)
         if kind == b"ANMF":
+            found.doubtful = True
             found.add(LEAST_SCAN, "too many frames")
         else:
+            found.doubtful |= kind in (b"VP8L", b"ALPH") and found.pixels > FEW_PIXELS
             found.count(0 if kind in (b"VP8 ", b"VP8L", b"ALPH") else size)
         place += 8 + size + (size & 1)
 
@@ -282,26 +320,26 @@ _TIFF_DIRECTORIES: Final = (34665, 34853, 40965)  # EXIF, GPS, interoperability
 
 
 def _tiff(data: bytes, found: Cost) -> None:
-    """Read the first directory (TIFF 6.0, section 2; BigTIFF), and how long those are to which it points."""
+    """Read the first directory (TIFF 6.0, section 2; BigTIFF), and how long those are to which it points.
+
+    How large its tags are is not counted: Photoshop keeps all layers in one, and a process reads them.
+    """
     order = "<" if data[:2] == b"II" else ">"
     big = data[2 if order == "<" else 3] == 43
     (place,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, 8 if big else 4)
     width = height = 0
     for tag, kind, count, value in _entries(data, place, order, big):
-        size = count * _TIFF_SIZES.get(kind, 0)
-        if tag in _TIFF_DATA:
-            if count > MAX_STRIPS:
-                raise _flood(f"more than {MAX_STRIPS} strips or tiles")
-            size = 0
-        found.count(size)
+        found.count(0)
+        if tag in _TIFF_DATA and count > MAX_STRIPS:
+            raise _flood(f"more than {MAX_STRIPS} strips or tiles")
         if tag in (256, 257):
             number = int.from_bytes(value[: _TIFF_SIZES.get(kind, 4)], "little" if order == "<" else "big")
             width, height = (number, height) if tag == 256 else (width, number)
+            found.pixels = width * height
         elif tag in _TIFF_DIRECTORIES:
             (inner,) = struct.unpack(f"{order}{'Q' if big else 'I'}", value)
             for _ in _entries(data, inner, order, big):
                 found.count(0)
-    found.pixels = width * height
 
 
 def _entries(data: bytes, place: int, order: str, big: bool) -> Iterator[tuple[int, int, int, bytes]]:

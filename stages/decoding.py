@@ -55,6 +55,7 @@ def prepare_pillow(max_pixels: int) -> None:
     """
     Image.MAX_IMAGE_PIXELS = max_pixels
     PngImagePlugin.MAX_TEXT_CHUNK = MAX_METADATA  # of a colour profile too; Pillow's own is 1 MiB
+    PngImagePlugin.MAX_TEXT_MEMORY = MAX_METADATA  # characters of all texts; Pillow's own is 64 Mi
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     warnings.filterwarnings("ignore", module=r"PIL\.")
     load_plugins()
@@ -68,13 +69,6 @@ def load_plugins() -> None:
     # A JPEG of several pictures is read as its first; Pillow would load the plugin MPO for the others.
     Image.register_open("JPEG", JpegImagePlugin.JpegImageFile, lambda prefix: prefix.startswith(b"\xff\xd8\xff"))
     Image._initialized = 2  # what `Image.init` sets when all of its plugins are loaded: it has no switch for fewer
-
-
-def open_image(data: bytes, options: Mapping[str, Any], max_pixels: int) -> Image.Image:
-    """Open raw pixels where the request's parameters describe them, else an encoded image; see the two below."""
-    if is_raw(options):
-        return open_raw(data, options, max_pixels)
-    return open_encoded(data, max_pixels)
 
 
 def is_raw(options: Mapping[str, Any]) -> bool:

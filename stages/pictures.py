@@ -4,7 +4,8 @@
                      └--> anything else: decoded in a process that can be ended (`stages.processes`)
 
 Small is what no content can make expensive: few pixels in few passes, little metadata, and a decoder whose time grows
-with these alone. A process costs 1 ms, so small pictures, which are most, would pay for nothing.
+with these alone. Where a file leaves doubt (`Cost.doubtful`), it is not small. A process costs 1 ms, so small pictures,
+which are most, would pay for nothing.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from stages.budget import Cost, cost
 from stages.processes import Process, Processes, pack, serve, unpack
 from stages.serving import RefusalError
 
-SMALL_METADATA, SMALL_SEGMENTS, SMALL_BYTES = 300_000, 100, 4_000_000
+SMALL_METADATA, SMALL_SEGMENTS, SMALL_BYTES = 65_536, 100, 4_000_000
 LARGE_PIXELS: Final = 4_000_000  # whose memory a process gives back
 # The parsers of the others do more than their files' structure tells.
-SMALL_FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+SMALL_FORMATS: Final = ("JPEG", "PNG", "WEBP")
 
 
 class Prepared(NamedTuple):
@@ -68,7 +69,7 @@ class Pictures:
             deadline: in seconds of time.monotonic; what still runs then is ended.
 
         Raises:
-            RefusalError: `deadline_exceeded`; and as `decoding.open_image`.
+            RefusalError: `deadline_exceeded`; and as `decoding.open_raw` and `open_encoded`.
 
         """
         if time.monotonic() >= deadline:
@@ -85,8 +86,8 @@ class Pictures:
                 return fitted(decoding.open_raw(data, options, self.recipe.max_pixels), self.recipe)
         found = cost(data)
         if _is_small(found, data):
-            opened = decoding.open_encoded(data, self.recipe.max_pixels, (found.format,))
-            with self._gates.enter(found.work, deadline):
+            with self._gates.enter(found.work, deadline):  # opening too: Pillow reads the metadata then
+                opened = decoding.open_encoded(data, self.recipe.max_pixels, (found.format,))
                 return fitted(opened, self.recipe)
         decoding.check_pixels(found.pixels, self.recipe.max_pixels)
         with self._gates.enter(max(found.work, workers.SMALL_WORK + 1), deadline):
@@ -102,7 +103,8 @@ def _is_small(found: Cost, data: bytes) -> bool:
         found.format in SMALL_FORMATS
         and found.pixels > 0
         and found.work <= workers.SMALL_WORK
-        and found.metadata <= SMALL_METADATA
+        and not found.doubtful
+        and found.metadata + found.skipped <= SMALL_METADATA
         and found.segments <= SMALL_SEGMENTS
         and len(data) <= SMALL_BYTES
     )

@@ -4,8 +4,8 @@
                                  └ ended by the deadline, by its CPU time or by its memory
 
 Each process serves one picture at a time and stays for the next. It is started by exec, as a fork of a process with
-threads may hang, and when it is first needed. What it answers is numbers and text, never pickled objects: it may have
-been taken over by what it decoded.
+threads may hang, and when it is first needed; whoever cannot wait for its start leaves it to the next picture. What it
+answers is numbers and text, never pickled objects: it may have been taken over by what it decoded.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,10 @@ CPU_S: Final = 5
 BYTES_PER_PIXEL, SPARE_BYTES = 24, 200_000_000
 """Memory for one picture of the most pixels: WebP's decoder alone holds its canvas twice, beside Pillow's picture."""
 MAX_ANSWER: Final = 1 << 30
+MAX_WAIT_S: Final = 3_600  # a request has no longer
+END_S: Final = 1  # for a process that has closed its socket to end by itself, which shows why it did
+START_S: Final = 60  # after which a process that is not ready is given up
+READY: Final = b"ready"
 
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -42,7 +47,7 @@ class Process:
 
     def __init__(self, module: str, greeting: bytes) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with ours, theirs:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - our own command line
                 [_python(), "-I", "-m", module],
                 stdin=theirs.fileno(),
@@ -50,27 +55,70 @@ class Process:
                 stderr=subprocess.DEVNULL,  # libtiff and others write what strangers send
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
             )
-        self._connection = Connection(ours.detach())
+            self._connection = Connection(ours.detach())
+        self._begun = time.monotonic()
+        self._is_ready = False
+        self._is_late = False
         self._connection.send_bytes(greeting)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def start(self, deadline: float) -> bool:
+        """Wait until it is ready for messages; return whether it is by `deadline`, in seconds of time.monotonic.
+
+        Raises:
+            EOFError, OSError: when the process has ended, or takes longer than `START_S`.
+
+        """
+        if not self._is_ready and self._connection.poll(_left(deadline)):
+            self._connection.recv_bytes(len(READY))
+            self._is_ready = True
+        if not self._is_ready and time.monotonic() > self._begun + START_S:
+            raise EOFError
+        return self._is_ready
 
     def ask(self, message: bytes, deadline: float) -> bytes:
         """Return the answer to a message.
 
         Raises:
-            TimeoutError: when it has not come by `deadline`, in seconds of time.monotonic.
+            TimeoutError: when it has not come by `deadline`, in seconds of time.monotonic; the process is killed then.
             EOFError, OSError: when the process has ended.
 
         """
-        self._connection.send_bytes(message)
-        if not self._connection.poll(max(0.0, min(deadline - time.monotonic(), threading.TIMEOUT_MAX))):
+        timer = threading.Timer(_left(deadline), self._give_up)
+        timer.start()
+        try:
+            self._connection.send_bytes(message)
+            answer = self._connection.recv_bytes(MAX_ANSWER)
+        except (EOFError, OSError):
+            if self._is_late:
+                raise TimeoutError from None
+            raise
+        finally:
+            timer.cancel()
+            timer.join()
+        if self._is_late:
             raise TimeoutError
-        return self._connection.recv_bytes(MAX_ANSWER)
+        return answer
+
+    def end(self) -> int:
+        """Let it end if it is about to; return its exit code, or the negative number of the signal that ended it."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_S)
+        return self.kill()
 
     def kill(self) -> int:
-        """End it at once; return its exit code, or the negative number of the signal that ended it."""
+        """End it at once; return as `end`."""
         self._process.kill()
         self._connection.close()
         return self._process.wait()
+
+    def _give_up(self) -> None:
+        self._is_late = True
+        self._process.kill()
 
 
 class Processes:
@@ -86,28 +134,56 @@ class Processes:
 
         Raises:
             RefusalError: `deadline_exceeded`; `image_too_large` or `image_undecodable` when a signal has ended the
-                process, `backend_error` when it has failed by itself.
+                process, `backend_error` when it has failed by itself or did not start.
 
         """
-        with self._lock:
-            process = self._idle.pop() if self._idle else None
-        process = process or self._start()
+        process = self._take() or self._start()
         try:
-            answer = process.ask(message, deadline)
-        except TimeoutError:
+            answer = _asked(process, message, deadline)
+        except BaseException:
             process.kill()
-            raise RefusalError("deadline_exceeded", "The image was not decoded in time.") from None
-        except (EOFError, OSError):
-            raise _ended(process.kill()) from None
+            raise
         with self._lock:
             self._idle.append(process)
+        if answer is None:
+            raise RefusalError("deadline_exceeded", "The process that decodes did not start in time.")
         return answer
+
+    def _take(self) -> Process | None:
+        """Return one that has nothing to do, and has not ended meanwhile."""
+        with self._lock:
+            while self._idle:
+                process = self._idle.pop()
+                if process.is_alive:
+                    return process
+                process.kill()
+        return None
 
     def close(self) -> None:
         """End those that have nothing to do."""
         with self._lock:
             while self._idle:
                 self._idle.pop().kill()
+
+
+def _asked(process: Process, message: bytes, deadline: float) -> bytes | None:
+    """Return a process's answer; None when it is not ready for messages by `deadline`. Raises as `Processes.ask`."""
+    try:
+        if not process.start(deadline):
+            return None
+    except (EOFError, OSError):
+        raise RefusalError("backend_error", "the process that decodes did not start") from None
+    try:
+        return process.ask(message, deadline)
+    except TimeoutError:
+        raise RefusalError("deadline_exceeded", "The image was not decoded in time.") from None
+    except (EOFError, OSError):
+        raise _ended(process.end()) from None
+
+
+def _left(deadline: float) -> float:
+    """Return the seconds until a deadline, as far as anyone may wait."""
+    return max(0.0, min(deadline - time.monotonic(), MAX_WAIT_S))
 
 
 def _ended(code: int) -> RefusalError:
@@ -132,7 +208,8 @@ def serve(answer: Callable[[bytes], bytes], connection: Connection, max_pixels: 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     bytes_now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     bytes_most = bytes_now + SPARE_BYTES + BYTES_PER_PIXEL * max_pixels
-    resource.setrlimit(resource.RLIMIT_AS, (bytes_most, bytes_most))
+    _limit(resource.RLIMIT_AS, bytes_most)
+    connection.send_bytes(READY)
     while True:
         try:
             message = connection.recv_bytes()
@@ -141,8 +218,14 @@ def serve(answer: Callable[[bytes], bytes], connection: Connection, max_pixels: 
         used = resource.getrusage(resource.RUSAGE_SELF)
         # The kernel ends the process when its CPU time, all threads together, has reached this.
         seconds = int(used.ru_utime + used.ru_stime) + CPU_S
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
+        _limit(resource.RLIMIT_CPU, seconds)
         connection.send_bytes(answer(message))
+
+
+def _limit(kind: int, most: int) -> None:
+    """Lower a limit of this process; one that it was given stays if it is lower."""
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def pack(head: Mapping[str, object], body: bytes = b"") -> bytes:

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
 from app import drawers, drawing
-from app.errors import DeadlineExceededError, ImageTooLargeError, ImageUndecodableError
+from app.errors import DeadlineExceededError, ImageTooLargeError, ImageUndecodableError, InternalError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GREY = (119, 121, 123)
@@ -242,6 +242,31 @@ def test_what_takes_too_much_is_the_pictures_fault() -> None:
         await pen.close()
 
     asyncio.run(die())
+
+
+def test_a_process_that_fails_by_itself_is_no_pictures_fault() -> None:
+    """It closes its pipe before it ends; what tells is how it ends."""
+
+    async def die() -> None:
+        script = "import os, sys, time; sys.stdin.buffer.read(8); os.close(1); time.sleep(0.2); os._exit(3)"
+        with pytest.raises(InternalError):
+            await ask(drawers.Drawing((sys.executable, "-c", script)), blank(10, 10))
+
+    asyncio.run(die())
+
+
+def test_lower_limits_of_the_operator_are_kept() -> None:
+    """A process that may have less memory and CPU time than a picture still draws it."""
+    script = (
+        "import resource\n"
+        "for kind, most in ((resource.RLIMIT_AS, 1_200_000_000), (resource.RLIMIT_CPU, 8)):\n"
+        "    resource.setrlimit(kind, (most, most))\n"
+        "from app import drawing; drawing.prepare()\n"
+        f"head, picture = drawing.answer({{'predictions': [], 'kind': 'image/png'}}, {blank(10, 10)!r})\n"
+        "print(head, len(picture) > 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "{} True\n"
 
 
 @pytest.mark.parametrize(

@@ -47,12 +47,13 @@ def segments(file: bytes) -> list[bytes]:
     return [file[one:other] for one, other in zip(cuts, [*cuts[1:], place], strict=True)]
 
 
-def scans(width: int, height: int, size: int) -> bytes:
-    """Return a progressive JPEG of so many bytes, its last scan again and again."""
+def scans(width: int, height: int, size: int, before: bytes = b"") -> bytes:
+    """Return a progressive JPEG of so many bytes, its last scan again and again; `before` stands before the second."""
     whole = save(Image.new("L", (width, height), 128), "JPEG", progressive=True)
     parts = segments(whole)
     starts = [index for index, part in enumerate(parts) if part[1] == 0xDA]
     last = b"".join(parts[starts[-2] + 1 :])
+    parts.insert(starts[0] + 1, before)
     return b"".join(parts) + last * ((size - len(whole)) // len(last)) + b"\xff\xd9"
 
 
@@ -163,6 +164,58 @@ def webp_chunks(count: int) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
+class _Bits:
+    """A stream of bits, lowest first, as lossless WebP has it."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+
+    def put(self, *fields: tuple[int, int]) -> None:
+        """Add values, each with its number of bits."""
+        self._parts += (f"{value:0{count}b}"[::-1] for value, count in fields)
+
+    def packed(self) -> bytes:
+        bits = "".join(self._parts).encode()
+        return np.packbits(np.frombuffer(bits, np.uint8) - 48, bitorder="little").tobytes()
+
+    def put_code_of_one(self, symbol: int = 0) -> None:
+        """Add a Huffman code of one symbol, which takes no bits."""
+        self.put((1, 1), (0, 1), (symbol > 1, 1), (symbol, 8 if symbol > 1 else 1))
+
+    def put_code_of_bytes(self, symbols: int) -> None:
+        """Add a Huffman code of which 256 symbols have 8 bits each, and those beyond none."""
+        lengths = {0: 0, 1: 1, 11: 1}  # in the order of RFC 9649, 3.7.2.1.2: 17, 18, ... 8: a run of zeros, and eight
+        self.put((0, 1), (12 - 4, 4), *((lengths.get(place, 0), 3) for place in range(12)), (0, 1))
+        self.put(*[(0, 1)] * 256)
+        if symbols > 256:
+            self.put((1, 1), (symbols - 256 - 11, 7))
+
+
+def webp_codes(width: int, height: int) -> bytes:
+    """Return a lossless WebP in which every 4 x 4 pixels have Huffman codes of their own (RFC 9649, 3.7.2.2)."""
+    bits = _Bits()
+    bits.put((0x2F, 8), (width - 1, 14), (height - 1, 14), (0, 1), (0, 3), (0, 1), (0, 1), (1, 1), (0, 3), (0, 1))
+    bits.put_code_of_bytes(280)
+    bits.put_code_of_bytes(256)
+    for _ in range(3):
+        bits.put_code_of_one()
+    groups = -(-width // 4) * -(-height // 4)
+    turned = [int(f"{value:08b}"[::-1], 2) for value in range(256)]
+    for group in range(groups):
+        bits.put((turned[group & 255], 8), (turned[group >> 8], 8))
+    for _ in range(groups * 5):
+        bits.put_code_of_one()
+    data = bits.packed() + bytes(8)
+    data += bytes(len(data) & 1)
+    return b"RIFF" + struct.pack("<I", len(data) + 12) + b"WEBPVP8L" + struct.pack("<I", len(data)) + data
+
+
+@lru_cache(1)
+def wide_text() -> bytes:
+    """Return what unpacks to 4 million characters of 4 bytes each."""
+    return zlib.compress(b"a" * 3_990_000 + "\U0001f600".encode(), 9)
+
+
 def noise(width: int, height: int, kind: str, **options: Any) -> bytes:
     """Return noise, which no format packs."""
     pixels = np.random.default_rng(5).integers(0, 256, (height, width, 3), np.uint8)
@@ -184,6 +237,8 @@ BOMBS: Final[dict[str, tuple[Callable[[], bytes], set[str]]]] = {
     "jpeg unknown": (lambda: in_header(b"\xff\xf0\xff\xff" * 4 * MB), TOO_LARGE),
     "jpeg tables": (lambda: in_header(segment(0xDB, bytes(65) * 1000) * 290), TOO_LARGE),
     "jpeg profile": (lambda: in_header(segment(0xE2, b"ICC_PROFILE\0\1\xff" + bytes(65_000)) * 255), TOO_LARGE),
+    "jpeg scans behind TEM": (lambda: scans(4000, 4000, 200_000, b"\xff\x01"), TOO_LARGE),
+    "jpeg TEM": (lambda: between_scans(b"\xff\x01" * 9 * MB), TOO_LARGE),
     "jpeg COM between scans": (lambda: between_scans(segment(0xFE, b"") * (4 * MB)), TOO_LARGE),
     "jpeg markers between scans": (lambda: between_scans(segment(0xC4, b"") * (4 * MB)), TOO_LARGE),
     "jpeg EXIF": (lambda: in_header(exif(directory(65_535))), ANY),
@@ -197,6 +252,12 @@ BOMBS: Final[dict[str, tuple[Callable[[], bytes], set[str]]]] = {
         {"served"},
     ),
     "png 65535": (lambda: png(65_535, 65_535, colour=2, data=b"x"), TOO_LARGE),
+    "png two sizes": (lambda: _png_of_two_sizes(), ANY),
+    "png texts, wide": (
+        lambda: png(extra=b"".join(chunk(b"iTXt", b"k%d\0\1\0\0\0" % n + wide_text()) for n in range(16))),
+        REFUSED,
+    ),
+    "png frames": (lambda: png(extra=chunk(b"fcTL", bytes(26)) * 400_000), TOO_LARGE),
     "png 0": (lambda: png(0, 0), REFUSED),
     "png 16 bit": (lambda: png(7071, 7071, depth=16, colour=6, data=zeros(400 * MB)), ANY),
     "png text": (lambda: png(extra=chunk(b"zTXt", b"k\0\0" + zeros(100 * MB))), REFUSED),
@@ -216,6 +277,8 @@ BOMBS: Final[dict[str, tuple[Callable[[], bytes], set[str]]]] = {
     "gif clears": (lambda: gif((9, 9), (9, 9), b"", b"\x02" + (b"\xff" + b"\x24" * 255) * 70_000 + b"\0"), ANY),
     "webp frames": (lambda: webp_frames(150_000), TOO_LARGE),
     "webp chunks": (lambda: webp_chunks(2 * MB), TOO_LARGE),
+    "webp two sizes": (lambda: _webp_of_two_sizes(), {"served"}),
+    "webp codes": (lambda: webp_codes(1000, 1000), ANY),
     "webp 16383": (lambda: save(Image.new("L", (16_383, 3000)), "WEBP", lossless=True, method=0), {"served"}),
     "bmp least height": (lambda: bmp(10, -(2**31), 0, bytes(400)), TOO_LARGE),
     "bmp run lengths": (lambda: bmp(7000, 7000, 1, b"\1\1" * 9 * MB), TOO_LARGE),
@@ -223,7 +286,11 @@ BOMBS: Final[dict[str, tuple[Callable[[], bytes], set[str]]]] = {
     "bmp line ends": (lambda: bmp(2_000_000, 1, 1, b"\1\1\0\0" * 9), ANY),
     "tiff 65535": (lambda: tiff(t256=65_535, t257=65_535), TOO_LARGE),
     "tiff tags": (lambda: tiff([(40_000 + n, 5, 1, 200) for n in range(20_000)]), TOO_LARGE),
-    "tiff count": (lambda: tiff([(33_434, 5, 0xFFFFFFF, 200)]), TOO_LARGE),
+    "tiff count": (lambda: tiff([(33_434, 5, 0xFFFFFFF, 200)]), ANY),
+    "tiff tags, same bytes": (
+        lambda: tiff([(40_000 + n, 5, 2_000_000, 200) for n in range(900)], bytes(19 * MB)),
+        ANY,
+    ),
     "tiff strips": (lambda: tiff([(273, 4, 0x3FFFFFF, 200), (279, 4, 0x3FFFFFF, 200)]), TOO_LARGE),
     "tiff bits": (lambda: tiff([(258, 3, 65_535, 8)], bytes(200_000)), REFUSED),
     "tiff samples": (lambda: tiff(t277=65_535), REFUSED),
@@ -253,3 +320,16 @@ def _avif_sizes() -> bytes:
     file = save(Image.new("RGB", (64, 64)), "AVIF", speed=10)
     place = file.index(b"ispe") + 8
     return file[:place] + struct.pack(">II", 16_384, 3_000) + file[place + 8 :]
+
+
+def _png_of_two_sizes() -> bytes:
+    """Return a PNG of 49 megapixels of 16 bits, after which it says that it has one pixel."""
+    file = png(7000, 7000, depth=16, colour=2, data=zeros(400 * MB))
+    small = png(1, 1)
+    return file[:-12] + small[8:33] + file[-12:]
+
+
+def _webp_of_two_sizes() -> bytes:
+    """Return a WebP of 16 megapixels, behind whose end a chunk says that it has one pixel."""
+    file = save(Image.new("L", (4000, 4000)), "WEBP", lossless=True, method=0)
+    return file + b"VP8X" + struct.pack("<I", 10) + bytes(10)

@@ -16,7 +16,7 @@ from broken import FULL
 SAMPLE = (
     *("jpeg scans", "jpeg APP1", "jpeg fill", "jpeg EXIF, same bytes", "jpeg trailing", "mpo", "png text", "png IDAT"),
     *("png profile", "gif comment", "webp 16383", "bmp run lengths", "bmp moves", "tiff tile", "tiff EXIF, many"),
-    *("avif sizes", "jpeg scans, as many as may be"),
+    *("avif sizes", "jpeg scans, as many as may be", "jpeg scans behind TEM", "webp codes", "png texts, wide"),
 )
 MOST_S = 5.0  # of CPU time for one file, on all sides
 STATUS = {"image_too_large": 413, "image_undecodable": 422}

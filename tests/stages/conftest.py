@@ -17,7 +17,8 @@ def pillow(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     monkeypatch.setattr(Image, "_initialized", Image._initialized)
     monkeypatch.setitem(Image.OPEN, "JPEG", Image.OPEN["JPEG"])
-    monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_CHUNK", PngImagePlugin.MAX_TEXT_CHUNK)
+    for name in ("MAX_TEXT_CHUNK", "MAX_TEXT_MEMORY"):
+        monkeypatch.setattr(PngImagePlugin, name, getattr(PngImagePlugin, name))
     with warnings.catch_warnings():
         decoding.prepare_pillow(CAP)
         yield

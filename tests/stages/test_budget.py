@@ -88,13 +88,82 @@ def test_marks_are_found_across_the_blocks_in_which_they_are_searched():
 
 
 def test_a_thousand_segments_are_taken_and_no_more():
-    """The limits are those that are published: 1,000 segments and 4 MB."""
+    """The limits are those that are published: 1,000 segments, 4 MB to read and 16 MB to skip."""
     comment = bombs.segment(0xFE, b"abc")
     assert budget.cost(bombs.in_header(comment * 998)).segments == 1000  # with two of its own
     assert "1000 segments" in refusal(bombs.in_header(comment * 999))
-    large = bombs.segment(0xFE, bytes(65_000))
-    budget.cost(bombs.in_header(large * 61))
-    assert "4 MB" in refusal(bombs.in_header(large * 62))
+    read, skipped = bombs.segment(0xE1, b"Exif\0\0" + bytes(65_000)), bombs.segment(0xFE, bytes(65_000))
+    budget.cost(bombs.in_header(read * 61))
+    assert "4 MB" in refusal(bombs.in_header(read * 62))
+    budget.cost(bombs.in_header(skipped * 246))
+    assert "16 MB" in refusal(bombs.in_header(skipped * 247))
+
+
+def test_metadata_that_phones_and_photoshop_write_passes():
+    """Extended XMP of 4.9 MB in a JPEG, all layers in one tag of a TIFF, and an animation of 3,000 tiny frames."""
+    xmp = bombs.segment(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + bytes(65_000))
+    assert budget.cost(bombs.in_header(xmp * 75)).skipped > 4_800_000
+    assert budget.cost(bombs.tiff([(37_724, 7, 5_000_000, 200)], bytes(5_000_400))).pixels == 100
+    frames = bombs.chunk(b"fcTL", bytes(26)) + bombs.chunk(b"fdAT", bytes(30))
+    head = bombs.png(extra=bombs.chunk(b"acTL", struct.pack(">II", 3_000, 0)) + bombs.chunk(b"fcTL", bytes(26)))[:-12]
+    assert budget.cost(head + frames * 3_000 + bombs.chunk(b"IEND", b"")).pixels == 100
+
+
+def test_frames_of_what_is_no_animation_are_counted():
+    """Pillow reads on where the frames were announced too late, twice or never."""
+    control, frames = bombs.chunk(b"acTL", struct.pack(">II", 9, 0)), bombs.chunk(b"fcTL", bytes(26)) * 3_000
+    for file in (bombs.png()[:-12], bombs.png(extra=control * 2)[:-12], bombs.png()[:-12] + control):
+        assert "too many pieces" in refusal(file + frames + bombs.chunk(b"IEND", b""))
+
+
+def test_the_largest_size_counts():
+    """Whatever else a file says of its size, before or after its pixels or behind its end, the largest is taken."""
+    small, large = (bombs.png(side, side)[8:33] for side in (1, 500))
+    picture = bombs.png(300, 300)
+    assert budget.cost(picture[:-12] + small + picture[-12:]).pixels == 90_000
+    assert budget.cost(picture[:8] + large + picture[8:]).pixels == 250_000
+    webp = bombs.save(noise(300, 300), "WEBP")
+    assert budget.cost(webp + b"VP8X" + struct.pack("<I", 10) + bytes(10)).pixels == 90_000
+    assert budget.cost(webp + b"a line\n").pixels == 90_000
+
+
+@pytest.mark.parametrize("marker", [b"\xff\x01", b"\xff\x01\xff\x01", b"\xff\xd0", b"\xff\xff", b"\xff\xdc\0\2", b"ab"])
+def test_what_libjpeg_skips_hides_no_scan(marker):
+    """The scans behind it are counted."""
+    plain = budget.cost(bombs.between_scans(b""))
+    found = budget.cost(bombs.between_scans(marker))
+    assert (found.scans, found.doubtful) == (plain.scans, False)
+
+
+def test_doubt_is_kept():
+    """What the walk does not know, what is cut short, and what may cost more than its structure tells is in doubt."""
+    rare = bombs.jpeg().replace(b"\xff\xc0", b"\xff\xc9", 1)
+    packed = np.random.default_rng(4).bytes(5_000)
+    for file in (
+        bombs.between_scans(b"\xff\x02"),
+        bombs.between_scans(b"\xff\xf7"),
+        rare,
+        bombs.jpeg(1, 200),
+        bombs.jpeg()[:-2],
+        bombs.in_header(bombs.segment(0xFE, b"") + bytes(5_000)),
+        bombs.png()[:-12],
+        bombs.png(extra=bombs.chunk(b"zTXt", b"k\0\0" + packed)),
+        bombs.png(extra=bombs.chunk(b"iTXt", b"k\0\1\0\0\0" + packed)),
+        bombs.save(noise(), "PNG", icc_profile=packed),
+        bombs.save(noise(), "WEBP", lossless=True),
+        bombs.save(noise().convert("RGBA").rotate(9), "WEBP"),
+        bombs.webp_frames(2),
+    ):
+        assert budget.cost(file).doubtful
+    for file in (
+        *(bombs.save(noise(), kind) for kind in ("JPEG", "PNG", "WEBP")),
+        bombs.save(noise(), "JPEG", progressive=True, icc_profile=packed),
+        bombs.save(noise(), "PNG", icc_profile=packed[:3_000]),
+        bombs.png(extra=bombs.chunk(b"iTXt", b"k\0\0\0\0\0" + b"x" * 5_000)),
+        bombs.save(noise(30, 30), "WEBP", lossless=True),
+        bombs.save(noise(30, 30), "WEBP") + b"\n",
+    ):
+        assert not budget.cost(file).doubtful
 
 
 def test_a_png_of_many_sound_pieces_passes():

@@ -39,7 +39,7 @@ def encoded(image, kind="PNG", **options):
 
 
 def decode(data, cap=CAP):
-    return np.asarray(decoding.upright_rgb(decoding.open_image(data, {}, cap)))
+    return np.asarray(decoding.upright_rgb(decoding.open_encoded(data, cap)))
 
 
 def refusal(data, cap=CAP):
@@ -302,7 +302,7 @@ def test_whatever_a_decoder_raises_is_a_refusal(monkeypatch, error):
 
 
 def raw(data, **options):
-    return np.asarray(decoding.upright_rgb(decoding.open_image(data, options, CAP)))
+    return np.asarray(decoding.upright_rgb(decoding.open_raw(data, options, CAP)))
 
 
 def test_raw_pixels_are_taken_in_the_callers_layout():

@@ -70,8 +70,22 @@ def test_small_pictures_need_no_process(decoder):
     assert children() == []
     ask(decoder, bombs.tiff())
     assert len(children()) == 1
-    ask(decoder, bombs.save(Image.new("RGB", (64, 64)), "AVIF"))
-    assert len(children()) == 1
+    (child,) = children()
+    for name in ("webp codes", "png texts, wide"):
+        before = child.cpu_times().user
+        with contextlib.suppress(RefusalError):
+            ask(decoder, bombs.BOMBS[name][0]())
+        assert child.cpu_times().user > before
+
+
+def test_metadata_is_read_in_turn(decoder):
+    """Pillow opens a picture only when it is its turn: opening reads all metadata."""
+    with contextlib.ExitStack() as places:
+        for _ in os.sched_getaffinity(0):
+            places.enter_context(decoder._gates.enter(0))
+        with pytest.raises(RefusalError) as caught:
+            ask(decoder, bombs.jpeg()[:-40].replace(b"\x08\x00\x30", b"\x09\x00\x30"), 0.1)
+    assert caught.value.code == "deadline_exceeded"
 
 
 def test_the_deadline_ends_the_work(decoder):
@@ -113,24 +127,80 @@ def test_waiting_for_a_turn_ends_too(decoder):
 
 def test_a_crash_is_the_pictures_fault(decoder):
     """A process that a picture has killed is replaced, and its picture is refused."""
-    stopped = threading.Event()
-
-    def kill():
-        while not stopped.is_set():
-            for child in children():
-                child.kill()
-            time.sleep(0.01)
-
-    killer = threading.Thread(target=kill)
+    ask(decoder, bombs.tiff())
+    (child,) = children()
+    child.suspend()
+    killer = threading.Timer(0.2, child.kill)
     killer.start()
-    try:
-        with pytest.raises(RefusalError) as caught:
-            ask(decoder, bombs.tiff())
-    finally:
-        stopped.set()
-        killer.join()
+    with pytest.raises(RefusalError) as caught:
+        ask(decoder, bombs.tiff())
+    killer.join()
     assert caught.value.code == "image_too_large"
     assert ask(decoder, bombs.tiff()).size == (10, 10)
+
+
+def test_a_process_that_has_ended_is_no_pictures_fault(decoder):
+    """One that was killed while it had nothing to do is replaced before anyone asks it."""
+    ask(decoder, bombs.tiff())
+    (child,) = children()
+    child.kill()
+    psutil.wait_procs([child], 5)
+    assert ask(decoder, bombs.tiff()).size == (10, 10)
+
+
+def test_a_process_that_cannot_take_a_picture_ends_with_it(decoder):
+    """A deadline holds while the bytes are handed over too."""
+    ask(decoder, bombs.tiff())
+    (child,) = children()
+    child.suspend()
+    begun = time.monotonic()
+    with pytest.raises(RefusalError) as caught:
+        ask(decoder, bombs.tiff(data=bytes(4_000_000)), 0.3)
+    assert caught.value.code == "deadline_exceeded"
+    assert time.monotonic() - begun < 2
+    assert children() == []
+
+
+def test_whoever_cannot_wait_for_a_start_leaves_it_to_the_next(decoder):
+    """Deadlines shorter than a start are met as soon as the process is there."""
+    codes = []
+    for _ in range(100):
+        try:
+            ask(decoder, bombs.tiff(), 0.1)
+        except RefusalError as error:
+            codes.append(error.code)
+        else:
+            break
+    assert 0 < len(codes) < 100
+    assert set(codes) == {"deadline_exceeded"}
+    assert len(children()) == 1
+
+
+@pytest.mark.parametrize("seconds", [3e6, 1e13])
+def test_far_deadlines_are_taken(decoder, seconds):
+    """Whoever has a month, or for ever, is served."""
+    assert ask(decoder, bombs.tiff(), seconds).size == (10, 10)
+    assert ask(decoder, bombs.tiff(), seconds).size == (10, 10)
+    assert len(children()) == 1
+
+
+def test_lower_limits_of_the_operator_are_kept():
+    """A step that may have less memory and CPU time than a picture still decodes it."""
+    script = (
+        "import resource, sys, time; sys.path.insert(0, 'tests/hostile'); import bombs\n"
+        "from stages.pictures import Pictures\n"
+        f"made = Pictures({PARAMETERS!r})\n"
+        "for kind, most in ((resource.RLIMIT_AS, 1_200_000_000), (resource.RLIMIT_CPU, 60)):\n"
+        "    resource.setrlimit(kind, (most, most))\n"
+        "print(made.prepare(bombs.tiff(), {}, time.monotonic() + 30).size); made.close()"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "(10, 10)\n"
+
+
+def fail(_):
+    sys.exit(3)
 
 
 def spin(_):
@@ -148,7 +218,7 @@ def swell(_):
 def serve(what):
     connection = processes.Connection(0)
     connection.recv_bytes()
-    processes.serve({"spin": spin, "swell": swell, "echo": bytes}[what], connection, 1_000_000)
+    processes.serve({"spin": spin, "swell": swell, "fail": fail}[what], connection, 1_000_000)
 
 
 @pytest.fixture
@@ -190,6 +260,15 @@ def test_memory_is_bounded(other):
     pool = other("swell")
     assert pool.ask(b"", time.monotonic() + 30) == b"no memory"
     pool.close()
+
+
+def test_a_process_that_fails_by_itself_is_no_pictures_fault(other):
+    """Its exit code tells, for which it is given the time to end."""
+    pool = other("fail")
+    for _ in range(5):
+        with pytest.raises(RefusalError) as caught:
+            pool.ask(b"", time.monotonic() + 30)
+        assert caught.value.code == "backend_error"
 
 
 def test_processes_end_with_their_step():
