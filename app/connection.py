@@ -18,6 +18,7 @@ import re
 import socket
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -102,11 +103,16 @@ class _Line(asyncio.Protocol):
         if self._ended and not self.eof_received():
             self.transport.close()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: to offer HTTP/2 is no fault, and the answer is HTTP/1.1's."""
 
-class _H11(_Line, H11Protocol):  # type: ignore[misc]  # uvicorn's never keep a connection at its end
+
+class _H11(_Line, H11Protocol):
     """Reads SLICE bytes in one turn of the loop: a body in chunks of one byte takes it long."""
 
     _waiting = b""
+    _head_due: float | None = None
+    """Until when the head that has begun must be whole."""
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
@@ -122,10 +128,15 @@ class _H11(_Line, H11Protocol):  # type: ignore[misc]  # uvicorn's never keep a 
         if self.transport.is_closing():
             return
         super().data_received(data)
+        if self.transport.is_closing():
+            return
         if self._waiting:
             self.loop.call_soon(self._take_slice)
-        elif not self.flow.read_paused and not self.transport.is_closing():
+            return
+        self._limit_head()
+        if not self.flow.read_paused:
             self.transport.resume_reading()
+        self._close_if_ended()
 
     def on_response_complete(self) -> None:
         """Go on with what has come meanwhile."""
@@ -133,14 +144,35 @@ class _H11(_Line, H11Protocol):  # type: ignore[misc]  # uvicorn's never keep a 
             super().on_response_complete()
             self._close_if_ended()
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's never keep a connection at its end
+        """Tell whether the connection stays open; judged when all that has come is read."""
+        if self._waiting:
+            self._ended = True
+            return True
+        return super().eof_received()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what cannot be read; a request whose answer has begun cannot be answered anew."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+
     def _has_more(self) -> bool:
         return bool(self._waiting or self.conn.trailing_data[0])
 
-    def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: to offer HTTP/2 is no fault, and the answer is HTTP/1.1's."""
+    def _limit_head(self) -> None:
+        """Give a head that has begun HEAD_S from its first bytes, however slowly the others come."""
+        if self.conn.their_state is not h11.IDLE or not self.conn.trailing_data[0]:
+            self._head_due = None
+            return
+        if self._head_due is None:
+            self._head_due = self.loop.time() + HEAD_S
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_at(self._head_due, self.timeout_keep_alive_handler)
 
 
-class Connection(_Line, HttpToolsProtocol):  # type: ignore[misc]  # as above
+class Connection(_Line, HttpToolsProtocol):  # type: ignore[misc]  # as for `_H11.eof_received`
     """Hands on a request when its head is whole and the one before is answered; holds back the bytes until then."""
 
     _held = b""
@@ -211,7 +243,6 @@ class Connection(_Line, HttpToolsProtocol):  # type: ignore[misc]  # as above
         other.connection_made(self.transport)
         self.transport.set_protocol(other)
         other.data_received(data)
-        other._close_if_ended()
 
 
 def _plain(head: bytes) -> int | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import struct
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,11 @@ MAX_DRAWN_PIXELS = 16_000_000
 """Larger pictures are scaled: a PNG of noise would else take 150 MB."""
 END_S = 1
 """For a process that has closed its pipe to end by itself."""
+TOO_MUCH = {
+    *(-signal.SIGXCPU, -signal.SIGKILL, -signal.SIGSEGV),
+    *(-signal.SIGBUS, -signal.SIGABRT, -signal.SIGFPE, -signal.SIGILL),
+}
+"""How processes end of their limits, and how libraries end where memory is refused."""
 LENGTHS = struct.Struct("<II")
 """Before each message: how long its JSON is, and what follows it."""
 
@@ -71,7 +77,7 @@ class Drawing:
         try:
             answer = await _exchange(process, head, body)
         except (asyncio.IncompleteReadError, ConnectionError):
-            if await _end(process) >= 0:
+            if await _end(process) not in TOO_MUCH:
                 raise InternalError("The process that draws has failed.") from None
             raise ImageTooLargeError("The picture takes more CPU time or memory to draw than one may.") from None
         except BaseException:  # its deadline has come, or its client has gone: what it does is for nobody
@@ -93,6 +99,7 @@ class Drawing:
                 stderr=asyncio.subprocess.DEVNULL,  # libraries write what strangers send
                 cwd=Path(__file__).parent.parent,
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                start_new_session=True,  # Ctrl-C is for the gateway, which ends it when its answers are out
             )
         except OSError as error:
             raise InternalError("The process that draws could not be started.") from error

@@ -253,6 +253,8 @@ def prepare() -> None:
     """Limit this process, and Pillow in it: no plugins beyond `FORMATS`, no warnings, no size beyond `MAX_PIXELS`."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # whoever stops all processes: the gateway ends this
+        signal.signal(number, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES

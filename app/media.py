@@ -72,7 +72,7 @@ class Media:
             form = await self._form(request, body, "image", 1)
             if len(form) != 1:
                 raise MalformedRequestError("The form must hold exactly one part 'image'.")
-            return self._usable(await _bytes_of(form[0]))
+            return await self._part_image(form[0])
         if kind == JSON:
             body.limit(_encoded_size(limit) + ENVELOPE_BYTES)
             fields = await self._json(body, ("image", "image_url"))

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from types import FrameType
 
 import structlog
 from uvicorn.config import STARTUP_FAILURE
@@ -101,23 +102,38 @@ class Master:
 
     def run(self) -> int:
         """Serve until told to stop; return the exit code."""
+        number = int(signal.SIGTERM)
+        try:
+            number, code = self._keep_workers()
+        finally:  # also after a fault of ours: workers that are left alone would serve on
+            self._stop(number)
+        return code
+
+    def _keep_workers(self) -> tuple[int, int]:
+        """Start and replace workers until the gateway has to end; return the signal to pass on and the exit code."""
         while not (numbers := self._signals()):
             if any(self._bury(worker) == STARTUP_FAILURE for worker in self._dead()):
                 logger.error("a worker cannot start, so the gateway ends")
-                self._stop(signal.SIGTERM)
-                return STARTUP_FAILURE
+                return signal.SIGTERM, STARTUP_FAILURE
             missing = len(self._workers) < self._settings.workers
             if missing and time.monotonic() >= self._start_at:
-                self._workers.append(Worker(self._listener))
+                self._start_worker()
                 continue
-            self._files.merge([worker.process.pid or 0 for worker in self._workers])
+            with _logged("metrics of workers that ended are not merged yet"):
+                self._files.merge([worker.process.pid or 0 for worker in self._workers])
             self._wait(LOOK_S)
             for worker in [worker for worker in self._workers if worker.is_silent()]:
                 logger.error("a worker hangs and is killed", worker=worker.process.pid)
                 worker.process.kill()
                 worker.process.join(LOOK_S)
-        self._stop(numbers[0])
-        return 0
+        return numbers[0], 0
+
+    def _start_worker(self) -> None:
+        """Start a worker; when the system lacks memory, processes or files for it, try again later."""
+        self._start_at = time.monotonic() + FAILED_S
+        with _logged("a worker could not be started"):
+            self._workers.append(Worker(self._listener))
+            self._start_at = 0.0
 
     def _dead(self) -> list[Worker]:
         return [worker for worker in self._workers if not worker.process.is_alive()]
@@ -127,7 +143,8 @@ class Master:
         code, pid = worker.process.exitcode or 0, worker.process.pid or 0
         logger.warning("a worker ended", worker=pid, exit_code=code)
         self._workers.remove(worker)
-        self._files.forget(pid)
+        with _logged("metrics of a worker that ended are kept"):
+            self._files.forget(pid)
         if code > 0:
             self._start_at = time.monotonic() + FAILED_S
         return code
@@ -145,11 +162,13 @@ class Master:
         return []
 
     def _stop(self, number: int) -> None:
-        """Pass a signal on to the workers and wait until they have ended; kill those that do not."""
+        """Pass a signal on and wait until the workers have ended; kill those that do not, all at a second Ctrl-C."""
         self._listener.close()
         numbers = [number]  # then SIGTERM, as a worker that starts does not take SIGINT yet
+        interrupts = 0
         deadline = time.monotonic() + self._settings.drain_delay_s + self._settings.drain_timeout_s + GRACE_S
-        while self._workers and time.monotonic() < deadline:
+        while self._workers and interrupts < 2 and time.monotonic() < deadline:
+            interrupts += numbers.count(signal.SIGINT)
             for worker in self._workers:
                 for one in numbers:
                     worker.tell(signal.SIGINT if one == signal.SIGINT else signal.SIGTERM)
@@ -163,9 +182,18 @@ class Master:
 
 def work(listener: socket.socket, beats: Connection) -> None:
     """Serve as a worker until told to stop, or until the master is gone."""
+    _keep_files_from_children()
     settings = Settings()
     threading.Thread(target=_follow_master, args=(beats, settings.drain_timeout_s + GRACE_S), daemon=True).start()
-    Server(config(settings)).run([listener])
+    WorkerServer(config(settings)).run([listener])
+
+
+class WorkerServer(Server):
+    """Serves as a worker. It gets each Ctrl-C from the terminal and from the master; uvicorn takes two for a hurry."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop serving; finish what runs, however often it is told."""
+        super().handle_exit(signal.SIGTERM if self.should_exit else sig, frame)
 
 
 def _follow_master(beats: Connection, seconds: float) -> None:
@@ -178,6 +206,23 @@ def _follow_master(beats: Connection, seconds: float) -> None:
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(seconds)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _keep_files_from_children() -> None:
+    """Let no process that a worker starts inherit what the worker has: it would hold the port after the worker."""
+    for number in map(int, os.listdir("/proc/self/fd")):
+        if number > 2:  # beside the standard ones
+            with suppress(OSError):  # the listing's own is closed
+                os.set_inheritable(number, False)
+
+
+@contextmanager
+def _logged(event: str) -> Iterator[None]:
+    """Log an error of the system, which may pass, and go on."""
+    try:
+        yield
+    except OSError as error:
+        logger.error(event, reason=str(error))
 
 
 @contextmanager

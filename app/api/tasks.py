@@ -249,7 +249,12 @@ async def _infer_all(
         finally:
             room.release()
 
-    return await asyncio.gather(*(one(item) for item in items))
+    try:
+        async with asyncio.TaskGroup() as group:  # after a fault of ours no item goes on without its batch
+            tasks = [group.create_task(one(item)) for item in items]
+    except ExceptionGroup as faults:
+        raise faults.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 def _fields(model: ServedModel, answer: Answer, context: Context) -> dict[str, Any]:

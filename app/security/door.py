@@ -9,8 +9,8 @@ from urllib.parse import unquote
 from starlette.types import Scope
 
 from app.errors import ForbiddenError, MalformedRequestError
-from app.security.hosts import MAX_LENGTH, Hosts
-from app.security.origins import ANY, is_same
+from app.security.hosts import ANY, MAX_LENGTH, Hosts
+from app.security.origins import is_same
 from app.settings import Settings
 
 SAFE = ("GET", "HEAD")

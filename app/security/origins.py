@@ -10,7 +10,6 @@ from starlette.types import ASGIApp
 from app.errors import ForbiddenError
 from app.security import hosts
 
-ANY = "*"
 PORTS = {"http": "80", "https": "443"}
 METHODS = ("GET", "HEAD", "POST")
 READ = ("Accept", "Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms", "traceparent")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from app.admission import FORGET_S, GRACE_S, MOST_PROMISES, Admission, Limit, Place
+from app.api.tasks import _infer_all
 from app.errors import DeadlineExceededError, OverloadedError
 from app.tasks import sentiment
 from app.telemetry.metrics import Metrics
+from app.telemetry.timing import Context
 from app.triton.catalog import ServedModel
 
 A, B = (ServedModel(name, sentiment.TASK, ("1",), True, 1, ()) for name in "ab")
@@ -225,6 +228,39 @@ def test_all_may_leave_at_once() -> None:
         lane = admission._lane(A)
         assert (lane.with_triton, lane.waiting(0)) == (0, 0)
         give_back(await take(admission))
+
+    run(test())
+
+
+def test_a_fault_at_one_item_leaves_nothing_of_its_batch() -> None:
+    """It is raised as it is, the other items go on no further, and none counts as under way."""
+
+    async def test() -> None:
+        admission = made(2)
+        asked = []
+
+        async def infer(place: Place, _model: object, _version: object, item: bytes, *_: object) -> None:
+            asked.append(item)
+            try:
+                await asyncio.sleep(0.01)
+                if item == b"0":
+                    raise ZeroDivisionError
+                await asyncio.sleep(0.01)
+            finally:
+                place.end()
+
+        parts: Any = SimpleNamespace(admission=admission, calls=SimpleNamespace(infer=infer))
+        items: list[Any] = [b"%d" % number for number in range(6)]
+        context = Context("id")
+        context.spans = {"wait": 0.0}
+        context.deadline = context.started + 5
+        with pytest.raises(ZeroDivisionError), admission.admit(A, 6, 5) as batch:
+            await _infer_all(parts, batch, A, sentiment.TASK.options(), items, context)
+        lane = admission._lane(A)
+        assert (lane.batched, lane.with_triton, lane.waiting(1)) == (0, 0, 0)
+        await asyncio.sleep(0.05)
+        assert (lane.batched, lane.with_triton) == (0, 0)
+        assert len(asked) < 6
 
     run(test())
 

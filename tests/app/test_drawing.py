@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import os
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -267,6 +269,30 @@ def test_lower_limits_of_the_operator_are_kept() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "{} True\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_all_is_not_the_pictures_fault(number: signal.Signals) -> None:
+    """Ctrl-C does not reach what draws; who signals all processes ends none of them; one that it ends is our fault."""
+
+    async def signalled() -> None:
+        pen = drawers.Drawing()
+        assert await ask(pen, blank(10, 10))
+        (process,) = processes()
+        assert os.getpgid(process.pid) != os.getpgid(0)
+        process.send_signal(number)
+        assert await ask(pen, blank(10, 10))
+        assert processes() == [process]
+        await pen.close()
+        script = (
+            "import os, signal, sys; sys.stdin.buffer.read(8); "
+            f"signal.signal({number:d}, signal.SIG_DFL); os.kill(os.getpid(), {number:d})"
+        )
+        pen = drawers.Drawing((sys.executable, "-c", script))
+        with pytest.raises(InternalError):
+            await ask(pen, blank(10, 10))
+
+    asyncio.run(signalled())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,153 @@
+"""A gateway of several workers: what fails in its master, what its children inherit, and Ctrl-C in a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from broken import ROOT, until
+
+from app.settings import Settings
+from app.telemetry.worker_files import WorkerFiles
+from app.workers import Master
+
+
+class Gateway:
+    """Two workers before a Triton that is not there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        environment = {
+            **os.environ,
+            "GATEWAY_PORT": str(self.port),
+            "GATEWAY_WORKERS": "2",
+            "TRITON_GRPC_PORT": str(self.port),
+            "TMPDIR": str(folder),
+        }
+        self.out = folder / "gateway.out"
+        with self.out.open("wb") as out:
+            command = [sys.executable, "-m", "app"]
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=out, stderr=out, start_new_session=True
+            )
+
+    def workers(self) -> list[psutil.Process]:
+        """Return those that live."""
+        children = psutil.Process(self.process.pid).children()
+        living = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+        return [child for child in living if "spawn_main" in " ".join(child.cmdline())]
+
+    def wait_until_served(self) -> None:
+        """Wait until both workers serve."""
+        until(lambda: len(self.workers()) == 2 and all(len(worker.net_connections()) for worker in self.workers()), 60)
+        until(self.is_alive, 60)
+
+    def is_alive(self) -> bool:
+        """Tell whether livez answers."""
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.port}/livez", trust_env=False, timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """Return a gateway that serves."""
+    made = Gateway(tmp_path_factory.mktemp("master"))
+    workers = []
+    try:
+        made.wait_until_served()
+        workers = made.workers()
+        yield made
+    finally:
+        for process in (psutil.Process(made.process.pid), *workers) if made.process.poll() is None else workers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        made.process.wait()
+
+
+def test_a_workers_children_inherit_nothing_of_it(gateway: Gateway) -> None:
+    """A process that draws would hold the port after the worker, and the master would not see the worker's end."""
+    for worker in gateway.workers():
+        flags = {
+            int(info.name): int(info.read_text().split("flags:")[1].split()[0], 8)
+            for info in Path(f"/proc/{worker.pid}/fdinfo").iterdir()
+        }
+        assert not [number for number, flag in flags.items() if number > 2 and not flag & os.O_CLOEXEC]
+
+
+def test_a_worker_that_cannot_be_started_is_started_later(gateway: Gateway) -> None:
+    """The others serve meanwhile."""
+    master = psutil.Process(gateway.process.pid)
+    limits = master.rlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(info.name) for info in Path(f"/proc/{master.pid}/fd").iterdir())
+    master.rlimit(resource.RLIMIT_NOFILE, (highest + 1, limits[1]))
+    gateway.workers()[0].kill()
+    until(lambda: "a worker could not be started" in gateway.out.read_text(), 10)
+    assert gateway.is_alive()
+    master.rlimit(resource.RLIMIT_NOFILE, limits)
+    until(lambda: len(gateway.workers()) == 2, 10)
+
+
+def test_the_loss_of_the_metrics_folder_ends_no_service(gateway: Gateway) -> None:
+    """Workers are replaced all the same."""
+    (folder,) = gateway.folder.glob("gateway-*")
+    contents = [(path, path.read_bytes()) for path in folder.iterdir() if path.suffix == ".db"]
+    shutil.rmtree(folder)
+    gateway.workers()[0].kill()
+    until(lambda: "metrics of workers that ended are not merged yet" in gateway.out.read_text(), 10)
+    folder.mkdir()
+    for path, data in contents:
+        path.write_bytes(data)
+    until(lambda: len(gateway.workers()) == 2, 10)
+
+
+def test_ctrl_c_in_a_terminal_lets_requests_finish(gateway: Gateway) -> None:
+    """It reaches the whole process group, and then the workers once more from the master."""
+    until(gateway.is_alive, 30)
+    head = b"POST /roboflow/model/add HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+        connection.sendall(head + b"Content-Length: 16\r\n\r\n" + b'{"model_')
+        time.sleep(0.5)
+        os.killpg(gateway.process.pid, signal.SIGINT)
+        time.sleep(1.5)
+        connection.sendall(b'id":"x"}')
+        assert b'"code":"backend_unavailable"' in connection.recv(2000)
+    assert gateway.process.wait(10) == 0
+
+
+class Faulty(WorkerFiles):
+    """Files that cannot be used, by a fault of ours."""
+
+    def merge(self, living: Collection[int]) -> None:
+        """Fail."""
+        raise ZeroDivisionError
+
+
+def test_a_fault_of_the_master_ends_its_workers(tmp_path: Path) -> None:
+    """They would serve on, and nobody could tell them to stop."""
+    told, telling = socket.socketpair()
+    with told, telling, socket.create_server(("127.0.0.1", 0)) as listener:
+        told.setblocking(False)
+        with pytest.raises(ZeroDivisionError):
+            Master(Settings(workers=2), listener, Faulty(tmp_path), told).run()
+    left = multiprocessing.active_children()
+    for process in left:
+        process.kill()
+    assert not left
