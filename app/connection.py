@@ -29,6 +29,9 @@ HEAD_BYTES = 64 * 1024
 HEAD_S = 10.0
 """Within this time after its first bytes a head must be whole."""
 SLICE = 8 * 1024
+TINY_CHUNK = re.compile(rb"\r\n0*[0-9a-fA-F](?=\r\n)")
+MAX_TINY_CHUNKS = 2000
+"""Chunks of less than 16 bytes in one body. Each costs h11 as much as a long one."""
 END = re.compile(rb"\r?\n\r?\n")
 # The target of a request names no host; where it does, that host counts (RFC 9112, 3.2.2), and httptools would drop it.
 ORIGIN_FORM = re.compile(rb"[A-Z]+ [/*]")
@@ -111,6 +114,8 @@ class _H11(_Line, H11Protocol):
     """Reads SLICE bytes in one turn of the loop: a body in chunks of one byte takes it long."""
 
     _waiting = b""
+    _tiny_chunks = 0
+    """Of the running request's body."""
     _head_due: float | None = None
     """Until when the head that has begun must be whole."""
 
@@ -127,6 +132,10 @@ class _H11(_Line, H11Protocol):
         data, self._waiting = self._waiting[:SLICE], self._waiting[SLICE:]
         if self.transport.is_closing():
             return
+        self._tiny_chunks += len(TINY_CHUNK.findall(data))
+        if self._tiny_chunks > MAX_TINY_CHUNKS:
+            self.send_400_response("Chunks of a few bytes are too many.")
+            return
         super().data_received(data)
         if self.transport.is_closing():
             return
@@ -140,6 +149,7 @@ class _H11(_Line, H11Protocol):
 
     def on_response_complete(self) -> None:
         """Go on with what has come meanwhile."""
+        self._tiny_chunks = 0
         if self._is_taken():
             super().on_response_complete()
             self._close_if_ended()

@@ -26,7 +26,7 @@ def answer(request: Request, error: errors.GatewayError, headers: dict[str, str]
     if error.status >= 500:
         # The full text, which the caller does not get.
         logger.warning("request failed", code=error.code, model=error.model, cause=str(error.__cause__ or "") or None)
-    if request.query_params.get("format") == hf.DIALECT.name:
+    if b"format" in request.scope["query_string"] and request.query_params.get("format") == hf.DIALECT.name:
         headers = {**(headers or {}), **hf.problem_headers(error)}
     return problems.response(error, context.request_id, headers)
 

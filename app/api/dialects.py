@@ -17,7 +17,7 @@ from app.media import JSON, Media, media_type
 from app.tasks.base import Options, Task
 from app.telemetry.timing import Context
 from app.triton.catalog import ServedModel
-from app.validation import sentence
+from app.validation import first, sentence
 
 FORMAT = "Whose client is served: its JSON bodies are read and its answers are given. Default: the gateway's own."
 
@@ -72,8 +72,8 @@ def merged(options: Options, asked: Asked) -> Options:
     try:
         return type(options).model_validate({**given, **asked.options}, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidParameterError(f"{first['loc'][0]} {sentence(first)}.") from error
+        found = first(error)
+        raise InvalidParameterError(f"{found['loc'][0]} {sentence(found)}.") from error
 
 
 def tell(

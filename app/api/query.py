@@ -9,9 +9,11 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import QueryParams
 
 from app.errors import InvalidParameterError
-from app.validation import sentence
+from app.validation import first, sentence
 
 LONGEST_KEPT = 256
+MAX_OPTIONS = 1100
+"""Options of one query: `classes` may be given a thousand times."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -27,13 +29,15 @@ def read(kind: type[Model], query: bytes) -> Model:
 
 
 def _read(kind: type[BaseModel], query: bytes) -> BaseModel:
+    if query.count(b"&") >= MAX_OPTIONS:
+        raise InvalidParameterError(f"A query may have {MAX_OPTIONS} options at most.")
     given = QueryParams(query)
     several = _lists(kind)
     try:
         options = kind.model_validate({name: given.getlist(name) if name in several else given[name] for name in given})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidParameterError(f"{first['loc'][0]} {sentence(first)}.") from error
+        found = first(error)
+        raise InvalidParameterError(f"{found['loc'][0]} {sentence(found)}.") from error
     for name in given:
         # Taking the last would hide a mistake.
         if name not in several and len(given.getlist(name)) > 1:

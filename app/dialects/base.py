@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from app.errors import InvalidParameterError, MalformedRequestError
 from app.json_reader import LongText
-from app.validation import sentence
+from app.validation import first, sentence
 
 Result = Mapping[str, Any]
 
@@ -108,11 +108,11 @@ def checked(kind: type[Checked], fields: dict[str, Any], item: str) -> Checked:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        if not first["loc"]:  # pydantic names no place for a name that it cannot read
+        found = first(error)
+        if not found["loc"]:  # pydantic names no place for a name that it cannot read
             raise MalformedRequestError("The names in the body are not valid Unicode.") from error
-        name = ".".join(str(part) for part in first["loc"])
-        what = f"{name} {sentence(first)}."
-        if first["loc"][0] == item:
+        name = ".".join(str(part) for part in found["loc"])
+        what = f"{name} {sentence(found)}."
+        if found["loc"][0] == item:
             raise MalformedRequestError(what) from error
         raise InvalidParameterError(what) from error

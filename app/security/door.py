@@ -16,6 +16,7 @@ from app.settings import Settings
 SAFE = ("GET", "HEAD")
 """Methods that run no model. OPTIONS is none of them: it asks whether a page may send something else."""
 REMEMBERED = 256
+MAX_HEADERS = 200
 URL = re.compile(rb"https?://([^/?#]+)(.*)", re.IGNORECASE)
 
 
@@ -32,9 +33,11 @@ class Door:
 
         Raises:
             ForbiddenError: when its host or its page is foreign.
-            MalformedRequestError: when its target is neither a path nor a URL.
+            MalformedRequestError: when its target is neither a path nor a URL, or when it has too many headers.
 
         """
+        if len(scope["headers"]) > MAX_HEADERS:
+            raise MalformedRequestError(f"A request may have {MAX_HEADERS} headers at most.")
         if not scope["path"].startswith(("/", "*")):
             scope = _without_url(scope)
         host, origins = b"", []
