@@ -20,8 +20,8 @@ from pathlib import Path
 
 SERVER, STUB = "tritonserver", "triton_python_backend_stub"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's name for it
-REGION = re.compile(r"triton_python_backend_shm_region_[A-Za-z0-9-]{1,128}")
-"""The names that Triton gives; clients and `shm-region-prefix-name` may choose others."""
+REGION = re.compile(r"triton_[A-Za-z0-9_-]{1,64}_backend_shm_region_[A-Za-z0-9-]{1,64}")
+"""What Triton calls a step's, by its backend; clients and `shm-region-prefix-name` choose other names."""
 PR_SET_PDEATHSIG = 1
 GONE = -1
 

@@ -25,6 +25,7 @@ from modelctl.errors import CommandError
 from modelctl.log import Log
 from modelctl.state import Record, take_state
 
+ROOT = Path(__file__).resolve().parents[2]
 SHARED_MEMORY = Path("/dev/shm")
 REGION = "triton_python_backend_shm_region_00000000-test-state"
 
@@ -208,6 +209,9 @@ def test_a_record_counts_without_the_names_that_triton_does_not_give() -> None:
     assert json.loads(Record(2, "1", ("triton_mine", REGION)).text())["regions"] == [REGION]
     text = json.dumps({"group": 2, "start": "1", "regions": ["triton_mine", REGION, None, f"{REGION}/.."]})
     assert Record.read(text) == Record(2, "1", (REGION,))
+    ours = tuple(REGION.replace("python", path.parent.name) for path in (ROOT / "backends").glob("*/model.py"))
+    assert len(ours) > 4
+    assert set(Record.read(Record(2, "1", ours).text()).regions) == set(ours)
 
 
 def test_memory_that_a_client_has_registered_is_not_a_steps() -> None:
