@@ -249,12 +249,14 @@ async def _infer_all(
         finally:
             room.release()
 
+    tasks = [asyncio.create_task(one(item)) for item in items]
     try:
-        async with asyncio.TaskGroup() as group:  # after a fault of ours no item goes on without its batch
-            tasks = [group.create_task(one(item)) for item in items]
-    except ExceptionGroup as faults:
-        raise faults.exceptions[0] from None
-    return [task.result() for task in tasks]
+        return await asyncio.gather(*tasks)
+    except Exception:  # a fault of ours: no other item goes on without its batch
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 def _fields(model: ServedModel, answer: Answer, context: Context) -> dict[str, Any]:
