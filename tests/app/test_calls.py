@@ -272,7 +272,9 @@ def test_an_item_that_was_never_sent_frees_its_place_with_its_caller() -> None:
         asked[4].cancel()
         await asyncio.sleep(0.001)
         assert lane.with_triton == 4
-        await asyncio.sleep(0.012)
+        async with asyncio.timeout(5):
+            while len(servers.sizes) < 3:
+                await asyncio.sleep(0)
         assert servers.sizes == [1, 1, 2]
         asked[3].cancel()
         await asyncio.sleep(0.001)
