@@ -59,6 +59,7 @@ def of_server(state: StateFolder) -> str:
     own = str(state.path / FILE)
     if state.lacks(FILE):
         try:
+            state.write(".gitignore", "*\n")  # whose name may be no known one
             state.write(FILE, f"{new()}\n")
         except OSError as error:
             raise state.refusal(error) from error

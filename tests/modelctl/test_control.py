@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,14 @@ def test_a_key_is_made_once(state: StateFolder) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert control.of_server(state) == key
     assert file.read_text().strip() == key
+
+
+def test_git_does_not_see_the_key(state: StateFolder) -> None:
+    """A state folder may lie in a checkout, under any name."""
+    control.of_server(state)
+    subprocess.run(["git", "init", "-q", state.path], check=True)
+    seen = subprocess.run(["git", "-C", state.path, "status", "--porcelain"], check=True, capture_output=True)
+    assert not seen.stdout
 
 
 def test_an_empty_key_of_the_state_folder_is_made_anew(state: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
