@@ -35,8 +35,10 @@ ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = ("efficientnet_lite0", "lite_detector", "minilm_sentiment", "simple_net")
 
 
+MADE: list[Stack] = []
+"""All stacks of this process."""
 SHARED: list[Stack] = []
-"""The stacks of this process that more than one module uses."""
+"""Those that more than one module uses."""
 PORTS_EACH = 1500
 
 
@@ -191,11 +193,15 @@ class Stack:
         logs = "".join((self.folder / name).read_text()[-3000:] for name in ("triton.out", "gateway.out"))
         return pytest.fail(f"not ready after {seconds} s: {answer}\n{logs}")
 
-    def stop(self) -> None:
-        """Stop both."""
+    def tell_to_stop(self) -> None:
+        """Send both the signal."""
         for process in (self.gateway, self.triton):
             if process is not None and process.poll() is None:
                 process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """Stop both."""
+        self.tell_to_stop()
         for process in (self.gateway, self.triton):
             if process is not None:
                 process.wait(20)
@@ -226,8 +232,7 @@ def repository(folder: Path, names: tuple[str, ...] = BUNDLED, *, test_models: b
 
 @pytest.fixture(scope="session")
 def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Stack]]:
-    """Return a function that makes a stack, not started yet; all are stopped at the end."""
-    made: list[Stack] = []
+    """Return a function that makes a stack, not started yet; it ends with its module, or with the last where shared."""
     key = tmp_path_factory.mktemp("control") / control.FILE
     key.touch(0o600)
     key.write_text(control.new())
@@ -241,12 +246,11 @@ def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
     ) -> Stack:
         folder = tmp_path_factory.mktemp("stack")
         models = repository(folder, names, test_models=test_models)
-        made.append(Stack(folder, models, settings or {}, serve_options, key))
-        return made[-1]
+        MADE.append(Stack(folder, models, settings or {}, serve_options, key))
+        return MADE[-1]
 
     yield make
-    for stack in made:
-        stack.stop()
+    stop([*MADE])
 
 
 @pytest.fixture(scope="session")
@@ -257,10 +261,20 @@ def stack(make_stack: Callable[..., Stack]) -> Stack:
 
 @pytest.fixture(scope="module", autouse=True)
 def as_it_was() -> Iterator[None]:
-    """Fail a module that has left a shared stack otherwise than it was, and begin the next one when all is gone."""
+    """Fail a module that has left a shared stack otherwise than it was; stop its own, which cost CPU while idle."""
     yield
+    stop([one for one in MADE if one not in SHARED])
     for one in SHARED:
         one.wait_as_it_was()
+
+
+def stop(stacks: list[Stack]) -> None:
+    """Stop several stacks at once."""
+    for stack in stacks:
+        stack.tell_to_stop()
+    for stack in stacks:
+        stack.stop()
+        MADE.remove(stack)
 
 
 @pytest.fixture

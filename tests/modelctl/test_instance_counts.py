@@ -33,7 +33,7 @@ def test_a_count_is_changed_without_losing_a_call(make_stack: Callable[..., Any]
     path.write_text(path.read_text().replace("network:\n", "network:\n  instances: {count: 2}\n"))
     for words in (["render", "simple_net"], ["load", "simple_net", "--grpc-port", str(stack.grpc)]):
         command_line = [sys.executable, "-m", "modelctl", *words, "--models", str(stack.models)]
-        changing = subprocess.Popen(command_line, cwd=ROOT, stdout=subprocess.DEVNULL)
+        changing = subprocess.Popen(command_line, cwd=ROOT, env=stack.environment(), stdout=subprocess.DEVNULL)
         while changing.poll() is None:  # raises when a call fails
             Load(2, 0.2, 0).run(
                 f"127.0.0.1:{stack.grpc}",
