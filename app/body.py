@@ -7,7 +7,6 @@ that no client has taken yet (`app.outgoing`): all count against one `Budget`.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Self
@@ -15,6 +14,7 @@ from typing import Self
 from fastapi import Request
 from prometheus_client import Gauge
 
+from app import memory
 from app.errors import (
     BodyTooLargeError,
     MalformedRequestError,
@@ -23,7 +23,7 @@ from app.errors import (
 )
 
 LARGE_BYTES = 16_000_000
-"""Of what was held: glibc keeps it for later, in arenas that other blocks keep from shrinking."""
+"""Of what was held: after so many, memory is given back to the system."""
 
 
 class Budget:
@@ -61,9 +61,7 @@ class Budget:
         """Give memory back to the system when much was held and little is now; called now and then."""
         if self._peak > LARGE_BYTES and self.held < self._peak // 4:
             self._peak = self.held
-            trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own; a few ms
-            if trim is not None:
-                trim(0)
+            memory.give_back()
 
 
 class Held:

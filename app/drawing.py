@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFont, JpegImagePlugin, PngImagePlugin
 
+from app import memory
 from app.drawers import LENGTHS, MAX_DRAWN_PIXELS
 from app.errors import GatewayError, ImageTooLargeError, ImageUndecodableError
 
@@ -33,6 +34,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 # The models' own default. An image that passed a model with a higher one is answered as JSON only.
 MAX_PIXELS = 50_000_000
 MAX_PROFILE_BYTES = 4_000_000
+LARGE_BYTES = 2_000_000  # of what was sent and drawn; then memory is given back
 CPU_S = 10  # for one picture
 MAX_BYTES = 1_600_000_000  # of memory, beside what Python takes
 JPEG_SIDE = 65_500  # the encoder's limit
@@ -301,6 +303,9 @@ def main() -> None:
         taken.write(LENGTHS.pack(len(told), len(picture)) + told)
         taken.write(picture)
         taken.flush()
+        if len(image) + len(picture) > LARGE_BYTES:
+            del image, picture
+            memory.give_back()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ PAUSE_S = 0.2
 GAP_S = 2.0
 SETTLE_S = 60
 """How long memory may take to come back."""
+MOST_MEMORY = 2.0
+"""To that of the start. tritonserver's own allocator keeps a tenth of a gigabyte or two."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,16 @@ def test_all_attacks_at_once(attacked: Any, coffee: bytes, astronaut: bytes, rep
     answers, attacks = asyncio.run(storm(attacked, questions, coffee))
     right = sum(one.right for one in answers) / len(answers)
     gaps = [after.at - earlier.at for earlier, after in itertools.pairwise(one for one in answers if one.right)]
-    until(lambda: settled(attacked), SETTLE_S)
-    back = until(lambda: memory(attacked) < 1.5 * before, SETTLE_S)
     report(
         answers=len(answers),
         right=round(right, 4),
         slowest_s=round(max(one.seconds for one in answers), 2),
         longest_gap_s=round(max(gaps), 2),
         attacks=attacks,
-        memory_mb=[round(before / 1e6), round(memory(attacked) / 1e6)],
-        memory_back_s=round(back, 1),
     )
+    rest = until(lambda: settled(attacked), SETTLE_S)
+    report(at_rest_s=round(rest, 1), memory_mb=[round(before / 1e6), round(memory(attacked) / 1e6)])
+    until(lambda: memory(attacked) < MOST_MEMORY * before, SETTLE_S)
     assert right >= 0.99, Counter(one.status for one in answers)
     assert max(one.seconds for one in answers) <= TIMEOUT_MS / 1000
     assert max(gaps) <= GAP_S
