@@ -175,7 +175,8 @@ class Supervisor:
         if first and not self._stopping.is_set():
             loading = ", ".join(sorted(names - server.loaded)) or "none"
             log = self._launch.state / "triton.log"
-            raise CommandError(f"Triton did not start in {START_S} s (not loaded: {loading}): read {log}.")
+            what = f"did not start in {START_S} s" if server.is_alive() else "ended while it started"
+            raise CommandError(f"Triton {what} (not loaded: {loading}): read {log}.")
         return False
 
     def _report_failures(self, states: dict[str, State], *, first: bool) -> None:
