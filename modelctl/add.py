@@ -31,8 +31,7 @@ from modelctl.spec import ImagePreprocess, ModelSpec, TensorModel
 
 STEPS = ("read", "convert", "compare", "write", "check", "load", "ask")
 ROUTES = {"image-classification": "classify", "object-detection": "detect", "text-classification": "sentiment"}
-ENDINGS = (signal.SIGTERM, signal.SIGHUP)
-"""They end the command as Ctrl-C does."""
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LEAST_OVERLAP = 0.7
 """Of boxes before and after a conversion to fp16 or int8."""
 OF_TASKS = ("labels", "activation", "resize", "scale", "mean", "std", "decoder", "tokenizer", "max_length")
@@ -85,8 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     name = arguments.name or _name(source)
     if not re.fullmatch(specs.NAME, name):
         raise CommandError(f"'{name}' is no name for a model: give letters, digits, '_', '-' and '.' by --name.")
-    for number in ENDINGS:
-        signal.signal(number, signal.default_int_handler)
+    ending = Ending()
     repository = arguments.models.resolve()
     if not repository.is_dir():
         raise CommandError(f"There is no model repository at {repository}: give its folder by --models.")
@@ -94,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     if taken:
         raise CommandError(f"{repository / taken[0]} is there: remove that model first, or give another --name.")
     with _workshop(repository) as work:
-        return Addition(Order(source, name, arguments, work), repository).run()
+        return Addition(Order(source, name, arguments, work), repository, ending).run()
 
 
 def _name(source: str) -> str:
@@ -122,10 +120,33 @@ def _workshop(repository: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+class Ending:
+    """Ctrl-C, and what ends the command like it.
+
+    It is raised where it comes, and remembered: Python drops what is raised while an object of gRPC is finalized.
+    """
+
+    def __init__(self) -> None:
+        self._has_come = False
+        for number in ENDINGS:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._come)
+
+    def _come(self, *_: object) -> None:
+        self._has_come = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt when it has come."""
+        if self._has_come:
+            raise KeyboardInterrupt
+
+
 class Addition:
     """One model on its way. `step` is what is being done, for the sentence of a failure."""
 
-    def __init__(self, order: Order, repository: Path) -> None:
+    def __init__(self, order: Order, repository: Path, ending: Ending) -> None:
+        self._ending = ending
         self._order = order
         self._options = order.options
         self._repository = repository
@@ -162,6 +183,7 @@ class Addition:
         self._check()
         self._begin("load", "loading it into the running server")
         self._load(spec)
+        self._ending.check()
         self._show(spec)
 
     def _settle(self, draft: Draft) -> None:
@@ -176,6 +198,7 @@ class Addition:
                 )
 
     def _begin(self, step: str, text: str) -> None:
+        self._ending.check()
         self._step = step
         say(f"[{STEPS.index(step) + 1}/{len(STEPS)}] {text}")
 
@@ -275,7 +298,7 @@ class Addition:
         """Unload and delete what was added; return a sentence on how things are now."""
         text = "The repository is as before."
         # A second Ctrl-C would leave half of it.
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *ENDINGS)}
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDINGS}
         try:
             if self._loaded:
                 from modelctl import loading

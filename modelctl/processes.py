@@ -38,11 +38,11 @@ class Stub:
 def living(group: int) -> list[int]:
     """Return the processes of a process group, zombies aside."""
     found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal():
-            state, process_group = _status(int(folder.name))
-            if process_group == group and state not in "ZX":
-                found.append(int(folder.name))
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):
+        with suppress(OSError):  # it has ended meanwhile
+            # A supervisor looks twice a second: to ask for the group costs a tenth of reading what /proc tells.
+            if os.getpgid(pid) == group and _state(pid) not in "ZX":
+                found.append(pid)
     return found
 
 
@@ -64,6 +64,11 @@ def stubs(group: int) -> list[Stub]:
         if len(words) > 2 and Path(words[0]).name == STUB:
             found.append(Stub(pid, Path(words[1]).parent.parent.name, words[2].lstrip("/")))
     return found
+
+
+def regions() -> set[str]:
+    """Return the steps' shared memory regions of all servers here."""
+    return {name for name in os.listdir(SHARED_MEMORY) if REGION.fullmatch(name)}
 
 
 def mapped_regions(pid: int) -> set[str]:
@@ -157,9 +162,8 @@ def _fields(pid: int) -> list[str]:
     return text.rpartition(")")[2].split()
 
 
-def _status(pid: int) -> tuple[str, int]:
-    fields = _fields(pid)
-    return (fields[0], int(fields[2])) if fields else ("X", -1)
+def _state(pid: int) -> str:
+    return next(iter(_fields(pid)), "X")
 
 
 def _user(pid: int) -> int:

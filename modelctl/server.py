@@ -156,6 +156,9 @@ class Server:
         self._state = state
         self._recorded = True
         self._regions: set[str] = set()
+        # Of the regions of this machine: what other servers have, and what was not there at the look before.
+        self._foreign: set[str] = set()
+        self._new: set[str] = set()
         self.loaded: set[str] = set()
         """The models that the log has called loaded: Triton answers no question before it has loaded all."""
         directory = backend_directory or launch.installation.backend_directory(launch.backends, state.path)
@@ -178,11 +181,19 @@ class Server:
         """Tell whether the server's process runs."""
         return self._process.poll() is None
 
+    def was_killed(self) -> bool:
+        """Tell whether a signal has ended it: somebody's, or that of its own abort."""
+        return (self._process.poll() or 0) < 0
+
     def stubs(self) -> list[processes.Stub]:
         """Return the living stubs, and remember their shared memory."""
         found = processes.stubs(self.group)
-        # Those of stubs to come are mapped by the server only.
-        regions = {stub.region for stub in found} | processes.mapped_regions(self.group)
+        regions = {stub.region for stub in found}
+        # Those of stubs to come are mapped by the server only. Its map is long: it is read for what is new here.
+        if new := processes.regions() - self._foreign - self._regions:
+            regions |= processes.mapped_regions(self.group)
+            self._foreign |= new & self._new - regions  # seen twice, as a region is there before it is mapped
+        self._new = new
         if not regions <= self._regions or not self._recorded:
             self._regions |= regions
             self._write_record()
@@ -229,13 +240,14 @@ class Server:
         """Copy the server's output to the log file, and what an operator must see to the console."""
         log = Log(self._state)
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
-        for raw in self._process.stdout:
-            line = raw.decode("utf-8", "replace").rstrip()
-            log.write(line)
-            if loaded := LOADED.search(line):
-                self.loaded.add(loaded[1])
-            if TELLING.match(line) and not any(word in line for word in HARMLESS):
-                say(f"triton: {STAMP.sub('', line)[:400]}")
+        with self._process.stdout as lines:
+            for raw in lines:
+                line = raw.decode("utf-8", "replace").rstrip()
+                log.write(line)
+                if loaded := LOADED.search(line):
+                    self.loaded.add(loaded[1])
+                if TELLING.match(line) and not any(word in line for word in HARMLESS):
+                    say(f"triton: {STAMP.sub('', line)[:400]}")
         log.close()
 
 

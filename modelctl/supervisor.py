@@ -34,7 +34,12 @@ WATCH_S = 0.5
 # Each takes the second that a call may last, and the pause between two looks: 10 s in all.
 SILENT_LOOKS = 7
 START_S, UNLOAD_S = 120, 6
+FIRST_TRIES = 3
 PATHS = re.compile(r"(?:/[^\s:,'\"]+)+/")
+
+
+class AbortError(CommandError):
+    """A signal ended Triton while it started: 24.10 aborts now and then, when a step fails while others load."""
 
 
 class Supervisor:
@@ -115,7 +120,7 @@ class Supervisor:
             state.move()
             self._backends = installation.backend_directory(source, state.path)
 
-    def _run_server(self, state: StateFolder, *, first: bool) -> float:
+    def _run_server(self, state: StateFolder, *, first: bool, tries: int = FIRST_TRIES) -> float:
         """Start Triton, watch it until it ends, and clear up; return for how many seconds it was healthy."""
         launch = self._prepare(first=first)
         if first:
@@ -125,8 +130,13 @@ class Supervisor:
         server = Server(launch, state, self._backends)
         try:
             return self._serve(server, first=first)
+        except AbortError:
+            if tries == 1:
+                raise
+            say("Triton aborted while it started; it is started again.")
         finally:
             server.stop()
+        return self._run_server(state, first=first, tries=tries - 1)
 
     def _prepare(self, *, first: bool) -> Launch:
         """Decide which models to load, and whether as ONNX or as plans."""
@@ -176,7 +186,8 @@ class Supervisor:
             loading = ", ".join(sorted(names - server.loaded)) or "none"
             log = self._launch.state / "triton.log"
             what = f"did not start in {START_S} s" if server.is_alive() else "ended while it started"
-            raise CommandError(f"Triton {what} (not loaded: {loading}): read {log}.")
+            kind = AbortError if server.was_killed() else CommandError
+            raise kind(f"Triton {what} (not loaded: {loading}): read {log}.")
         return False
 
     def _report_failures(self, states: dict[str, State], *, first: bool) -> None:

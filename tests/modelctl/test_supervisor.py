@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,31 @@ def test_a_start_after_the_first_is_tried_for_ever(tmp_path: Path, monkeypatch: 
     supervisor = Supervisor(launch, [])
     supervisor.run()
     assert not outcomes
+
+
+@pytest.mark.parametrize(("aborts", "serves"), [(1, True), (3, False)])
+def test_a_first_start_that_aborts_is_tried_again(
+    toy: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], aborts: int, serves: bool
+) -> None:
+    """Triton 24.10 aborts now and then when a step fails while others load. What aborts thrice ends the start."""
+    real = installation.find()
+    count, binary = toy.folder / "starts", toy.folder / "tritonserver"
+    binary.write_text(
+        f'#!/bin/sh\necho >> {count}\n[ $(wc -l < {count}) -gt {aborts} ] || kill -ABRT $$\nexec {real.binary} "$@"\n'
+    )
+    binary.chmod(0o755)
+    launch = Launch(
+        replace(real, binary=binary), toy.models, ROOT / "backends", toy.state, "127.0.0.1", Ports.free("127.0.0.1"), ()
+    )
+    supervisor = Supervisor(launch, [])
+    monkeypatch.setattr(Supervisor, "_watch", lambda *_: supervisor.stop())
+    if serves:
+        supervisor.run()
+    else:
+        with pytest.raises(CommandError, match="Triton ended while it started"):
+            supervisor.run()
+    assert len(count.read_text()) == min(aborts + 1, 3)
+    assert capfd.readouterr().err.count("Triton aborted while it started; it is started again.") == min(aborts, 2)
 
 
 def test_closing_the_terminal_stops_everything(toy: Any) -> None:

@@ -115,6 +115,29 @@ def test_ctrl_c_leaves_nothing(served: Any, stack: Any, tmp_path: Path, step: in
     assert "READY" not in {state for name, state in served.index().items() if name.startswith("halted")}
 
 
+def test_ctrl_c_that_python_drops_is_heeded(command: Any, stack: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """What is raised while an object is finalized, as gRPC's are, is dropped: the next step ends the command."""
+
+    class Finalized:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def last(*_: Any) -> None:
+        Finalized()
+
+    from modelctl import loading
+
+    before = contents(stack.models)
+    monkeypatch.setattr(loading, "check", last)
+    dropped: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", dropped.append)
+    result = command.run("add", *net(tmp_path, *HOW))
+    assert dropped[0].exc_type is KeyboardInterrupt
+    assert result.code == 1
+    assert result.sentence.endswith("at the step 'ask': stopped. The repository is as before.")
+    assert contents(stack.models) == before
+
+
 def test_somebody_else_is_faster(command: Any, stack: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder of the model's name that appears meanwhile is left alone."""
     other = stack.models / "net_network"
