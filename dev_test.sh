@@ -41,5 +41,5 @@ if [ $# -gt 0 ]; then
   run python -m pytest -n 4 --dist loadfile "$@"
 else
   run python -m pytest -n 4 --dist loadfile -m "not alone"
-  run python -m pytest -m alone
+  run python -m pytest -n 2 --dist loadfile -m alone
 fi
