@@ -204,11 +204,24 @@ def test_gateway_that_comes_up_is_found(client: Client, monkeypatch: pytest.Monk
         thread.join(LONG_S)
 
 
-def test_every_failure_of_httpcore_has_its_counterpart() -> None:
-    """Each of its exceptions that has a namesake in httpx becomes it, and none is left out."""
-    kinds = {kind for kind in vars(httpcore).values() if isinstance(kind, type) and issubclass(kind, Exception)}
-    kinds.remove(httpcore.ConnectionNotAvailable)  # which its pool keeps to itself
-    assert {kind: getattr(httpx, kind.__name__) for kind in kinds} == network.COUNTERPARTS
+def _kinds() -> list[type[Exception]]:
+    """Return httpcore's exceptions, but for the one that its pool keeps to itself."""
+    kinds = [kind for kind in vars(httpcore).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    kinds.remove(httpcore.ConnectionNotAvailable)
+    return sorted(kinds, key=lambda kind: kind.__name__)
+
+
+@pytest.mark.parametrize("kind", _kinds(), ids=lambda kind: kind.__name__)
+def test_every_failure_of_httpcore_has_its_counterpart(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of its exceptions, raised by a connection, becomes its namesake in httpx, and none gets past the client."""
+
+    def fail(*_: object) -> bytes:
+        raise kind("broken")
+
+    monkeypatch.setattr(network._Stream, "read", fail)
+    with listener(silent) as url, Gateway(url, retries=0) as gateway, pytest.raises(GatewayError) as caught:
+        gateway.sentiment("fine")
+    assert type(caught.value.__cause__) is getattr(httpx, kind.__name__)
 
 
 def test_proxy_of_the_environment_is_used(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,3 +238,14 @@ def test_proxy_of_the_environment_is_used(client: Client, monkeypatch: pytest.Mo
         assert client("http://gateway.example", "sentiment", "fine").label == "positive"
         assert client(url, "sentiment", "fine").label == "positive"
     assert lines == [b"POST http://gateway.example/v1/sentiment HTTP/1.1", b"POST /v1/sentiment HTTP/1.1"]
+
+
+@pytest.mark.parametrize("talk", [headers_without_end, body_without_end])
+def test_deadline_holds_through_a_proxy(client: Client, talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy of the environment that sends a byte now and then is left when the time is over."""
+    with listener(talk) as url:
+        monkeypatch.setenv("http_proxy", url)
+        begun = time.monotonic()
+        with pytest.raises(DeadlineExceededError):
+            client("http://gateway.example", "sentiment", "fine", timeout=TIMEOUT_S)
+        assert TIMEOUT_S <= time.monotonic() - begun < LONG_S
