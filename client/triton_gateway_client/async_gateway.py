@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -33,7 +34,7 @@ class AsyncGateway(Calls[httpx.AsyncClient]):
     def _open(self) -> httpx.AsyncClient:
         return httpx.AsyncClient()
 
-    async def _run(self, steps: Steps[T]) -> T:
+    async def _run(self, steps: Steps[T], turn: asyncio.Lock | None = None) -> T:
         result: object = None
         while True:
             try:
@@ -46,7 +47,8 @@ class AsyncGateway(Calls[httpx.AsyncClient]):
                 case Send():
                     result = await self._send(step)
                 case Work():
-                    result = await asyncio.to_thread(step.call)
+                    async with turn or nullcontext():
+                        result = await asyncio.to_thread(step.call)
                 case Wait():
                     await asyncio.sleep(step.seconds)
                 case Parallel():
@@ -63,9 +65,10 @@ class AsyncGateway(Calls[httpx.AsyncClient]):
         return wire.reply(response, response.content)
 
     async def _run_parallel(self, parallel: Parallel) -> None:
+        turn = asyncio.Lock()  # waiting branches must not fill the threads in which asyncio also looks names up
         try:
             async with asyncio.TaskGroup() as group:
                 for branch in parallel.branches:
-                    group.create_task(self._run(branch))
+                    group.create_task(self._run(branch, turn))
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None  # as the synchronous client raises it

@@ -9,7 +9,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable
 from functools import wraps
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overload
 
 import httpx
 
@@ -38,42 +38,51 @@ T = TypeVar("T")
 
 
 class Call(Generic[P, T]):
-    """Decorates a method that returns steps: callers get their result from `Gateway`, and await it from `AsyncGateway`.
+    """Decorates a method that returns steps: `Gateway` gets one that blocks, `AsyncGateway` one to be awaited.
 
-    Type checkers read the overloads; `help()` and mocks see a plain function of either kind.
+    Only type checkers read `__get__`; the clients hold plain functions, as `help()` and mocks want them.
     """
 
     def __init__(self, steps: Callable[Concatenate[Any, P], Steps[T]]) -> None:
-        @wraps(steps)
+        self._steps = steps
+
+    def method_of(self, kind: type) -> Callable[..., Any]:
+        """Return this call as a method of a client: a coroutine function where its `_run` is one."""
+        steps = self._steps
+
         def blocking(client: Any, *args: P.args, **kwargs: P.kwargs) -> Any:
             return client._run(steps(client, *args, **kwargs))
 
-        @wraps(steps)
         async def awaited(client: Any, *args: P.args, **kwargs: P.kwargs) -> Any:
             return await client._run(steps(client, *args, **kwargs))
 
+        method: Any = wraps(steps)(awaited if inspect.iscoroutinefunction(kind.__dict__["_run"]) else blocking)
         signature = inspect.signature(steps)
         result = str(signature.return_annotation).removeprefix("Steps[").removesuffix("]")
-        methods: tuple[Any, Any] = (blocking, awaited)
-        for method in methods:
-            method.__signature__ = signature.replace(return_annotation=result)
-            method.__annotations__ = {**steps.__annotations__, "return": result}
-        self._blocking, self._awaited = methods
-        self.__doc__ = steps.__doc__
+        method.__signature__ = signature.replace(return_annotation=result)
+        method.__annotations__ = {**steps.__annotations__, "return": result}
+        method.__qualname__ = f"{kind.__qualname__}.{steps.__name__}"
+        return method  # type: ignore[no-any-return]
 
-    @overload
-    def __get__(self, client: None, owner: type) -> Callable[Concatenate[Any, P], Any]: ...
-    @overload
-    def __get__(self, client: Calls[httpx.Client], owner: type) -> Callable[P, T]: ...
-    @overload
-    def __get__(self, client: Calls[httpx.AsyncClient], owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
-    def __get__(self, client: Any, owner: Any) -> Any:
-        method = self._awaited if inspect.iscoroutinefunction(owner._run) else self._blocking
-        return method.__get__(client, owner)
+    if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, client: None, owner: type) -> Callable[Concatenate[Any, P], Any]: ...
+        @overload
+        def __get__(self, client: Calls[httpx.Client], owner: type) -> Callable[P, T]: ...
+        @overload
+        def __get__(self, client: Calls[httpx.AsyncClient], owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
+        def __get__(self, client: Any, owner: Any) -> Any: ...
 
 
 class Calls(ABC, Generic[H]):
     """A gateway's address, the defaults of its calls, and the calls. Its subclasses send and wait."""
+
+    def __init_subclass__(cls) -> None:
+        if Calls in cls.__bases__:  # not again in a caller's subclass of a client
+            for name, call in list(vars(Calls).items()):
+                if isinstance(call, Call):
+                    setattr(cls, name, call.method_of(cls))
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from tests.client.conftest import SENTIMENT, Client
-from triton_gateway_client import DeadlineExceededError, Gateway, GatewayError, network
+from triton_gateway_client import Batches, DeadlineExceededError, Gateway, GatewayError, Sentiment, network
 from triton_gateway_client.exchange import Patience
 
 Talk = Callable[[socket.socket, threading.Event], None]
@@ -174,6 +174,29 @@ def test_connection_is_used_again_and_has_each_calls_own_deadline(wrapped: Wrap 
     assert calls == [2, 1]
 
 
+def test_batches_leave_while_others_are_read(client: Client) -> None:
+    """Items that come slowly hold back no batch before them, however many may be under way."""
+    content = json.dumps({"results": [{"index": 0, **SENTIMENT}], "failed": 0}).encode()
+    header = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(content)
+    sent, in_time = threading.Event(), []
+
+    def talk(connection: socket.socket, _: threading.Event) -> None:
+        asked(connection)
+        sent.set()
+        connection.sendall(header + content)
+
+    def texts() -> Iterator[str]:
+        yield from "ab"  # the first leaves when the second is there
+        in_time.append(sent.wait(LONG_S))
+        yield "c"
+
+    with listener(talk) as url:
+        options = {"batches": Batches(max_items=1, at_once=40)}  # more than the threads of asyncio's own pool
+        outcomes = client(url.replace("127.0.0.1", "localhost"), "sentiment_many", texts(), options=options)
+    assert [type(each) for each in outcomes] == [Sentiment] * 3
+    assert in_time == [True]
+
+
 def test_gateway_that_comes_up_is_found(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody listens at first: the call is tried again until somebody does."""
     refused = threading.Event()
@@ -215,7 +238,7 @@ def _kinds() -> list[type[Exception]]:
 def test_every_failure_of_httpcore_has_its_counterpart(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of its exceptions, raised by a connection, becomes its namesake in httpx, and none gets past the client."""
 
-    def fail(*_: object) -> bytes:
+    def fail(*_: object, **__: object) -> bytes:
         raise kind("broken")
 
     monkeypatch.setattr(network._Stream, "read", fail)
