@@ -1,6 +1,8 @@
 """The calls of the gateway's routes as steps (`exchange`), for both clients.
 
-item -> bytes (an image file, or a text as JSON) -> Payload -> Reply -> result
+    item -> bytes (an image file, or a text as JSON) -> Payload -> Reply -> result
+
+The clients do the steps.
 """
 
 from __future__ import annotations
