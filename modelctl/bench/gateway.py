@@ -18,7 +18,6 @@ import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from modelctl import installation, processes
 from modelctl.bench import gateway_report, light, memory, quiet, wrk
 from modelctl.bench.fresh import Stopped
 from modelctl.bench.gateway_report import DIRECT, GATEWAY, JOINED, WAYS
@@ -28,10 +27,11 @@ from modelctl.bench.reading import number, numbers, whole
 from modelctl.bench.results import Machine
 from modelctl.bench.stack import Stack
 from modelctl.console import say
+from modelctl.embedded import installation, processes
+from modelctl.embedded.server import on_stop
+from modelctl.embedded.state import take_state
+from modelctl.embedded.triton import Triton
 from modelctl.errors import CommandError
-from modelctl.server import on_stop
-from modelctl.state import take_state
-from modelctl.triton import Triton
 
 CALLERS = (1, 8, 32, 128)
 QUICK_CALLERS = (1, 8)

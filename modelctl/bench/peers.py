@@ -24,12 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelctl import processes
 from modelctl.bench import packages
 from modelctl.bench.fresh import Stopped
 from modelctl.bench.stack import HOST, free_port, open_url
 from modelctl.bench.workload import Workload, same
 from modelctl.console import say
+from modelctl.embedded import processes
 from modelctl.errors import CommandError
 
 FOLDER = Path("benchmarks/peers")

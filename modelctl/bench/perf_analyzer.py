@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from modelctl import processes
 from modelctl.bench import packages
 from modelctl.bench.fresh import Stopped
+from modelctl.embedded import processes
 from modelctl.errors import CommandError
 
 LOCK = Path(__file__).with_name("perf_analyzer.txt")

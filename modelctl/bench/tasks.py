@@ -16,7 +16,6 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelctl import processes
 from modelctl.bench import facts, memory, quiet, tasks_report, workload, wrk
 from modelctl.bench.bare import Bare
 from modelctl.bench.fresh import Stopped
@@ -25,9 +24,10 @@ from modelctl.bench.results import Machine
 from modelctl.bench.stack import Stack
 from modelctl.bench.workload import Workload
 from modelctl.console import say
+from modelctl.embedded import processes
+from modelctl.embedded.server import on_stop
+from modelctl.embedded.state import take_state
 from modelctl.errors import CommandError
-from modelctl.server import on_stop
-from modelctl.state import take_state
 
 ROUNDS = 3
 CALLERS, QUICK_CALLERS, QUICK_SECONDS = (1, 8, 32), (8,), 1.0

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from modelctl.colour import paint
+from modelctl.console import paint
 from modelctl.lint.rule import EVIDENCE, Finding, Rule
 from modelctl.lint.rules import SUBJECTS
 

@@ -18,9 +18,9 @@ from PIL import Image
 from pydantic import ValidationError
 
 from modelctl.errors import CommandError
+from modelctl.models.spec import ImagePreprocess
 from modelctl.reference.pictures import prepare, upright
 from modelctl.sources import pictures
-from modelctl.spec import ImagePreprocess
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 LARGEST_LIMIT = 100_000  # tokenizers without a limit name 10^30

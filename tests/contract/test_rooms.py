@@ -51,9 +51,9 @@ def test_rooms_are_entered_by_their_doors(room: str) -> None:
     ("module", "absent"),
     [
         ("modelctl.__main__", {"onnx", "onnxruntime", "pydantic", "shtab", "torch"}),
-        ("modelctl.serve", {"onnxruntime", "torch"}),
-        ("modelctl.plan", {"onnxruntime", "torch"}),
-        ("modelctl.add", {"torch", "transformers"}),
+        ("modelctl.commands.serve", {"onnxruntime", "torch"}),
+        ("modelctl.commands.plan", {"onnxruntime", "torch"}),
+        ("modelctl.commands.add", {"torch", "transformers"}),
     ],
 )
 def test_commands_start_without_what_others_need(module: str, absent: set[str]) -> None:

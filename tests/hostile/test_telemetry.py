@@ -25,7 +25,13 @@ import onnxruntime
 @pytest.mark.parametrize(
     "module",
     [
-        *("modelctl.verify", "modelctl.add", "modelctl.precision", "modelctl.reference.model", "modelctl.bench.peers"),
+        *(
+            "modelctl.commands.verify",
+            "modelctl.commands.add",
+            "modelctl.graphs.precision",
+            "modelctl.reference.model",
+            "modelctl.bench.peers",
+        ),
         *("benchmarks.text_batching", "training.onnx_store"),
     ],
 )

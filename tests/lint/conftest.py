@@ -33,9 +33,10 @@ from onnx import TensorProto, helper
 from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from modelctl import installation
-from modelctl.server import Launch, Ports, Server
-from modelctl.state import StateFolder
+from modelctl.embedded import installation
+from modelctl.embedded.ports import Ports
+from modelctl.embedded.server import Launch, Server
+from modelctl.embedded.state import StateFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = Path(__file__).parent / "cases"

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from modelctl import plans
 from modelctl.lint.linter import lint
 from modelctl.lint.rules import RULES, machine
+from modelctl.plans import choice
 
 HERE = Path(__file__).parent
 # Most queue policies of the cases have no bound, which is not what they are broken by.
@@ -21,7 +21,7 @@ UNBOUNDED = "TG053"
 @pytest.fixture(autouse=True)
 def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine that TG100 and TG101 speak of: it has no GPU, and a TensorRT of its own."""
-    monkeypatch.setattr(machine, "this_machine", lambda: plans.Machine("", "11.0.0"))
+    monkeypatch.setattr(machine, "this_machine", lambda: choice.Machine("", "11.0.0"))
 
 
 def test_a_broken_repository_is_found(case: Any, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_nvidias_own_ways_are_clean(text: str, make_case: Callable[[str], Any], 
 
 def test_the_server_refuses(refused: Any, refusal: Callable[[Any], str]) -> None:
     """The real server does not load the model, and says why."""
-    if refused.code == machine.NO_GPU.code and plans.nvidia_smi("name"):
+    if refused.code == machine.NO_GPU.code and choice.nvidia_smi("name"):
         pytest.skip("this machine has a GPU")
     assert refused.refuses[1] in refusal(refused)
 

@@ -22,11 +22,11 @@ import psutil
 import pytest
 
 from benchmarks.peers.pipeline import Facts, Pipeline, item
-from modelctl import processes
 from modelctl.bench import chart, command, facts, tasks, tasks_report, workload, wrk
 from modelctl.bench.chart import Panel, Series
 from modelctl.bench.peers import FOLDER
 from modelctl.bench.results import Machine, Spread
+from modelctl.embedded import processes
 from modelctl.errors import CommandError
 
 ROOT = Path(__file__).resolve().parent.parent.parent

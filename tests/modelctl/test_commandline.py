@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from modelctl import completion
-from modelctl.commandline import COMMANDS
+from modelctl.cli import COMMANDS
+from modelctl.commands import completion
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,7 +50,7 @@ def test_a_mistyped_word_is_answered_with_the_one_that_was_meant(words: list[str
 
 def test_a_health_check_loads_little() -> None:
     """`ready`, which runs every half a minute, reads neither the forms of models nor pictures."""
-    code = "import sys, modelctl.ready; print(sorted({'PIL', 'pydantic', 'ruamel'} & {*sys.modules}))"
+    code = "import sys, modelctl.commands.ready; print(sorted({'PIL', 'pydantic', 'ruamel'} & {*sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

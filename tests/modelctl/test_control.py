@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from modelctl import control, installation
+from modelctl.embedded import control, installation
+from modelctl.embedded.ports import Ports
+from modelctl.embedded.server import Launch
+from modelctl.embedded.state import StateFolder
 from modelctl.errors import CommandError
-from modelctl.server import Launch, Ports
-from modelctl.state import StateFolder
 
 KEY = "0123456789abcdef"
 

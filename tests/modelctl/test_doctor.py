@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from modelctl import doctor, installation
+from modelctl.commands import doctor
+from modelctl.embedded import installation
 from modelctl.errors import CommandError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -61,7 +62,7 @@ def test_another_platform_is_pointed_to_compose(
 def test_old_gpus_are_told_of(monkeypatch: pytest.MonkeyPatch, capability: str, result: str) -> None:
     """TensorRT needs compute capability 7.5."""
     answers = {"name": "A GPU", "driver_version": "600.1", "compute_cap": capability}
-    monkeypatch.setattr("modelctl.plans.nvidia_smi", answers.__getitem__)
+    monkeypatch.setattr("modelctl.plans.choice.nvidia_smi", answers.__getitem__)
     findings = {finding.check: finding.result for finding in doctor.examine()}
     assert findings["compute"] == result
 

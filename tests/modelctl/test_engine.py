@@ -1,6 +1,7 @@
 """What a TensorRT plan tells of itself is read as releases 10 and 11 write it, and held against the configuration.
 
-The samples follow trtexec's sources and NVIDIA's documentation (named in `modelctl.engine`); none was made on a GPU.
+The samples follow trtexec's sources and NVIDIA's documentation (`modelctl.plans.checks` names them); none was
+made on a GPU.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from tritonclient.grpc import model_config_pb2 as pb
 
-from modelctl.engine import Facts, Tensor, facts, faults, performance
+from modelctl.plans.checks import Facts, Tensor, facts, faults, performance
 
 OUTPUT = """\
 &&&& RUNNING TensorRT.trtexec [TensorRT v101300] [b35] # trtexec --loadEngine=model.plan

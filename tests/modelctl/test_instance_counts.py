@@ -12,10 +12,10 @@ from typing import Any
 
 import psutil
 
-from modelctl import processes
 from modelctl.bench import sample
 from modelctl.bench.load import Load
-from modelctl.repository import Repository
+from modelctl.embedded import processes
+from modelctl.models.repository import Repository
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from modelctl import verify
+from modelctl.reference import agreement
 from modelctl.reference.answers import Found
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -287,4 +287,4 @@ BOX = (10.0, 10.0, 20.0, 20.0)
 )
 def test_compare(served: list[Found], expected: list[Found], same: bool) -> None:
     """The same up to rounding, ties and what lies on the threshold."""
-    assert verify.compare("item", served, expected, 0.5).is_within(1e-3, 1.0) is same
+    assert agreement.compare("item", served, expected, 0.5).is_within(1e-3, 1.0) is same

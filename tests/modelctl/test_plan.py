@@ -19,9 +19,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from modelctl import __main__, plans, render, tensorrt
+from modelctl import __main__
 from modelctl.errors import CommandError
-from modelctl.trim import trim_to_longest
+from modelctl.graphs.trim import trim_to_longest
+from modelctl.models import rendering
+from modelctl.plans import choice, command_lines
 
 HERE = Path(__file__).resolve().parent
 PICTURES = """\
@@ -100,7 +102,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def install(house: Path, monkeypatch: pytest.MonkeyPatch, version: str, capability: str = "9.0") -> None:
     """Put this TensorRT and this GPU there."""
     release = version.partition(".")[0]
-    monkeypatch.setattr(plans, "_tensorrt_version", lambda: version)
+    monkeypatch.setattr(choice, "_tensorrt_version", lambda: version)
     smi = f'case "$1" in *compute_cap*) echo {capability} ;; *) echo "NVIDIA H100 80GB" ;; esac'
     python = shlex.quote(sys.executable)
     for name, line in (
@@ -178,7 +180,7 @@ def test_the_lines_are_exact_and_known_to_the_release(
 
 def test_a_dry_run_needs_no_tensorrt(house: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without TensorRT and GPU it prints the lines of 10 and of 11, or those of the release that is asked for."""
-    monkeypatch.setattr(plans, "_tensorrt_version", lambda: "")
+    monkeypatch.setattr(choice, "_tensorrt_version", lambda: "")
     monkeypatch.setenv("PATH", "/nowhere")
     code, out, _ = run("--dry-run")
     heads = [line for line in out.splitlines() if line.startswith("# TensorRT")]
@@ -197,7 +199,7 @@ def test_no_removed_option_is_ever_used() -> None:
     """None of what 10.0 and 11.0 took away is in the table."""
     gone = {"--explicitBatch", "--workspace", "--buildOnly"}
     gone |= {"--fp16", "--bf16", "--int8", "--fp8", "--best", "--calib", "--int4"}
-    assert not gone & set(tensorrt.OPTIONS)
+    assert not gone & set(command_lines.OPTIONS)
 
 
 @pytest.mark.parametrize(("missing", "sentence"), [("trtexec", "no TensorRT here"), ("nvidia-smi", "no GPU here")])
@@ -212,9 +214,9 @@ def test_what_is_missing_is_one_sentence(house: Path, run: Run, missing: str, se
 
 
 def test_a_plan_says_what_it_was_built_from_and_is_chosen(house: Path, run: Run) -> None:
-    """Its record has what `modelctl.plans` compares, the profile and the precision; serving takes it."""
-    for model in render.specs(house / "models", []):
-        render.write(model, house / "models")
+    """Its record has what `modelctl.plans.choice` compares, the profile and the precision; serving takes it."""
+    for model in rendering.specs(house / "models", []):
+        rendering.write(model, house / "models")
     assert run()[0] == 0
     for network in ("pictures", "texts_network"):
         record = json.loads(served(house, network).with_name("model.plan.json").read_text())
@@ -224,8 +226,8 @@ def test_a_plan_says_what_it_was_built_from_and_is_chosen(house: Path, run: Run)
     record = json.loads(served(house).with_name("model.plan.json").read_text())
     assert record["profile"] == {"x": {"min": [1, 3, 4, 4], "opt": [8, 3, 4, 4], "max": [32, 3, 4, 4]}}
     assert record["precision"] == "fp16"
-    machine = plans.this_machine()
-    assert plans.choose(house / "models", ["pictures", "texts", "texts_network"], machine).plans
+    machine = choice.this_machine()
+    assert choice.choose(house / "models", ["pictures", "texts", "texts_network"], machine).plans
     assert sorted(path.name for path in served(house).parent.iterdir()) == [
         ".gitkeep",
         "model.onnx",
@@ -385,17 +387,17 @@ def test_free_sizes_come_from_the_spec(house: Path) -> None:
     shapes = "shapes: {image: {min: [3, 2, 4], opt: [3, 4, 4], max: [3, 9, 4]}}"
     text = spec.read_text().replace("[3, 4, 4]}}\n  outputs", "[3, -1, 4]}}\n  outputs").replace("opt_batch: 8", shapes)
     spec.write_text(text)
-    (model,) = render.specs(house / "models", ["pictures"])
-    assert tensorrt.profile(model) == {"x": {"min": [1, 3, 2, 4], "opt": [32, 3, 4, 4], "max": [32, 3, 9, 4]}}
+    (model,) = rendering.specs(house / "models", ["pictures"])
+    assert command_lines.profile(model) == {"x": {"min": [1, 3, 2, 4], "opt": [32, 3, 4, 4], "max": [32, 3, 9, 4]}}
 
 
 def test_bundled_profiles_hold_the_largest_batch() -> None:
     """Triton refuses a plan whose profile ends below max_batch_size."""
     found = 0
-    for model in render.specs(HERE.parent.parent / "models", []):
+    for model in rendering.specs(HERE.parent.parent / "models", []):
         if model.network.tensorrt:
             found += 1
-            for sizes in tensorrt.profile(model).values():
+            for sizes in command_lines.profile(model).values():
                 assert sizes["max"][0] == model.network.batching.max_batch_size
                 assert all(low <= best <= most for low, best, most in zip(*sizes.values(), strict=True))
     assert found
@@ -463,7 +465,7 @@ def test_no_model_with_tensorrt_is_no_failure(house: Path, run: Run) -> None:
 
 def test_releases_are_taken_from_versions() -> None:
     """10.x and 11.x are known, 9.x, 12.x and 100.x are not."""
-    assert [tensorrt.release(version) for version in ("10.0.1", "11", "11.4.1")] == [10, 11, 11]
+    assert [command_lines.release(version) for version in ("10.0.1", "11", "11.4.1")] == [10, 11, 11]
     for version in ("9.3", "12.0.0", "100.1", ""):
         with pytest.raises(CommandError):
-            tensorrt.release(version)
+            command_lines.release(version)

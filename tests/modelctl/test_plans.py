@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modelctl.plans import Machine, choose
+from modelctl.plans.choice import Machine, choose
 
 
 @pytest.mark.parametrize("record", ["{}", "[1]", "no JSON", None])

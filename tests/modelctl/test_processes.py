@@ -5,11 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from modelctl import processes
+from modelctl.embedded import processes
 
 FORKS = """
 import os, time
-from modelctl.triton import Triton
+from modelctl.embedded.triton import Triton
 
 Triton("127.0.0.1:1").is_live()
 if os.fork() == 0:

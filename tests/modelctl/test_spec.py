@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from modelctl import render, spec
 from modelctl.errors import CommandError
+from modelctl.models import rendering, spec
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "models"
@@ -128,31 +128,31 @@ def test_our_configurations_are_as_their_specs_say(
 
 def test_check_names_what_differs_and_render_mends_it(tmp_path: Path) -> None:
     at(tmp_path, CLASSIFIER)
-    (model,) = render.specs(tmp_path, ["shop"])
-    names = {str(path.relative_to(tmp_path)) for path, _ in render.differing(model, tmp_path)}
+    (model,) = rendering.specs(tmp_path, ["shop"])
+    names = {str(path.relative_to(tmp_path)) for path, _ in rendering.differing(model, tmp_path)}
     assert {f"shop{step}/config.pbtxt" for step in ("", "_preprocess", "_network", "_postprocess")} <= names
-    render.write(model, tmp_path)
-    assert not render.differing(model, tmp_path)
+    rendering.write(model, tmp_path)
+    assert not rendering.differing(model, tmp_path)
     config = tmp_path / "shop_network" / "config.pbtxt"
     before = config.read_bytes()
     config.write_bytes(before.replace(b"max_batch_size: 8", b"max_batch_size: 9"))
-    assert [path for path, _ in render.differing(model, tmp_path)] == [config]
-    render.write(model, tmp_path)
+    assert [path for path, _ in rendering.differing(model, tmp_path)] == [config]
+    rendering.write(model, tmp_path)
     assert config.read_bytes() == before
 
 
 def test_a_variant_that_is_no_longer_wanted_is_removed(tmp_path: Path) -> None:
     """What was rendered goes with its reason; what somebody wrote by hand stays."""
     path = at(tmp_path, CLASSIFIER.replace("network:\n", "network:\n  tensorrt: {precision: fp16}\n"))
-    (model,) = render.specs(tmp_path, [])
-    render.write(model, tmp_path)
+    (model,) = rendering.specs(tmp_path, [])
+    rendering.write(model, tmp_path)
     variant = tmp_path / "shop_network" / "configs" / "tensorrt.pbtxt"
     by_hand = variant.with_name("mine.pbtxt")
     by_hand.write_bytes(variant.read_bytes().partition(b"\n")[2])
     path.write_text(CLASSIFIER)
-    (model,) = render.specs(tmp_path, [])
-    assert render.differing(model, tmp_path) == [(variant, None)]
-    render.write(model, tmp_path)
+    (model,) = rendering.specs(tmp_path, [])
+    assert rendering.differing(model, tmp_path) == [(variant, None)]
+    rendering.write(model, tmp_path)
     assert (variant.exists(), by_hand.exists()) == (False, True)
 
 
@@ -160,13 +160,13 @@ def test_one_model_is_the_default(tmp_path: Path) -> None:
     at(tmp_path, CLASSIFIER.replace("name: shop", "name: shop\ndefault: true"))
     at(tmp_path, CLASSIFIER.replace("name: shop", "name: other\ndefault: true"), "other")
     with pytest.raises(CommandError, match="other and shop are both the default for image-classification"):
-        render.specs(tmp_path, [])
+        rendering.specs(tmp_path, [])
 
 
 def test_a_model_without_a_spec_is_named(tmp_path: Path) -> None:
     at(tmp_path, CLASSIFIER)
     with pytest.raises(CommandError, match=r"no .*absent/model\.yaml; models with one: shop"):
-        render.specs(tmp_path, ["absent"])
+        rendering.specs(tmp_path, ["absent"])
 
 
 def test_a_written_spec_names_its_schema(tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ from typing import Any
 import psutil
 import pytest
 
-from modelctl import installation, processes
+from modelctl.embedded import installation, processes
+from modelctl.embedded.log import Log
+from modelctl.embedded.state import Record, take_state
 from modelctl.errors import CommandError
-from modelctl.log import Log
-from modelctl.state import Record, take_state
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED_MEMORY = Path("/dev/shm")
@@ -254,8 +254,8 @@ def test_a_group_is_killed_when_it_is_what_a_triton_left(state: Path, tmp_path: 
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from modelctl.log import Log
-from modelctl.state import StateFolder
+from modelctl.embedded.log import Log
+from modelctl.embedded.state import StateFolder
 
 state = StateFolder(Path(sys.argv[1]))
 state.write("server.json", "before")

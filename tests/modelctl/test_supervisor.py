@@ -22,10 +22,11 @@ import psutil
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from modelctl import installation
+from modelctl.embedded import installation
+from modelctl.embedded.ports import Ports
+from modelctl.embedded.server import Launch, on_stop
+from modelctl.embedded.supervisor import Supervisor
 from modelctl.errors import CommandError
-from modelctl.server import Launch, Ports, on_stop
-from modelctl.supervisor import Supervisor
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHARED_MEMORY = Path("/dev/shm")
@@ -192,7 +193,7 @@ def test_a_start_after_the_first_is_tried_for_ever(tmp_path: Path, monkeypatch: 
         supervisor.stop()
         return 0
 
-    monkeypatch.setattr("modelctl.supervisor.FIRST_BACKOFF_S", 0)
+    monkeypatch.setattr("modelctl.embedded.supervisor.FIRST_BACKOFF_S", 0)
     monkeypatch.setattr(Supervisor, "_run_server", lambda *_, **__: outcomes.pop(0)())
     paths = (tmp_path / "models", ROOT / "backends", tmp_path / "state")
     launch = Launch(installation.find(), *paths, "127.0.0.1", Ports(1, 2), ())

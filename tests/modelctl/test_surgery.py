@@ -12,8 +12,9 @@ import pytest
 from networks import node, value
 from onnx import TensorProto, helper
 
-from modelctl import graphs, surgery
 from modelctl.errors import CommandError
+from modelctl.graphs import networks as graphs
+from modelctl.graphs import surgery
 
 PIXELS = np.random.default_rng(0).random((1, 3, 32, 32), np.float32)
 

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from modelctl.trim import trim_to_longest, untrim
+from modelctl.graphs.trim import trim_to_longest, untrim
 
 LENGTH = 12
 

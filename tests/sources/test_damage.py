@@ -38,7 +38,7 @@ def test_damaged_networks_end_in_sentences(
 
     Nothing is asked of Triton here: the damage is to be found before.
     """
-    monkeypatch.setattr("modelctl.loading.reach", lambda port: None)
+    monkeypatch.setattr("modelctl.embedded.running.reach", lambda port: None)
     command.models = tmp_path / "models"
     command.models.mkdir()
     whole = [

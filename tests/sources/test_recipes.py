@@ -25,8 +25,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import checkpoints
 
-from modelctl import add
-from modelctl.sources import find
+from modelctl.sources import addition, find
 
 __all__ = ["install"]
 RECIPES = find.recipes()
@@ -35,7 +34,7 @@ RECIPES = find.recipes()
 def options(*arguments: str) -> argparse.Namespace:
     """Return the options of `modelctl add`."""
     parser = argparse.ArgumentParser()
-    add.add_arguments(parser)
+    addition.add_arguments(parser)
     return parser.parse_args(arguments)
 
 

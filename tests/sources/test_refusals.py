@@ -321,7 +321,7 @@ def test_a_network_too_large_for_one_file(command: Any, tmp_path: Path, monkeypa
         raise ValueError("Message onnx.ModelProto exceeds maximum protobuf size of 2GB: 2300000000")
 
     arguments = net(tmp_path, *HOW)
-    monkeypatch.setattr("modelctl.graphs.onnx.save", refuse)
+    monkeypatch.setattr("modelctl.graphs.networks.onnx.save", refuse)
     result = command.run("add", *arguments)
     assert result.code == 1
     assert "cannot be stored in one ONNX file of 2 GB" in result.sentence

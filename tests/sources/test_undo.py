@@ -125,10 +125,8 @@ def test_ctrl_c_that_python_drops_is_heeded(command: Any, stack: Any, tmp_path: 
     def last(*_: Any) -> None:
         Finalized()
 
-    from modelctl import loading
-
     before = contents(stack.models)
-    monkeypatch.setattr(loading, "check", last)
+    monkeypatch.setattr("modelctl.reference.served.check", last)
     dropped: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", dropped.append)
     result = command.run("add", *net(tmp_path, *HOW))
