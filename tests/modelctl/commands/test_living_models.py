@@ -18,7 +18,7 @@ import pytest
 from modelctl.reference import agreement
 from modelctl.reference.answers import Found
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CLASSIFIER = ROOT / "models" / "efficientnet_lite0_network"
 NAME = "second_classifier"
 FOLDERS = [NAME, *(f"{NAME}_{step}" for step in ("preprocess", "network", "postprocess"))]

@@ -15,7 +15,7 @@ from modelctl.commands import doctor
 from modelctl.embedded import installation
 from modelctl.errors import CommandError
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_this_machine_is_fine() -> None:

@@ -25,7 +25,7 @@ from modelctl.embedded.log import Log
 from modelctl.embedded.state import Record, take_state
 from modelctl.errors import CommandError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SHARED_MEMORY = Path("/dev/shm")
 REGION = "triton_python_backend_shm_region_00000000-test-state"
 

@@ -11,7 +11,7 @@ import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 LABELS = ["alpha", "beta", "gamma", "delta"]
-TEXTS = (Path(__file__).parent.parent.parent / "modelctl" / "samples" / "texts.txt").read_text("utf-8").splitlines()
+TEXTS = (Path(__file__).parents[3] / "modelctl" / "samples" / "texts.txt").read_text("utf-8").splitlines()
 QUERIES = 10
 """Of every detector."""
 

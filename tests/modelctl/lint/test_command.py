@@ -16,7 +16,7 @@ from tritonclient.grpc import model_config_pb2
 
 from modelctl.lint import lines, onnx, report
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CONFIG = """# a small model
 backend: "echo"
 max_batch_size: 8

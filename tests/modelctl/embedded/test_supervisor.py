@@ -28,7 +28,7 @@ from modelctl.embedded.server import Launch, on_stop
 from modelctl.embedded.supervisor import Supervisor
 from modelctl.errors import CommandError
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 SHARED_MEMORY = Path("/dev/shm")
 STEP = """
 name: "{name}" backend: "python"

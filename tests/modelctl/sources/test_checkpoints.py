@@ -135,7 +135,7 @@ def test_downloads_are_shown_and_telemetry_is_off() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={**environment, "HF_HUB_OFFLINE": "1"},
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
         check=True,

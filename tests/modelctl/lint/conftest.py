@@ -38,7 +38,7 @@ from modelctl.embedded.ports import Ports
 from modelctl.embedded.server import Launch, Server
 from modelctl.embedded.state import StateFolder
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CASES = Path(__file__).parent / "cases"
 DEFAULT = 'key: "default"'
 SECTION = re.compile(r"^-- (.+) --\n", re.MULTILINE)
@@ -262,7 +262,7 @@ def triton_type(array: Any) -> str:
 def backends(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project's backends, and `echo`."""
     folder = tmp_path_factory.mktemp("backends")
-    for source in (*(ROOT / "backends").iterdir(), *(ROOT / "tests" / "lint" / "backends").iterdir()):
+    for source in (*(ROOT / "backends").iterdir(), *(ROOT / "tests" / "modelctl" / "lint" / "backends").iterdir()):
         (folder / source.name).symlink_to(source)
     return folder
 

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from modelctl.errors import CommandError
 from modelctl.models import rendering, spec
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MODELS = ROOT / "models"
 CLASSIFIER = """\
 name: shop

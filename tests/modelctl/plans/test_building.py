@@ -394,7 +394,7 @@ def test_free_sizes_come_from_the_spec(house: Path) -> None:
 def test_bundled_profiles_hold_the_largest_batch() -> None:
     """Triton refuses a plan whose profile ends below max_batch_size."""
     found = 0
-    for model in rendering.specs(HERE.parent.parent / "models", []):
+    for model in rendering.specs(HERE.parents[2] / "models", []):
         if model.network.tensorrt:
             found += 1
             for sizes in command_lines.profile(model).values():

@@ -17,7 +17,7 @@ from modelctl.bench.load import Load
 from modelctl.embedded import processes
 from modelctl.models.repository import Repository
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_a_count_is_changed_without_losing_a_call(make_stack: Callable[..., Any]) -> None:
