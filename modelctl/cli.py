@@ -51,16 +51,20 @@ class Parser(argparse.ArgumentParser):
         super().error(f"{message}.{hint}" if hint else message)
 
 
-def build(chosen: Collection[str]) -> Parser:
-    """Return the parser. Only the modules of the commands in `chosen` are imported: each may need what others lack."""
+def build(chosen: Collection[str] | None = None) -> Parser:
+    """Return the parser, with the arguments of the `chosen` commands (None: of all).
+
+    Only their modules are imported, since each may need packages that others lack. What is parsed holds the command's
+    `run`, and this function as `build`: one command completes all others.
+    """
     parser = Parser(prog="modelctl", description="Models for Triton, and the Triton that serves them.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (path, text) in COMMANDS.items():
-        if name in chosen:
+        if chosen is None or name in chosen:
             module = import_module(path)
             command = commands.add_parser(name, help=text, description=module.__doc__)
             module.add_arguments(command)
-            command.set_defaults(run=module.run)
+            command.set_defaults(run=module.run, build=build)
         else:
             commands.add_parser(name, help=text)
     return parser

@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from modelctl.options import add_json, add_port
+from modelctl.models.tasks import ROUTES
+from modelctl.options import add_json, add_models, add_port
 from modelctl.sources import addition, find, pictures
 
 
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"a recipe ({known}), hf:<repository>, a checkpoint's folder, an .onnx file, a .pt file",
     )
     parser.add_argument("--name", help="the model's name (default: from the source)")
-    parser.add_argument("--task", choices=[*addition.ROUTES, "none"], help="default: seen from the source")
+    parser.add_argument("--task", choices=[*ROUTES, "none"], help="default: seen from the source")
     parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="how it is stored")
     parser.add_argument("--examples", type=Path, metavar="DIR", help="pictures to measure int8 scales on")
     parser.add_argument("--license", help="the weights' licence")
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tensorrt", action="store_true", default=None, help=text)
     parser.add_argument("--max-batch-size", type=int, default=8, metavar="N")
     parser.add_argument("--shape", type=_sizes, metavar="A,B", help="TorchScript: the sizes of one item")
-    parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
+    add_models(parser)
     add_json(parser, "an object")
     add_port(parser)
     pictures.add_arguments(parser)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from modelctl import cli
+from modelctl.sources import find
 
 SHELLS = ("bash", "zsh", "fish")
 # Run by the shell at each completion, in the folder that it is in. No globs: fish and zsh refuse one that nothing fits.
@@ -22,9 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the script."""
-    import shtab
+    import shtab  # no other command needs it
 
-    parser = cli.build(cli.COMMANDS)
+    parser = arguments.build()
     _mark(parser)
     print(shtab.complete(parser, arguments.shell))
     return 0
@@ -32,9 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _mark(parser: argparse.ArgumentParser) -> None:
     """Tell shtab, which reads the attribute `complete`, what the values of each argument are."""
-    import shtab
-
-    from modelctl.sources import find
+    import shtab  # no other command needs it
 
     parser.description = (parser.description or "").partition("\n")[0]
     sources = "; ".join([*(f"echo {name}" for name in find.recipes()), FILES])

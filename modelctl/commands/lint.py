@@ -9,6 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from modelctl.errors import did_you_mean
+from modelctl.lint import report
+from modelctl.lint.linter import lint
+from modelctl.lint.rules import RULES
 
 FORMATS = ("text", "json", "github")
 CLEAN, FOUND, USAGE = 0, 1, 2
@@ -27,10 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Lint, or explain; return the exit code."""
-    # Imported here, so that `modelctl --help` need not wait for protobuf.
-    from modelctl.lint import report
-    from modelctl.lint.rules import RULES
-
     if arguments.page:
         print(report.page(), end="")
         return CLEAN
@@ -45,9 +44,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _lint(arguments: argparse.Namespace) -> int:
-    from modelctl.lint import report
-    from modelctl.lint.linter import lint
-
     path, only = arguments.path.resolve(), ""
     if (path / "config.pbtxt").is_file():
         path, only = path.parent, path.name

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from modelctl.embedded import running
 from modelctl.errors import CommandError
 from modelctl.models import spec as specs
 from modelctl.models.repository import Model, Repository
 from modelctl.models.spec import FILE
-from modelctl.options import add_json, add_port
+from modelctl.options import add_json, add_models, add_port
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Row:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
+    add_models(parser)
     add_json(parser, "a list of objects")
     add_port(parser)
 

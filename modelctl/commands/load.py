@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from modelctl.console import say
 from modelctl.embedded import running
 from modelctl.errors import CommandError
 from modelctl.lint.linter import lint
 from modelctl.models.repository import Repository
-from modelctl.options import add_json, add_port
+from modelctl.options import add_names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("names", nargs="+", metavar="NAME", help="the models; their steps come with them")
-    parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
-    add_json(parser, "a list of objects")
-    add_port(parser)
+    add_names(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

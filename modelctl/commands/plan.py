@@ -15,14 +15,13 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from modelctl.options import add_json
-from modelctl.plans import building
+from modelctl.options import add_json, add_models
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="models (default: all with tensorrt in model.yaml)")
-    parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
+    add_models(parser)
     parser.add_argument(
         "--cache", type=Path, default=Path(".triton/plans"), help="folder of plans that were built before"
     )
@@ -44,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Bring every plan up to date; return 1 when one could not be."""
+    from modelctl.plans import building  # imports ONNX, which takes a quarter of a second
+
     with redirect_stdout(sys.stderr if arguments.json else sys.stdout):
         rows = building.run(arguments)
     if arguments.json:

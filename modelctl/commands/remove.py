@@ -11,14 +11,14 @@ from modelctl.console import say
 from modelctl.embedded import running
 from modelctl.errors import CommandError
 from modelctl.models.repository import Repository
-from modelctl.options import add_json, add_port
+from modelctl.options import add_json, add_models, add_port
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("name", metavar="NAME", help="the model")
     parser.add_argument("--yes", action="store_true", help="do not ask")
-    parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
+    add_models(parser)
     add_json(parser, "an object")
     add_port(parser)
 

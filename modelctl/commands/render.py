@@ -13,13 +13,13 @@ import json
 from pathlib import Path
 
 from modelctl.models import rendering, spec
-from modelctl.options import add_json
+from modelctl.options import add_json, add_models
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="models to render (default: all with a model.yaml)")
-    parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
+    add_models(parser)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file would change")
     add_json(parser, "a list of what was written, or would be,")
     parser.add_argument("--schema", type=Path, metavar="FILE", help="write the JSON Schema of model.yaml there instead")

@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 
-from modelctl.commands import load
 from modelctl.console import say
 from modelctl.embedded import running
 from modelctl.embedded.triton import READY
 from modelctl.models.repository import Repository
+from modelctl.options import add_names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options: those of `load`."""
-    load.add_arguments(parser)
+    """Declare the options."""
+    add_names(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

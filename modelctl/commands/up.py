@@ -9,16 +9,16 @@ from __future__ import annotations
 import argparse
 import sys
 
-from modelctl.commands import serve
 from modelctl.embedded.ports import check_port, port, port_text
 from modelctl.embedded.server import on_stop
 from modelctl.embedded.stack import Stack
 from modelctl.errors import CommandError
+from modelctl.options import add_serving
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options: those of `serve`."""
-    serve.add_arguments(parser)
+    """Declare the options."""
+    add_serving(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from modelctl.embedded.triton import TritonError
 from modelctl.errors import CommandError
 from modelctl.models import rendering
 from modelctl.models.spec import ImagePreprocess, TensorModel
-from modelctl.options import add_json, add_port
+from modelctl.options import add_json, add_models, add_port
 from modelctl.reference.agreement import PIXELS, SCORE, Difference, compare, threshold_of
 from modelctl.reference.samples import inputs
 
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the model")
     parser.add_argument("--images", type=Path, metavar="DIR", help="pictures to ask about (default: a few of ours)")
     parser.add_argument("--texts", type=Path, metavar="FILE", help="texts to ask about, one a line")
-    parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
+    add_models(parser)
     parser.add_argument("--score", type=float, default=SCORE, help=f"largest difference of a score ({SCORE})")
     parser.add_argument("--pixels", type=float, default=PIXELS, help=f"largest difference of a box's side ({PIXELS})")
     add_json(parser, "an object")
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a table; return 1 when a difference is too large."""
+    # They import ONNX Runtime, which the Triton image lacks.
     from modelctl.reference.model import Reference
     from modelctl.reference.served import Served
 

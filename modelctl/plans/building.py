@@ -24,7 +24,7 @@ from typing import Any
 
 from modelctl.errors import CommandError
 from modelctl.models import rendering
-from modelctl.plans import cache, checks, choice, command_lines
+from modelctl.plans import cache, checks, choice, command_lines, network
 from modelctl.plans.checks import Facts
 from modelctl.plans.choice import Machine
 from modelctl.plans.command_lines import Files
@@ -159,8 +159,6 @@ def _time(job: Job, tools: Tools) -> dict[str, str]:
 
 def _prepare(job: Job, tools: Tools) -> Files:
     """Make the work folder anew, with what does not come from a command."""
-    from modelctl.plans import network
-
     files = job.files(tools.machine.tensorrt_version, tools.gpu)
     shutil.rmtree(job.work, ignore_errors=True)
     job.work.mkdir(parents=True)

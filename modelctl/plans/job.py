@@ -8,13 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import onnx
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import model_config_pb2 as pb
 
 from modelctl.errors import CommandError
 from modelctl.models import configs
 from modelctl.models.spec import ModelSpec
-from modelctl.plans import command_lines
+from modelctl.plans import command_lines, network
 from modelctl.plans.cache import Parts
 from modelctl.plans.choice import Machine, onnx_digest
 from modelctl.plans.command_lines import Files, Profile
@@ -68,8 +69,6 @@ class Job:
             CommandError: when there is no such file.
 
         """
-        import onnx  # takes a quarter of a second, which every command would wait for
-
         try:
             return onnx.load(self.onnx)
         except (OSError, ValueError, DecodeError) as error:
@@ -92,8 +91,6 @@ class Job:
 
     def files(self, version: str, gpu: str) -> Files:
         """Return the files of a build."""
-        from modelctl.plans import network
-
         integers = (entry.name for entry in self.config.input if entry.data_type in INTEGERS)
         return Files(
             onnx=self.work / "untrimmed.onnx" if network.is_trimmed(self.graph) else self.onnx,
@@ -107,7 +104,5 @@ class Job:
 
     def shapes(self) -> Profile:
         """Return the profile's shapes that trtexec is to be told."""
-        from modelctl.plans import network
-
         free = network.free_inputs(self.graph)
         return {name: sizes for name, sizes in self.profile.items() if name in free}

@@ -24,13 +24,19 @@ from modelctl.console import say
 from modelctl.embedded import running
 from modelctl.embedded.ports import port_text
 from modelctl.errors import CommandError
+from modelctl.graphs import surgery
+from modelctl.graphs.precision import LIMITS, convert
+from modelctl.lint.linter import lint
 from modelctl.models import spec as specs
 from modelctl.models.spec import ImagePreprocess, ModelSpec, TensorModel
+from modelctl.models.tasks import ROUTES
+from modelctl.reference import served
+from modelctl.reference.agreement import PIXELS, agreement
+from modelctl.reference.model import Reference, onnx_run
 from modelctl.sources import find, folders
 from modelctl.sources.draft import Draft, Order
 
 STEPS = ("read", "convert", "compare", "write", "check", "load", "ask")
-ROUTES = {"image-classification": "classify", "object-detection": "detect", "text-classification": "sentiment"}
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LEAST_OVERLAP = 0.7
 """Of boxes before and after a conversion to fp16 or int8."""
@@ -171,8 +177,6 @@ class Addition:
         return f"{self._order.name} was not added, at the step '{self._step}'"
 
     def _convert(self, draft: Draft) -> None:
-        from modelctl.graphs import surgery
-
         if self._options.precision != "fp32":
             self._lower(draft)
         outputs = draft.spec.network.outputs
@@ -180,9 +184,6 @@ class Addition:
         draft.spec = folders.with_sizes(draft.spec, sizes)
 
     def _lower(self, draft: Draft) -> None:
-        from modelctl.graphs.precision import convert
-        from modelctl.reference.model import Reference, onnx_run
-
         if isinstance(draft.spec, TensorModel):
             raise CommandError("A tensor model is stored as it is: leave --precision away.")
         reference = Reference(draft.spec, draft.labels, draft.tokenizer, onnx_run(draft.network, draft.spec))
@@ -198,10 +199,6 @@ class Addition:
         """Hold the stored network against the original on our samples; return what the model card says of it."""
         if isinstance(draft.spec, TensorModel) or draft.original is None:
             return []
-        from modelctl.graphs.precision import LIMITS
-        from modelctl.reference.agreement import PIXELS, agreement
-        from modelctl.reference.model import Reference, onnx_run
-
         stored = Reference(draft.spec, draft.labels, draft.tokenizer, onnx_run(draft.network, draft.spec))
         original = Reference(draft.spec, draft.labels, draft.tokenizer, draft.original)
         items = folders.items(draft.spec, None)
@@ -217,8 +214,6 @@ class Addition:
 
     def _check(self) -> None:
         """Lint what was written; an error refuses it, a warning is shown."""
-        from modelctl.lint.linter import lint
-
         _, found = lint(self._made)
         for line in dict.fromkeys(f"{one.rule.code} {one.model}: {one.sentence} {one.rule.fix}" for one in found):
             say(f"      {line}")
@@ -235,8 +230,6 @@ class Addition:
             shutil.move(part, target)  # which copies where the repository is a file system of its own
 
     def _load(self, spec: ModelSpec) -> None:
-        from modelctl.reference import served  # imports ONNX Runtime
-
         triton = running.reach(self._options.grpc_port)
         if triton is None:
             self._move()

@@ -21,12 +21,12 @@ from modelctl.errors import CommandError
 from modelctl.graphs import networks
 from modelctl.models.spec import ImagePreprocess
 from modelctl.reference.pictures import prepare
+from modelctl.reference.samples import SAMPLES
 from modelctl.sources.draft import TOO_LARGE
 
 OPSET = 17
 LARGEST = 2**31
 """Bytes of an ONNX file."""
-SAMPLES = Path(__file__).parent.parent / "samples"
 Free = Mapping[str, Mapping[int, str]]
 
 

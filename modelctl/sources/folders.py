@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from PIL import Image
+
 from modelctl.models import rendering
 from modelctl.models import spec as specs
 from modelctl.models.spec import FILE, Canary, ImagePreprocess, ModelSpec, ObjectDetection, TensorModel
+from modelctl.reference.model import Reference, onnx_run
+from modelctl.reference.samples import inputs
 from modelctl.sources.draft import Draft
 
 CANARY_SIDE = 128
@@ -53,8 +58,6 @@ def with_sizes(spec: ModelSpec, sizes: Mapping[str, list[int]]) -> ModelSpec:
 
 def items(spec: ModelSpec, folder: Path | None) -> dict[str, bytes]:
     """Return pictures or texts to ask a model about; pictures from a folder, where one is given."""
-    from modelctl.reference.samples import inputs
-
     assert not isinstance(spec, TensorModel)  # noqa: S101 - callers have looked
     is_picture = isinstance(spec.preprocess, ImagePreprocess)
     return inputs(is_picture, folder if is_picture else None, None)
@@ -67,12 +70,6 @@ def _sha256(path: Path) -> str:
 
 def _canary(spec: ModelSpec, draft: Draft, folder: Path) -> Canary:
     """Choose an input of ours, and expect the label that comes first where it leads clearly."""
-    import io
-
-    from PIL import Image
-
-    from modelctl.reference.model import Reference, onnx_run
-
     assert not isinstance(spec, TensorModel)  # noqa: S101 - callers have looked
     item = next(iter(items(spec, None).values()))
     is_picture = isinstance(spec.preprocess, ImagePreprocess)

@@ -20,6 +20,7 @@ from modelctl.graphs.networks import Arrays, Port
 from modelctl.models.spec import ImagePreprocess
 from modelctl.reference.model import onnx_run
 from modelctl.reference.pictures import prepare
+from modelctl.reference.samples import SAMPLES
 from modelctl.sources import pictures, texts
 from modelctl.sources.draft import (
     BOXES,
@@ -46,7 +47,6 @@ IDLE = {
 """Options that do nothing for a decoder; for all others, those of YOLOX alone."""
 THRESHOLDS = {"score_threshold": 0.25, "iou_threshold": 0.7, "max_detections": 300}
 """Of Ultralytics' own `predict`."""
-SAMPLES = Path(__file__).parent.parent / "samples"
 SHOWN = ("coffee.jpg", "astronaut.jpg")
 ANY_SIZE = 8
 """Of an axis of a tensor model that may have any size."""

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from modelctl.errors import CommandError
 from modelctl.graphs import networks, surgery, trim
 from modelctl.graphs.networks import Arrays, Port
+from modelctl.reference.samples import SAMPLES
 from modelctl.sources.draft import (
     BOXES,
     PICTURES,
@@ -30,7 +31,6 @@ from modelctl.sources.draft import (
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 DEFAULT_LENGTH = 512
-SAMPLES = Path(__file__).parent.parent / "samples" / "texts.txt"
 
 
 def from_graph(
@@ -129,7 +129,7 @@ def _tokenizer(path: Path) -> Tokenizer:
 
 def _tokens(tokenizer: Tokenizer, inputs: list[Port], length: int, pad: int) -> tuple[Arrays, int]:
     """Return a text of full length and a short one, padded, [2, length]; and the short one's own length."""
-    texts = SAMPLES.read_text("utf-8").splitlines()
+    texts = (SAMPLES / "texts.txt").read_text("utf-8").splitlines()
     tokenizer.enable_truncation(length)
     tokenizer.no_padding()
     long, short = tokenizer.encode(" ".join(texts * (length // 50 + 1))), tokenizer.encode(texts[0])

@@ -27,7 +27,7 @@ import onnxruntime
     [
         *(
             "modelctl.commands.verify",
-            "modelctl.commands.add",
+            "modelctl.sources.addition",
             "modelctl.graphs.precision",
             "modelctl.reference.model",
             "modelctl.bench.peers",

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from modelctl.commands import doctor
-from modelctl.embedded import installation
+from modelctl.embedded import diagnosis, installation
 from modelctl.errors import CommandError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -63,7 +62,7 @@ def test_old_gpus_are_told_of(monkeypatch: pytest.MonkeyPatch, capability: str, 
     """TensorRT needs compute capability 7.5."""
     answers = {"name": "A GPU", "driver_version": "600.1", "compute_cap": capability}
     monkeypatch.setattr("modelctl.plans.choice.nvidia_smi", answers.__getitem__)
-    findings = {finding.check: finding.result for finding in doctor.examine()}
+    findings = {finding.check: finding.result for finding in diagnosis.examine()}
     assert findings["compute"] == result
 
 
@@ -71,7 +70,7 @@ def test_little_shared_memory_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A container with 64 MB of it is told to raise shm_size."""
     usage = type("Usage", (), {"free": 64 << 20})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
-    finding = next(finding for finding in doctor.examine() if finding.check == "shared memory")
+    finding = next(finding for finding in diagnosis.examine() if finding.check == "shared memory")
     assert finding.result == "fail"
     assert "shm_size" in finding.text
 
@@ -79,9 +78,9 @@ def test_little_shared_memory_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("variable", ["GATEWAY_PORT", "TRITON_GRPC_PORT"])
 def test_a_bad_port_is_one_failing_line(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     """A variable that is no port fails by name, and the rest of the report is still there."""
-    good = {finding.check for finding in doctor.examine()}
+    good = {finding.check for finding in diagnosis.examine()}
     monkeypatch.setenv(variable, "80a")
-    findings = doctor.examine()
+    findings = diagnosis.examine()
     assert {finding.check for finding in findings} == good
     fault = f"'80a' is no port for {variable}: give a number from 1 to 65535."
     assert [finding.text for finding in findings if finding.result == "fail"] == [fault]
