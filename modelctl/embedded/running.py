@@ -1,4 +1,4 @@
-"""A running Triton, told to load and unload models of the repository."""
+"""A running Triton: it loads and unloads models of the repository on request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from modelctl.errors import CommandError
 
 CALLS = re.compile(r"\n*At:\n(?:\s+\S+\(\d+\): .+\n?)*")
 GATEWAY_SECONDS = 10
-"""The gateway looks for new models more often than this."""
+"""How long to wait for the gateway to find a new model; it looks more often than this."""
 
 
 class Running:
@@ -84,7 +84,7 @@ def require(port: int) -> Running:
 
 
 def unload_all(port: int, names: Iterable[str]) -> None:
-    """Unload what an interrupted command had begun to load, if the server still answers."""
+    """Unload the models that an interrupted command began to load, if the server still answers."""
     running = reach(port)
     if running is not None:
         with running:

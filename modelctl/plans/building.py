@@ -1,9 +1,9 @@
-"""Builds TensorRT plans where TensorRT and a GPU are, in the container.
+"""Builds TensorRT plans, where TensorRT and a GPU are: in the container.
 
     model.yaml, model.onnx --> a plan that is there, or in the cache, or is built now --> model.plan, model.plan.json
 
-A plan is taken only when its inputs, outputs and precision are as the configuration says. When something fails, what
-was served goes on: the plan of before, or ONNX (`modelctl.plans.choice` decides at the next start).
+A plan is used only when its inputs, outputs and precision match the configuration. When a step fails, Triton goes on
+serving what it served before: the earlier plan, or ONNX (`modelctl.plans.choice` decides at the next start).
 """
 
 from __future__ import annotations

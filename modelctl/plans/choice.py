@@ -27,7 +27,7 @@ NO_WEIGHTS = (".plan", ".json", ".pt")
 
 @dataclass(frozen=True)
 class Machine:
-    """What a plan must have been built for. Empty texts: there is no GPU, or no TensorRT."""
+    """The GPU and TensorRT that a plan was built for; empty where there is none."""
 
     compute_capability: str
     tensorrt_version: str

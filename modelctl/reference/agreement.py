@@ -1,4 +1,4 @@
-"""How far two ways of answering agree: the served model's, its reference's, or a stored network's."""
+"""How two sets of answers agree: of a served model and its reference, or of a network before and after conversion."""
 
 from __future__ import annotations
 

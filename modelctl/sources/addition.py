@@ -39,7 +39,7 @@ from modelctl.sources.draft import Draft, Order
 STEPS = ("read", "convert", "compare", "write", "check", "load", "ask")
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LEAST_OVERLAP = 0.7
-"""Of boxes before and after a conversion to fp16 or int8."""
+"""Smallest intersection over union of a box before and after a conversion to fp16 or int8."""
 OF_TASKS = ("labels", "activation", "resize", "scale", "mean", "std", "decoder", "tokenizer", "max_length")
 """Options that only models with a task have."""
 
@@ -73,7 +73,7 @@ def _folders(name: str) -> list[str]:
 
 @contextmanager
 def _workshop(repository: Path) -> Iterator[Path]:
-    """Give an empty folder, where it can be on the repository's file system, for what is then moved there."""
+    """Yield an empty folder to build the model in, on the repository's file system if possible."""
     if not os.access(repository, os.W_OK):
         raise CommandError(f"{repository} cannot be written: let this user write there, or give another by --models.")
     try:
@@ -108,13 +108,13 @@ class Ending:
             raise KeyboardInterrupt
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt when it has come."""
+        """Raise KeyboardInterrupt when a signal has arrived."""
         if self._came_at:
             raise KeyboardInterrupt
 
 
 class Addition:
-    """One model on its way. `step` is what is being done, for the sentence of a failure."""
+    """One model on its way into the repository; errors name the step that failed."""
 
     def __init__(self, order: Order, repository: Path, ending: Ending) -> None:
         self._ending = ending

@@ -19,11 +19,11 @@ from modelctl.sources.draft import Draft
 
 CANARY_SIDE = 128
 CLEAR = 0.05
-"""By so much the canary's first label must lead, to be expected of every machine."""
+"""Smallest lead of the canary's first label over the next, so that every machine gives the same one."""
 
 
 def write(draft: Draft, made: Path, lines: list[str]) -> ModelSpec:
-    """Make a model's folders in an empty repository; `lines` are what the card says of it against the original."""
+    """Make a model's folders in an empty repository; `lines` are the model card's comparison with the original."""
     spec = draft.spec.model_copy(
         update={"source": draft.spec.source.model_copy(update={"sha256": _sha256(draft.network)})}
     )
