@@ -6,7 +6,7 @@ from benchmarks.gateway import measure as gateway
 from benchmarks.growth import measure as growth
 from benchmarks.tasks import measure as tasks
 from modelctl.bench import options
-from modelctl.commandline import Parser
+from modelctl.cli import Parser
 
 MEASUREMENTS = {
     "gateway": (gateway, "what the gateway costs before a model that answers at once, against Triton asked directly"),

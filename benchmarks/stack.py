@@ -23,11 +23,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from modelctl import control, processes
 from modelctl.bench.fresh import Stopped
+from modelctl.embedded import control, processes
+from modelctl.embedded.ports import Ports
+from modelctl.embedded.state import take_state
 from modelctl.errors import CommandError
-from modelctl.server import Ports
-from modelctl.state import take_state
 
 START_S, GATEWAY_STOP_S, TRITON_STOP_S = 120, 8, 12
 HOST = "127.0.0.1"

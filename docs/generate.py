@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from app import errors, problems
 from app.settings import PREFIX, Settings
-from modelctl import commandline
+from modelctl import cli
 
 DOCS = Path(__file__).resolve().parent
 BLOCK = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -88,9 +88,9 @@ def problem_codes() -> str:
 
 def commands() -> str:
     """Return a section for each of modelctl's commands."""
-    parser = commandline.build(commandline.COMMANDS)
+    parser = cli.build(cli.COMMANDS)
     made = _subparsers(parser)
-    return "\n\n".join(_section(name, made[name], text) for name, (_, text) in commandline.COMMANDS.items())
+    return "\n\n".join(_section(name, made[name], text) for name, (_, text) in cli.COMMANDS.items())
 
 
 def _subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:

@@ -17,9 +17,9 @@ def main() -> int:
     """Run one command; return its exit code."""
     try:
         with _ended_by_signals():
-            from modelctl import commandline
+            from modelctl import cli
 
-            arguments = commandline.build(sys.argv[1:2]).parse_args()
+            arguments = cli.build(sys.argv[1:2]).parse_args()
         code: int = arguments.run(arguments)
     except CommandError as error:
         return _refuse(str(error), 1)

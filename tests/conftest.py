@@ -28,8 +28,8 @@ from skimage import data
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import np_to_triton_dtype
 
-from modelctl import control
-from modelctl.triton import READY, Triton, TritonError
+from modelctl.embedded import control
+from modelctl.embedded.triton import READY, Triton, TritonError
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = ("efficientnet_lite0", "lite_detector", "minilm_sentiment", "simple_net")

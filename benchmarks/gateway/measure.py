@@ -24,17 +24,17 @@ from benchmarks.gateway.report import DIRECT, GATEWAY, JOINED, WAYS
 from benchmarks.load import wrk
 from benchmarks.load.perf_analyzer import PerfAnalyzer
 from benchmarks.stack import Stack
-from modelctl import installation, processes
 from modelctl.bench import memory, quiet
 from modelctl.bench.fresh import Stopped
 from modelctl.bench.instances import STOPPED
 from modelctl.bench.reading import number, numbers, whole
 from modelctl.bench.results import Machine
 from modelctl.console import say
+from modelctl.embedded import installation, processes
+from modelctl.embedded.server import on_stop
+from modelctl.embedded.state import take_state
+from modelctl.embedded.triton import Triton
 from modelctl.errors import CommandError
-from modelctl.server import on_stop
-from modelctl.state import take_state
-from modelctl.triton import Triton
 
 CALLERS = (1, 8, 32, 128)
 QUICK_CALLERS = (1, 8)

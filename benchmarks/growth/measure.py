@@ -33,9 +33,9 @@ from modelctl.bench.load import CALLERS
 from modelctl.bench.reading import number, numbers, whole
 from modelctl.bench.results import Machine
 from modelctl.console import say
+from modelctl.embedded.server import on_stop
+from modelctl.embedded.state import take_state
 from modelctl.errors import CommandError
-from modelctl.server import on_stop
-from modelctl.state import take_state
 
 SECONDS, ROUNDS, PATIENCE_S = 5.0, 3, 5.0
 QUICK_SECONDS = 1.5

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Self
 
 from benchmarks import packages
-from modelctl import processes
 from modelctl.bench.fresh import Stopped
+from modelctl.embedded import processes
 from modelctl.errors import CommandError
 
 LOCK = Path(__file__).with_name("perf_analyzer.txt")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from modelctl import processes
+from modelctl.embedded import processes
 from modelctl.errors import CommandError
 
 SCRIPT = Path(__file__).with_name("post.lua")

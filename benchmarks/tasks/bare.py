@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks.tasks.peers import Process
 from benchmarks.tasks.workload import Workload, same
-from modelctl import processes
 from modelctl.bench import memory
+from modelctl.embedded import processes
 from modelctl.errors import CommandError
 
 PROGRAM = ("-m", "benchmarks.peers.bare")

@@ -13,7 +13,7 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 
 from modelctl.errors import CommandError
-from modelctl.repository import Model, Repository, read_config
+from modelctl.models.repository import Model, Repository, read_config
 
 ROUTES = {"image-classification": "classify", "object-detection": "detect", "text-classification": "sentiment"}
 STEPS = ("preprocess", "network", "postprocess")

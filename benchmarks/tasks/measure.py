@@ -22,14 +22,14 @@ from benchmarks.tasks import facts, report, workload
 from benchmarks.tasks.bare import Bare
 from benchmarks.tasks.peers import PEERS, Running, ask
 from benchmarks.tasks.workload import Workload
-from modelctl import processes
 from modelctl.bench import memory, quiet
 from modelctl.bench.fresh import Stopped
 from modelctl.bench.results import Machine
 from modelctl.console import say
+from modelctl.embedded import processes
+from modelctl.embedded.server import on_stop
+from modelctl.embedded.state import take_state
 from modelctl.errors import CommandError
-from modelctl.server import on_stop
-from modelctl.state import take_state
 
 ROUNDS = 3
 CALLERS, QUICK_CALLERS, QUICK_SECONDS = (1, 8, 32), (8,), 1.0

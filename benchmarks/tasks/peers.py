@@ -27,9 +27,9 @@ from typing import Any
 from benchmarks import packages
 from benchmarks.stack import HOST, free_port, open_url
 from benchmarks.tasks.workload import Workload, same
-from modelctl import processes
 from modelctl.bench.fresh import Stopped
 from modelctl.console import say
+from modelctl.embedded import processes
 from modelctl.errors import CommandError
 
 FOLDER = Path("benchmarks/peers")

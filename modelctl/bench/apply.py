@@ -12,11 +12,11 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
-from modelctl import render
-from modelctl import spec as specs
 from modelctl.bench.copy import Setting
 from modelctl.errors import CommandError
-from modelctl.spec import FILE
+from modelctl.models import rendering
+from modelctl.models import spec as specs
+from modelctl.models.spec import FILE
 
 Changes = Mapping[tuple[str, ...], int]
 """Path of a key -> its new value."""
@@ -44,7 +44,7 @@ def check(models: Path, name: str) -> None:
     """Raise CommandError when a model has no `model.yaml`, or configurations that are not what it says."""
     if not (models / name / FILE).is_file():
         raise CommandError(f"{name} has no {FILE} to write to: leave --apply away, and change its config.pbtxt.")
-    differing = render.differing(specs.read(models / name / FILE), models)
+    differing = rendering.differing(specs.read(models / name / FILE), models)
     if differing:
         raise CommandError(f"{differing[0][0]} is not what {FILE} says: run modelctl render {name} first.")
 
@@ -61,7 +61,7 @@ def write(models: Path, name: str, values: Changes) -> None:
     after = changed(before.decode(), values)
     try:
         path.write_bytes(after.encode())
-        render.write(specs.read(path), models)
+        rendering.write(specs.read(path), models)
     except (OSError, CommandError) as error:
         path.write_bytes(before)
         raise CommandError(f"{path} stays as it was: {error}") from error

@@ -13,7 +13,7 @@ from typing import Any
 from google.protobuf import text_format
 
 from modelctl.errors import CommandError
-from modelctl.repository import Model, read_config
+from modelctl.models.repository import Model, read_config
 
 THREADS = "intra_op_thread_count"
 CONFIG, VARIANTS = "config.pbtxt", "configs"

@@ -9,14 +9,14 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from modelctl import plans
 from modelctl.bench import memory
 from modelctl.bench.load import Answered, Load
+from modelctl.embedded.server import Launch, Server
+from modelctl.embedded.state import StateFolder
+from modelctl.embedded.triton import READY, Triton, TritonError
 from modelctl.errors import CommandError
-from modelctl.repository import Model
-from modelctl.server import Launch, Server
-from modelctl.state import StateFolder
-from modelctl.triton import READY, Triton, TritonError
+from modelctl.models.repository import Model
+from modelctl.plans import choice
 
 START_S = 60
 METRICS_MS = 250
@@ -36,9 +36,9 @@ class Fresh:
     def __init__(self, launch: Launch, model: Model, stopping: threading.Event) -> None:
         self._stopping = stopping
         self._model = model
-        choice = plans.choose(launch.models, [model.name, *model.steps], plans.this_machine())
-        variant = plans.VARIANT if choice.plans else None
-        self.networks = "TensorRT plans" if choice.plans else "ONNX"
+        chosen = choice.choose(launch.models, [model.name, *model.steps], choice.this_machine())
+        variant = choice.VARIANT if chosen.plans else None
+        self.networks = "TensorRT plans" if chosen.plans else "ONNX"
         """What networks run as: what `modelctl serve` would choose."""
         self._log = launch.state / "triton.log"
         self._metrics = launch.ports.metrics

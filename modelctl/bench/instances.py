@@ -19,9 +19,9 @@ from modelctl.bench.order import Order
 from modelctl.bench.results import Machine
 from modelctl.bench.trial import Trial
 from modelctl.console import say
+from modelctl.embedded.server import on_stop
+from modelctl.embedded.state import take_state
 from modelctl.errors import CommandError
-from modelctl.server import on_stop
-from modelctl.state import take_state
 
 STEPS = ("preprocess", "network", "postprocess")
 COUNTS, MOST = "1,2,3,4", 64

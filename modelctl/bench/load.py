@@ -18,7 +18,7 @@ import grpc
 import grpc.aio
 import numpy as np
 
-from modelctl import processes
+from modelctl.embedded import processes
 from modelctl.errors import CommandError
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"

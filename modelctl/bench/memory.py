@@ -12,7 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelctl import processes
+from modelctl.embedded import processes
 from modelctl.errors import CommandError
 
 MB = 1_000_000

@@ -6,12 +6,13 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelctl import installation
 from modelctl.bench import copy
 from modelctl.bench.copy import Setting
 from modelctl.bench.load import CALLERS, Load
-from modelctl.repository import Model, Repository
-from modelctl.server import Launch, Ports
+from modelctl.embedded import installation
+from modelctl.embedded.ports import Ports
+from modelctl.embedded.server import Launch
+from modelctl.models.repository import Model, Repository
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from modelctl import processes
+from modelctl.embedded import processes
 
 LOOK_S = 1.0
 QUIET_CORES = 0.2

@@ -18,7 +18,7 @@ from typing import Any
 from modelctl.bench.memory import MB
 from modelctl.console import say
 from modelctl.errors import CommandError
-from modelctl.plans import nvidia_smi
+from modelctl.plans.choice import nvidia_smi
 
 Rounds = Mapping[str, Sequence[Mapping[str, float]]]
 """Setting -> its rounds -> metric -> value. Where nothing else is said, all are compared with the first setting."""

@@ -13,11 +13,11 @@ import numpy as np
 from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import triton_to_np_dtype
 
-from modelctl import spec as specs
 from modelctl.errors import CommandError
-from modelctl.repository import Model, read_config
-from modelctl.spec import FILE, ImagePreprocess, TensorModel
-from modelctl.verify import inputs
+from modelctl.models import spec as specs
+from modelctl.models.repository import Model, read_config
+from modelctl.models.spec import FILE, ImagePreprocess, TensorModel
+from modelctl.reference.samples import inputs
 
 VARIETY = 8
 

@@ -25,9 +25,9 @@ from modelctl.bench.results import Machine
 from modelctl.bench.sweep_order import REPEATED, Sweep
 from modelctl.bench.trial import Trial
 from modelctl.console import say
+from modelctl.embedded.server import on_stop
+from modelctl.embedded.state import take_state
 from modelctl.errors import CommandError
-from modelctl.server import on_stop
-from modelctl.state import take_state
 
 SECONDS, SCREEN_S, PATIENCE_S, MINUTES = 3.0, 1.0, 5.0, 20.0
 UNLIMITED = 1_000_000

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from modelctl import plans
 from modelctl.bench import apply, copy
 from modelctl.bench.copy import Setting
 from modelctl.bench.front import Point
@@ -15,7 +14,8 @@ from modelctl.bench.load import Load
 from modelctl.bench.order import Place
 from modelctl.errors import CommandError
 from modelctl.lint.linter import lint
-from modelctl.repository import Model, Repository, read_config
+from modelctl.models.repository import Model, Repository, read_config
+from modelctl.plans import choice
 
 BATCHES, INSTANCES, DELAYS, CALLERS = (1, 4, 16), (1, 2), (0, 2000), (1, 4, 8, 16, 32)
 QUICK_BATCHES, QUICK_INSTANCES, QUICK_DELAYS, QUICK_CALLERS = (1, 8), (1,), (0,), (1, 8)
@@ -23,7 +23,7 @@ REPEATED = 10
 """So many points of the front are measured again at most."""
 START_S, WARM_UP_S = 5.0, 0.5
 QUICK_SCREEN_S, LOOKS = 1.0, 2
-PLANS = f"{copy.VARIANTS}/{plans.VARIANT}.pbtxt"
+PLANS = f"{copy.VARIANTS}/{choice.VARIANT}.pbtxt"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Sweep(Place):
         repository.wanted([arguments.name])
         model = repository.models[arguments.name]
         varied = copy.varied(model, None)
-        choice = plans.choose(arguments.models, [model.name, *model.steps], plans.this_machine())
+        chosen = choice.choose(arguments.models, [model.name, *model.steps], choice.this_machine())
         if arguments.apply:
             apply.check(arguments.models, model.name)
         order = cls(
@@ -78,7 +78,7 @@ class Sweep(Place):
             rounds=arguments.rounds,
             patience=arguments.patience,
             bound=arguments.p99_ms,
-            with_plans=choice.plans and (arguments.models / varied / PLANS).is_file(),
+            with_plans=chosen.plans and (arguments.models / varied / PLANS).is_file(),
         )
         order._check()
         settings = _grid(

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from modelctl.bench.fresh import Fresh
 from modelctl.bench.load import Cores, Load
 from modelctl.bench.memory import Step
-from modelctl.repository import Model
-from modelctl.server import Launch
+from modelctl.embedded.server import Launch
+from modelctl.models.repository import Model
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from modelctl.colour import paint
+from modelctl.console import paint
 from modelctl.lint.rule import EVIDENCE, Finding, Rule
 from modelctl.lint.rules import SUBJECTS
 
@@ -91,8 +91,8 @@ modelctl lint --explain TG044          # one rule: why, what to do, what the ser
 
 Exit code: 0 when nothing is wrong, 1 when there are errors (with `--strict` also warnings), 2 when called wrongly.
 
-Each rule has a broken repository in `tests/lint`, and a test that shows what the real server does with it. Those called
-`documented` need a backend or a machine which the tests lack; their source is named.
+Each rule has a broken repository in `tests/modelctl/lint`, and a test that shows what the real server does with it.
+Those called `documented` need a backend or a machine which the tests lack; their source is named.
 
 To accept a finding, say so in the model's `config.pbtxt`, with a reason; several entries are parted by ";". Triton
 ignores the parameter.

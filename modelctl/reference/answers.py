@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from modelctl.errors import CommandError
+from modelctl.models.spec import DetectionPostprocess
 from modelctl.reference.pictures import Placement
-from modelctl.spec import DetectionPostprocess
 
 Array = npt.NDArray[Any]
 

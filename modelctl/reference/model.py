@@ -11,12 +11,12 @@ import numpy.typing as npt
 import onnxruntime
 from tokenizers import Tokenizer
 
-from modelctl.configs import LABELS, TOKENIZER
 from modelctl.errors import CommandError
+from modelctl.models.configs import LABELS, TOKENIZER
+from modelctl.models.spec import EnsembleSpec, ImagePreprocess, ObjectDetection
 from modelctl.reference import answers
 from modelctl.reference.answers import Found
 from modelctl.reference.pictures import Placement, prepare
-from modelctl.spec import EnsembleSpec, ImagePreprocess, ObjectDetection
 
 Arrays = dict[str, npt.NDArray[Any]]
 Run = Callable[[Arrays], Arrays]  # a network: its inputs by the part they play -> its outputs likewise

@@ -4,4 +4,6 @@ recipe name -----> one file of modelctl/recipes, which names one of the others
 hf:<repository>, a checkpoint's folder -> huggingface
 file.onnx -------> onnxfile
 file.pt ---------> torchscript, or ultralytics
+
+Draft --addition--> compared, written (`folders`), linted, moved into the repository, loaded and asked
 """

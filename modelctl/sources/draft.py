@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 from pydantic import ValidationError
 
-from modelctl import graphs
 from modelctl.console import say
 from modelctl.errors import CommandError
+from modelctl.graphs import networks
+from modelctl.models.spec import ADAPTER, ImagePreprocess, ModelSpec, TensorModel, TensorRT
 from modelctl.reference.model import Arrays
-from modelctl.spec import ADAPTER, ImagePreprocess, ModelSpec, TensorModel, TensorRT
 
 HUB = "hf:"
 TOO_LARGE = (
@@ -98,7 +98,7 @@ def store(model: onnx.ModelProto, path: Path) -> None:
 
     """
     try:
-        graphs.save(model, path)
+        networks.save(model, path)
     except CommandError as error:
         raise CommandError(f"{str(error).rstrip('.')}: {TOO_LARGE}") from error
 

@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from modelctl import graphs
 from modelctl.errors import CommandError
+from modelctl.graphs import networks
+from modelctl.models.spec import ImagePreprocess
 from modelctl.reference.pictures import prepare
+from modelctl.reference.samples import SAMPLES
 from modelctl.sources.draft import TOO_LARGE
-from modelctl.spec import ImagePreprocess
 
 OPSET = 17
 LARGEST = 2**31
 """Bytes of an ONNX file."""
-SAMPLES = Path(__file__).parent.parent / "samples"
 Free = Mapping[str, Mapping[int, str]]
 
 
@@ -117,7 +117,7 @@ def to_onnx(
 def _by_torchscript(
     network: torch.nn.Module, sample: dict[str, torch.Tensor], outputs: list[str], path: Path, free: Free
 ) -> None:
-    axes = {name: {0: graphs.BATCH, **free.get(name, {})} for name in (*sample, *outputs)}
+    axes = {name: {0: networks.BATCH, **free.get(name, {})} for name in (*sample, *outputs)}
     torch.onnx.export(
         network,
         tuple(sample.values()),
@@ -134,10 +134,10 @@ def _by_export(
     network: torch.nn.Module, sample: dict[str, torch.Tensor], outputs: list[str], path: Path, free: Free
 ) -> None:
     names = {
-        name: torch.export.Dim(name) for name in {graphs.BATCH, *(n for axes in free.values() for n in axes.values())}
+        name: torch.export.Dim(name) for name in {networks.BATCH, *(n for axes in free.values() for n in axes.values())}
     }
     shapes = {
-        name: {0: names[graphs.BATCH], **{axis: names[of] for axis, of in free.get(name, {}).items()}}
+        name: {0: names[networks.BATCH], **{axis: names[of] for axis, of in free.get(name, {}).items()}}
         for name in sample
     }
     torch.onnx.export(
@@ -157,13 +157,13 @@ def _check(
     network: torch.nn.Module, sample: Mapping[str, torch.Tensor], outputs: list[str], path: Path, free: Free
 ) -> None:
     """Hold the graph against the network for one item, for three, and with the free axes longer."""
-    session = graphs.session(path)
+    session = networks.session(path)
     for change in _changes(free):
         inputs = {name: change(name, tensor) for name, tensor in sample.items()}
         with torch.no_grad():
             made = network(*inputs.values())
         expected = [tensor.numpy() for tensor in (made if isinstance(made, tuple) else (made,))]
-        found = graphs.run(session, {name: tensor.numpy() for name, tensor in inputs.items()})
+        found = networks.run(session, {name: tensor.numpy() for name, tensor in inputs.items()})
         for name, values in zip(outputs, expected, strict=True):
             if found[name].shape != values.shape or not _close(found[name], values):
                 raise CommandError(f"its output '{name}' is another for {len(next(iter(inputs.values())))} items")

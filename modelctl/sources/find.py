@@ -43,7 +43,7 @@ def draft(order: Order) -> Draft:
     source, path = order.source, Path(order.source)
     if source.startswith(HUB) or (path / "config.json").is_file():
         _require("torch", "transformers")
-        from modelctl.sources import huggingface
+        from modelctl.sources import huggingface  # each source imports packages that the others do without
 
         return huggingface.draft(order)
     if path.suffix == ".onnx":

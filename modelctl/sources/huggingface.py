@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelctl import graphs
 from modelctl.console import say
 from modelctl.errors import CommandError
+from modelctl.graphs import networks
 from modelctl.reference.model import Arrays
 from modelctl.sources import export, processors
 from modelctl.sources.draft import BOXES, HUB, PICTURES, TEXTS, Draft, Order, labels_for, refuse_idle, spec_of
@@ -147,8 +147,8 @@ def _text(order: Order, checkpoint: Checkpoint) -> Draft:
         order.work,
         free={"input_ids": {1: "length"}, "attention_mask": {1: "length"}},
     )
-    model = graphs.load(path)
-    inputs, outputs = graphs.ports(model)
+    model = networks.load(path)
+    inputs, outputs = networks.ports(model)
     sigmoid = config.problem_type == "multi_label_classification" or config.num_labels == 1
     known = {
         "labels": checkpoint.labels,
@@ -177,7 +177,7 @@ def _picture(order: Order, checkpoint: Checkpoint) -> Draft:
     sample = export.picture(how)
     free = {"pixel_values": {2: "height", 3: "width"}} if how.width is None else {}
     path = export.to_onnx(network, {"pixel_values": sample}, dict.fromkeys(roles, ()), order.work, free=free)
-    made = graphs.run(graphs.session(path), {"pixel_values": sample[:1].numpy()})
+    made = networks.run(networks.session(path), {"pixel_values": sample[:1].numpy()})
     spec = spec_of(
         order,
         _license(order, checkpoint.place),

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import onnx
 
-from modelctl import graphs, surgery
 from modelctl.errors import CommandError
-from modelctl.graphs import Arrays, Port
+from modelctl.graphs import networks, surgery
+from modelctl.graphs.networks import Arrays, Port
+from modelctl.models.spec import ImagePreprocess
 from modelctl.reference.model import onnx_run
 from modelctl.reference.pictures import prepare
+from modelctl.reference.samples import SAMPLES
 from modelctl.sources import pictures, texts
 from modelctl.sources.draft import (
     BOXES,
@@ -34,7 +36,6 @@ from modelctl.sources.draft import (
     spec_of,
     store,
 )
-from modelctl.spec import ImagePreprocess
 
 TASKS = ("image-classification", "object-detection", "text-classification", "none")
 DECODERS = ("yolov5", "yolov8", "yolox", "detr", "end_to_end")
@@ -46,7 +47,6 @@ IDLE = {
 """Options that do nothing for a decoder; for all others, those of YOLOX alone."""
 THRESHOLDS = {"score_threshold": 0.25, "iou_threshold": 0.7, "max_detections": 300}
 """Of Ultralytics' own `predict`."""
-SAMPLES = Path(__file__).parent.parent / "samples"
 SHOWN = ("coffee.jpg", "astronaut.jpg")
 ANY_SIZE = 8
 """Of an axis of a tensor model that may have any size."""
@@ -63,13 +63,13 @@ def draft(order: Order) -> Draft:
     if not path.is_file():
         raise CommandError(f"There is no file {path}: give the path of one.")
     refuse_idle(order, ["shape"], "an ONNX file, which holds its shapes")
-    return from_file(order, path, ultralytics(graphs.load(path)))
+    return from_file(order, path, ultralytics(networks.load(path)))
 
 
 def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
     """Return the draft of an ONNX file; `known` is what is known of it beside the graph (see `ultralytics`)."""
-    model = graphs.load(path)
-    inputs, outputs = graphs.ports(model)
+    model = networks.load(path)
+    inputs, outputs = networks.ports(model)
     _require_batch(inputs)
     task = order.options.task or known.get("task") or _task(inputs, outputs)
     make = {"image-classification": _classifier, "object-detection": _detector, "text-classification": texts.from_graph}
@@ -243,8 +243,8 @@ def _tensors(
     surgery.free_batch(model)
     path = order.work / "model.onnx"
     store(model, path)
-    session = graphs.session(path)
-    batch = order.options.max_batch_size if graphs.batches(session, _numbers(inputs)) else 1
+    session = networks.session(path)
+    batch = order.options.max_batch_size if networks.batches(session, _numbers(inputs)) else 1
     network = {
         kind: {
             port.name: {"name": port.name, "dtype": port.dtype, "dims": [size or -1 for size in port.shape[1:]]}
@@ -265,7 +265,7 @@ def _numbers(inputs: list[Port]) -> Arrays:
     for port in inputs:
         shape = (2, *(size or ANY_SIZE for size in port.shape[1:]))
         values = source.random(shape) if port.dtype.startswith("FP") else source.integers(0, 2, shape)
-        made[port.name] = values.astype(graphs.NUMPY[port.dtype])
+        made[port.name] = values.astype(networks.NUMPY[port.dtype])
     return made
 
 
@@ -295,11 +295,11 @@ def _settle(order: Order, model: onnx.ModelProto, given: Port, how: ImagePreproc
         surgery.fix_sizes(model, given.name, {rows: how.height, columns: how.width})
     path = order.work / "model.onnx"
     store(model, path)
-    session = graphs.session(path)
+    session = networks.session(path)
     one, other = (prepare((SAMPLES / name).read_bytes(), how, given.dtype)[0] for name in SHOWN)
     pair = np.concatenate([one, other if one.shape == other.shape else one[:, ::-1, ::-1]])
-    fits = graphs.batches(session, {given.name: pair})
-    made = graphs.run(session, {given.name: one}), graphs.run(session, {given.name: other})
+    fits = networks.batches(session, {given.name: pair})
+    made = networks.run(session, {given.name: one}), networks.run(session, {given.name: other})
     return Settled(path, made, order.options.max_batch_size if fits else 1)
 
 
@@ -331,7 +331,7 @@ def ultralytics(model: onnx.ModelProto) -> dict[str, Any]:
         raise CommandError(
             f"This is an Ultralytics network for '{said.get('task')}': only 'detect' can be served here."
         )
-    _, outputs = graphs.ports(model)
+    _, outputs = networks.ports(model)
     inside = len(outputs) == 1 and len(outputs[0].shape) == 3 and outputs[0].shape[-1] == 6
     return {
         "task": "object-detection",

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from modelctl.errors import CommandError
-from modelctl.graphs import Port
-from modelctl.spec import ImagePreprocess
+from modelctl.graphs.networks import Port
+from modelctl.models.spec import ImagePreprocess
 
 RULES = ("shortest_edge_center_crop", "letterbox", "letterbox_center", "stretch", "shortest_edge")
 IMAGENET = (

@@ -18,11 +18,11 @@ from PIL import Image
 from pydantic import ValidationError
 
 from modelctl.errors import CommandError
+from modelctl.models.spec import ImagePreprocess
 from modelctl.reference.pictures import prepare, upright
+from modelctl.reference.samples import SAMPLES
 from modelctl.sources import pictures
-from modelctl.spec import ImagePreprocess
 
-SAMPLES = Path(__file__).parent.parent / "samples"
 LARGEST_LIMIT = 100_000  # tokenizers without a limit name 10^30
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 

@@ -12,9 +12,10 @@ import numpy as np
 import onnx
 from tokenizers import Tokenizer
 
-from modelctl import graphs, surgery, trim
 from modelctl.errors import CommandError
-from modelctl.graphs import Arrays, Port
+from modelctl.graphs import networks, surgery, trim
+from modelctl.graphs.networks import Arrays, Port
+from modelctl.reference.samples import SAMPLES
 from modelctl.sources.draft import (
     BOXES,
     PICTURES,
@@ -30,7 +31,6 @@ from modelctl.sources.draft import (
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 DEFAULT_LENGTH = 512
-SAMPLES = Path(__file__).parent.parent / "samples" / "texts.txt"
 
 
 def from_graph(
@@ -70,7 +70,7 @@ def text_draft(
     tokenizer: Path,
     known: dict[str, Any],
 ) -> Draft:
-    """Return the draft of a text network; one of free length is made to cut its own padding (`modelctl.trim`).
+    """Return the draft of a text network; one of free length is made to cut its own padding (`modelctl.graphs.trim`).
 
     Raises:
         CommandError: when it cannot be served.
@@ -93,13 +93,13 @@ def text_draft(
         notes.append("The network cuts its own padding, so texts of every length share a batch.")
     path = order.work / "model.onnx"
     store(model, path)
-    session = graphs.session(path)
+    session = networks.session(path)
     tokens, short = _tokens(read, inputs, length, pad)
     try:
-        fits = graphs.batches(session, tokens)
+        fits = networks.batches(session, tokens)
     except CommandError as error:
         raise CommandError(f"With {length} tokens: {error} If it reads fewer, give --max-length.") from error
-    made = np.concatenate([graphs.run(session, _item(tokens, index))[output.name] for index in range(2)])
+    made = np.concatenate([networks.run(session, _item(tokens, index))[output.name] for index in range(2)])
     if is_free:
         _require_padding(session, {name: array[1:, :short] for name, array in tokens.items()}, made[1], output.name)
     batch = order.options.max_batch_size if fits else 1
@@ -129,7 +129,7 @@ def _tokenizer(path: Path) -> Tokenizer:
 
 def _tokens(tokenizer: Tokenizer, inputs: list[Port], length: int, pad: int) -> tuple[Arrays, int]:
     """Return a text of full length and a short one, padded, [2, length]; and the short one's own length."""
-    texts = SAMPLES.read_text("utf-8").splitlines()
+    texts = (SAMPLES / "texts.txt").read_text("utf-8").splitlines()
     tokenizer.enable_truncation(length)
     tokenizer.no_padding()
     long, short = tokenizer.encode(" ".join(texts * (length // 50 + 1))), tokenizer.encode(texts[0])
@@ -138,7 +138,7 @@ def _tokens(tokenizer: Tokenizer, inputs: list[Port], length: int, pad: int) -> 
     for row, encoding in enumerate((long, short)):
         ids[row, : len(encoding.ids)], mask[row, : len(encoding.ids)] = encoding.ids, 1
     rows = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros(shape)}
-    return {port.name: rows[port.name].astype(graphs.NUMPY[port.dtype]) for port in inputs}, len(short.ids)
+    return {port.name: rows[port.name].astype(networks.NUMPY[port.dtype]) for port in inputs}, len(short.ids)
 
 
 def _item(tokens: Arrays, index: int) -> Arrays:
@@ -147,7 +147,7 @@ def _item(tokens: Arrays, index: int) -> Arrays:
 
 def _require_padding(session: Any, alone: Arrays, padded: Any, output: str) -> None:
     """Raise CommandError when a text answers otherwise with padding behind it."""
-    if not np.allclose(graphs.run(session, alone)[output][0], padded, rtol=1e-3, atol=1e-4):
+    if not np.allclose(networks.run(session, alone)[output][0], padded, rtol=1e-3, atol=1e-4):
         raise CommandError(
             "The network's answer changes with the padding behind a text, which serving needs: "
             "export it with an attention_mask that it heeds."

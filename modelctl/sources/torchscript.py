@@ -5,8 +5,8 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from modelctl import graphs
 from modelctl.errors import CommandError
+from modelctl.graphs import networks
 from modelctl.sources import onnxfile
 from modelctl.sources.draft import Draft, Order
 
@@ -51,7 +51,7 @@ def draft(order: Order) -> Draft:
     names = [f"OUTPUT__{number}" for number in range(count)]
     path = export.to_onnx(network, {"INPUT__0": sample}, dict.fromkeys(names), order.work, free={})
     made_draft = onnxfile.from_file(order, path, {"notes": ["Exported from TorchScript by PyTorch."]})
-    graphs.session(made_draft.network)
+    networks.session(made_draft.network)
     if made_draft.spec.task == "none":
         made_draft.spec = made_draft.spec.model_copy(
             update={"network": made_draft.spec.network.model_copy(update={"torchscript": True})}

@@ -12,8 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from modelctl import graphs
 from modelctl.errors import CommandError
+from modelctl.graphs import networks
 from modelctl.sources import onnxfile
 from modelctl.sources.draft import Draft, Order
 
@@ -60,4 +60,4 @@ def draft(order: Order) -> Draft:
     if done.returncode or not path.is_file():
         last = (done.stderr.strip() or "it wrote no file").splitlines()[-1]
         raise CommandError(f"Ultralytics could not export {order.source}: {last[:300]}")
-    return onnxfile.from_file(order, path, onnxfile.ultralytics(graphs.load(path)))
+    return onnxfile.from_file(order, path, onnxfile.ultralytics(networks.load(path)))

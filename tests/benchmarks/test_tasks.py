@@ -26,10 +26,10 @@ from benchmarks.load import wrk
 from benchmarks.peers.pipeline import Facts, Pipeline, item
 from benchmarks.tasks import facts, measure, report, workload
 from benchmarks.tasks.peers import FOLDER
-from modelctl import processes
 from modelctl.bench import chart
 from modelctl.bench.chart import Panel, Series
 from modelctl.bench.results import Machine, Spread
+from modelctl.embedded import processes
 from modelctl.errors import CommandError
 
 ROOT = Path(__file__).resolve().parent.parent.parent

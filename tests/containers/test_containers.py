@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from app.settings import Settings
-from modelctl.control import FILE, VARIABLE
-from modelctl.state import take_state
+from modelctl.embedded.control import FILE, VARIABLE
+from modelctl.embedded.state import take_state
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

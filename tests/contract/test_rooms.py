@@ -7,10 +7,13 @@ import subprocess
 import sys
 import tomllib
 from fnmatch import fnmatch
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import CodeType
 
 import pytest
+
+from modelctl.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCES = ROOT / "modelctl" / "sources"
@@ -57,9 +60,9 @@ def test_rooms_are_entered_by_their_doors(room: str) -> None:
     ("module", "absent"),
     [
         ("modelctl.__main__", {"onnx", "onnxruntime", "pydantic", "shtab", "torch"}),
-        ("modelctl.serve", {"onnxruntime", "torch"}),
-        ("modelctl.plan", {"onnxruntime", "torch"}),
-        ("modelctl.add", {"torch", "transformers"}),
+        ("modelctl.commands.serve", {"onnxruntime", "torch"}),
+        ("modelctl.plans.building", {"onnxruntime", "torch"}),
+        ("modelctl.commands.add", {"torch", "transformers"}),
     ],
 )
 def test_commands_start_without_what_others_need(module: str, absent: set[str]) -> None:
@@ -80,3 +83,108 @@ def test_only_one_folder_speaks_grpc() -> None:
     for path in (ROOT / "app").rglob("*.py"):
         if path.parent.name != "triton":
             assert not imports(path) & {"grpc", "tritonclient"}, path
+
+
+ARROWS: dict[str, dict[str, set[str]]] = {
+    # package: {room or loose module: what it imports of the same package}
+    "modelctl": {
+        "__main__": {"cli", "errors"},
+        "cli": {"errors"},  # and the commands, by their names
+        "commands": {
+            *("console", "embedded", "errors", "lint", "models", "options", "plans", "reference", "sources"),
+        },
+        "bench": {"console", "embedded", "errors", "lint", "models", "plans", "reference"},
+        "sources": {"console", "embedded", "errors", "graphs", "lint", "models", "reference"},
+        "reference": {"embedded", "errors", "models"},
+        "lint": {"console", "plans"},
+        "options": {"embedded"},
+        "embedded": {"console", "errors", "models", "plans"},
+        "plans": {"errors", "graphs", "models"},
+        "graphs": {"errors"},
+        "models": {"errors"},
+        "console": set(),
+        "errors": set(),
+    },
+}
+"""Which rooms each room of a package imports; they make no circle either, so each can be read by itself."""
+
+
+def modules(package: str) -> dict[str, set[str]]:
+    """Return what each module of a package imports of the same package, imports for type checkers included."""
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
+    found: dict[str, set[str]] = {}
+    for name, path in files.items():
+        waiting, imported = [compile(path.read_text(), str(path), "exec")], set()
+        while waiting:
+            code = waiting.pop()
+            waiting += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+            module = ""
+            for each in dis.get_instructions(code):
+                if each.opname == "IMPORT_NAME":
+                    module = each.argval
+                    imported.add(module)
+                elif each.opname == "IMPORT_FROM":
+                    imported.add(f"{module}.{each.argval}")
+        found[name] = {each for each in imported & files.keys() if each not in (name, package)}
+    return found
+
+
+def circle(arrows: dict[str, set[str]]) -> list[str]:
+    """Return the names of a circle of imports; empty when there is none."""
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+@pytest.mark.parametrize("package", ARROWS)
+def test_a_package_has_no_circles(package: str) -> None:
+    """Its modules can be put in an order in which each imports only earlier ones; and so can its rooms."""
+    assert not circle(modules(package))
+    assert not circle(ARROWS[package])
+
+
+@pytest.mark.parametrize("package", ARROWS)
+def test_rooms_of_a_package_import_each_other_as_the_table_says(package: str) -> None:
+    """A new arrow is a decision: it is added to the table, or not made."""
+    arrows: dict[str, set[str]] = {}
+    for module, imported in modules(package).items():
+        rooms = [name.split(".")[1] for name in (module, *imported) if name != package]
+        if rooms:
+            arrows.setdefault(rooms[0], set()).update(room for room in rooms[1:] if room != rooms[0])
+    assert arrows == ARROWS[package]
+
+
+MAX_LOOSE_FILES, MAX_COMMAND_LINES = 7, 100
+
+
+def test_modelctl_is_made_of_rooms() -> None:
+    """Few files lie beside its rooms."""
+    assert len(list((ROOT / "modelctl").glob("*.py"))) <= MAX_LOOSE_FILES
+
+
+def test_every_command_is_one_file_that_only_the_command_line_imports() -> None:
+    """What several commands need belongs to a subject, or to `modelctl.options`."""
+    commands = {path.stem for path in (ROOT / "modelctl" / "commands").glob("*.py")} - {"__init__"}
+    assert commands | {"bench"} == set(COMMANDS)
+    found = modules("modelctl")
+    importers = {name for name, imported in found.items() if any(".commands." in f"{each}." for each in imported)}
+    assert importers == set()
+    for path in (ROOT / "modelctl" / "commands").glob("*.py"):
+        assert len(path.read_text().splitlines()) <= MAX_COMMAND_LINES, path
+
+
+MAX_LINES = 350
+LONG_FILES = {
+    "modelctl/models/spec.py": "every key of model.yaml, so that the file reads as its documentation",
+}
+
+
+def test_files_of_modelctl_are_short() -> None:
+    """A longer one is listed, with its reason."""
+    files = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "modelctl").rglob("*.py")}
+    assert {name for name, text in files.items() if len(text.splitlines()) > MAX_LINES} == LONG_FILES.keys()

@@ -17,7 +17,7 @@ import yaml
 
 from app.settings import Settings
 from docs import build, generate
-from modelctl import commandline
+from modelctl import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS, SITE = ROOT / "docs", ROOT / "build" / "site"
@@ -169,7 +169,7 @@ def _command_lines() -> list[str]:
 def test_every_command_line_is_one(line: str) -> None:
     """It parses: each command, option and value is as the documentation spells it."""
     words = shlex.split(line.rstrip(" &"))
-    commandline.build(words[:1]).parse_args(words)
+    cli.build(words[:1]).parse_args(words)
 
 
 def test_every_command_in_the_text_is_one() -> None:

@@ -24,10 +24,11 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from app.telemetry.metrics import Metrics
 from app.triton import control as of_gateway
 from app.triton.client import TritonClient
-from modelctl import control, installation
-from modelctl.server import Launch, Ports, Server
-from modelctl.state import StateFolder
-from modelctl.triton import Triton
+from modelctl.embedded import control, installation
+from modelctl.embedded.ports import Ports
+from modelctl.embedded.server import Launch, Server
+from modelctl.embedded.state import StateFolder
+from modelctl.embedded.triton import Triton
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REGION = Path("/dev/shm/test_doors_region")

@@ -28,7 +28,9 @@ def mount(*arguments: str) -> None:
 def triton(make_stack: Callable[..., Any]) -> Iterator[Triton]:
     """Return a Triton that serves, and whose state folder is a small disk of its own; with a gateway before it."""
     if os.geteuid():
-        pytest.skip("a disk can be mounted by root only; tests/modelctl/test_state.py has what anybody can test")
+        pytest.skip(
+            "a disk can be mounted by root only; tests/modelctl/embedded/test_state.py has what anybody can test"
+        )
     stack = make_stack((), test_models=False)
     made = Triton(stack)
     stack.state.mkdir()

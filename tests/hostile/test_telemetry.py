@@ -25,7 +25,12 @@ import onnxruntime
 @pytest.mark.parametrize(
     "module",
     [
-        *("modelctl.verify", "modelctl.add", "modelctl.precision", "modelctl.reference.model"),
+        *(
+            "modelctl.commands.verify",
+            "modelctl.sources.addition",
+            "modelctl.graphs.precision",
+            "modelctl.reference.model",
+        ),
         *("benchmarks.tasks.peers", "benchmarks.text_batching", "training.onnx_store"),
     ],
 )

@@ -21,7 +21,6 @@ import psutil
 import pytest
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from modelctl import processes
 from modelctl.bench import chart, command, copy, instances, instances_report, memory, quiet, results, sample
 from modelctl.bench.chart import Panel, Series
 from modelctl.bench.copy import Setting
@@ -30,8 +29,9 @@ from modelctl.bench.memory import Step
 from modelctl.bench.order import Order
 from modelctl.bench.results import Machine, Spread
 from modelctl.bench.trial import Trial
+from modelctl.embedded import processes
 from modelctl.errors import CommandError
-from modelctl.repository import Model, Repository, read_config
+from modelctl.models.repository import Model, Repository, read_config
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODELS = ROOT / "models"

@@ -15,8 +15,6 @@ from typing import Any
 
 import pytest
 
-from modelctl import render
-from modelctl import spec as specs
 from modelctl.bench import apply, chart, copy, reading, sweep, sweep_report
 from modelctl.bench.chart import Dot, Scatter
 from modelctl.bench.copy import Setting
@@ -26,7 +24,9 @@ from modelctl.bench.results import Machine
 from modelctl.bench.sweep_order import Sweep
 from modelctl.bench.trial import Trial
 from modelctl.errors import CommandError
-from modelctl.repository import Repository, read_config
+from modelctl.models import rendering
+from modelctl.models import spec as specs
+from modelctl.models.repository import Repository, read_config
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODELS = ROOT / "models"
@@ -370,7 +370,7 @@ def test_apply_keeps_comments_and_renders(tmp_path: Path) -> None:
         "  instances: {kind: cpu, count: 3}",
         "  batching: {max_batch_size: 16, queue_delay_us: 500}",
     ]
-    assert not render.differing(specs.read(path), models)
+    assert not rendering.differing(specs.read(path), models)
     config = read_config(models / "minilm_sentiment_network" / "config.pbtxt")
     assert (config.max_batch_size, config.instance_group[0].count) == (16, 3)
     assert config.dynamic_batching.max_queue_delay_microseconds == 500
@@ -423,6 +423,6 @@ def test_it_sweeps_a_real_server_and_applies(tmp_path: Path) -> None:
     assert spec.network.batching.max_batch_size == chosen["max_batch_size"]
     assert spec.network.batching.queue_delay_us == chosen["queue_delay_us"]
     assert spec.network.instances.count == chosen["instances"]
-    assert not render.differing(spec, models)
+    assert not rendering.differing(spec, models)
     assert "at most about" in done.stderr.splitlines()[0], "how long it takes is said beforehand"
     assert not (tmp_path / "state" / "models").exists()

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from modelctl.row_bytes import row_bytes
+from modelctl.graphs.row_bytes import row_bytes
 from training.onnx_store import byte_weights, half_weights, read_weights
 
 RANDOM = np.random.default_rng(3)

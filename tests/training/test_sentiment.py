@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from modelctl.trim import trim_to_longest
+from modelctl.graphs.trim import trim_to_longest
 from training.sentiment import export, graph
 
 SHIPPED = Path(__file__).parents[2] / "models/minilm_sentiment_network/1/model.onnx"

@@ -22,8 +22,8 @@ import numpy.typing as npt
 import onnx
 from safetensors.numpy import load_file
 
-from modelctl.row_bytes import row_bytes
-from modelctl.trim import trim_to_longest
+from modelctl.graphs.row_bytes import row_bytes
+from modelctl.graphs.trim import trim_to_longest
 from training.onnx_store import byte_weights, read_weights
 from training.sentiment.graph import TABLES, build, fused
 

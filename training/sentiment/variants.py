@@ -25,7 +25,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from modelctl.row_bytes import row_bytes
+from modelctl.graphs.row_bytes import row_bytes
 from training.onnx_store import byte_weights, half_weights
 
 Feed = dict[str, Any]

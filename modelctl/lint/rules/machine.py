@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from modelctl import plans
 from modelctl.lint.repository import Model
 from modelctl.lint.rule import Finding, Rule
+from modelctl.plans import choice
 
 CONFIGURATION = "https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md"
 KIND_GPU = 1
@@ -36,7 +36,7 @@ OTHER_MACHINE = Rule(
 )
 RULES = (NO_GPU, OTHER_MACHINE)
 
-this_machine = lru_cache(plans.this_machine)
+this_machine = lru_cache(choice.this_machine)
 
 
 def check(model: Model) -> Iterator[Finding]:

@@ -12,10 +12,10 @@ from collections.abc import Collection, Iterator, Sequence
 
 from modelctl.lint.repository import Model
 from modelctl.lint.rule import Finding, Rule
-from modelctl.lint.rules import machine
+from modelctl.lint.rules.machine import RULES as MACHINE_RULES
 
 PARAMETER = "lint_ignore"
-MACHINE = {rule.code for rule in machine.RULES}  # found on one machine, and not on the next
+MACHINE = {rule.code for rule in MACHINE_RULES}  # found on one machine, and not on the next
 SPLIT = re.compile(r";\s*(?=TG\d{3})")  # a reason may hold a semicolon
 ENTRY = re.compile(r"(?P<code>TG\d{3}): *(?P<reason>\S.*)", re.DOTALL)
 

@@ -1,6 +1,6 @@
 """Rules about TensorRT plans and the variants that run them. The embedded server has no TensorRT: most are documented.
 
-What a plan was built for stands in `<version>/model.plan.json`, which `modelctl plan` writes (modelctl/plans.py).
+What a plan was built for stands in `<version>/model.plan.json`, which `modelctl plan` writes (`modelctl.plans.cache`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,35 @@
+"""`modelctl up`: Triton and the gateway together, in the foreground; what ./dev_start.sh runs.
+
+Each runs in a session of its own, so that Ctrl-C reaches this process alone and the gateway is drained before Triton
+stops.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from modelctl.embedded.ports import check_port, port, port_text
+from modelctl.embedded.server import on_stop
+from modelctl.embedded.stack import Stack
+from modelctl.errors import CommandError
+from modelctl.options import add_serving
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_serving(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until told to stop."""
+    number = port(port_text("GATEWAY_PORT"), "GATEWAY_PORT")
+    if number in (arguments.grpc_port, arguments.metrics_port):
+        raise CommandError(f"GATEWAY_PORT is {number}, as one of Triton's ports is: give it another.")
+    check_port("127.0.0.1", number, "GATEWAY_PORT")
+    stack = Stack(number, arguments.grpc_port, arguments.state)
+    on_stop(stack.ask_to_stop)
+    try:
+        return stack.run(sys.argv[2:])
+    finally:
+        stack.stop()

@@ -1,0 +1,101 @@
+"""What this machine has and lacks to serve models, and what to mend."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+from modelctl.embedded import control, installation, processes
+from modelctl.embedded.ports import PORTS, check_port, port, port_text
+from modelctl.errors import CommandError
+from modelctl.plans import choice
+
+PACKAGES = {
+    "numpy": "the steps",
+    "PIL": "the steps",
+    "tokenizers": "the steps",
+    "tritonclient": "everything",
+    "onnxruntime": "networks on the embedded server",
+    "fastapi": "the gateway",
+}
+LEAST_SHARED_MEMORY = 256 << 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    check: str
+    result: Literal["ok", "warning", "fail"]
+    text: str
+
+
+def examine() -> list[Finding]:
+    """Check everything."""
+    return [
+        _raises("platform", installation.check_platform, "Linux, x86-64, glibc 2.35 or later"),
+        _raises("python", installation.check_python, "3.11 or 3.12"),
+        _raises("libpython", lambda: str(installation.libpython()), "found"),
+        _shared_memory(),
+        *(_port(variable) for variable in PORTS),
+        _raises("control key", control.check, control.VARIABLE),
+        *(_package(name, use) for name, use in PACKAGES.items()),
+        _raises("triton", lambda: str(installation.find().binary), "found"),
+        *_gpu(),
+    ]
+
+
+def _raises(check: str, function: Callable[[], str | None], fine: str) -> Finding:
+    try:
+        return Finding(check, "ok", function() or fine)
+    except CommandError as error:
+        return Finding(check, "fail", str(error))
+
+
+def _shared_memory() -> Finding:
+    folder = processes.SHARED_MEMORY
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        return Finding("shared memory", "fail", f"{folder} is missing or cannot be written: mount a tmpfs there.")
+    free = shutil.disk_usage(folder).free
+    if free < LEAST_SHARED_MEMORY:
+        text = f"{free >> 20} MiB free in {folder}, 256 are needed: in a container, raise shm_size."
+        return Finding("shared memory", "fail", text)
+    return Finding("shared memory", "ok", f"{free >> 20} MiB free")
+
+
+def _port(variable: str) -> Finding:
+    try:
+        number = port(port_text(variable), variable)
+    except CommandError as error:
+        return Finding("port", "fail", str(error))
+    try:
+        check_port("127.0.0.1", number, variable)
+    except CommandError as error:
+        return Finding("port", "warning", str(error))
+    return Finding("port", "ok", f"{number} is free ({variable})")
+
+
+def _package(name: str, use: str) -> Finding:
+    if find_spec(name) is None:
+        return Finding("package", "warning", f"{name} is missing, needed for {use}: run ./dev_start.sh.")
+    return Finding("package", "ok", f"{name} ({use})")
+
+
+def _gpu() -> list[Finding]:
+    name = choice.nvidia_smi("name")
+    if not name:
+        return [Finding("gpu", "ok", "none: networks run as ONNX on the CPU")]
+    findings = [Finding("gpu", "ok", name), Finding("driver", "ok", choice.nvidia_smi("driver_version"))]
+    capability = choice.nvidia_smi("compute_cap")
+    try:
+        enough = float(capability) >= choice.LEAST_COMPUTE_CAPABILITY
+    except ValueError:
+        return [*findings, Finding("compute", "warning", "the driver does not tell the compute capability.")]
+    text = f"compute capability {capability}"
+    if enough:
+        return [*findings, Finding("compute", "ok", text)]
+    return [*findings, Finding("compute", "warning", f"{text} is too old for TensorRT (7.5): ONNX is served.")]

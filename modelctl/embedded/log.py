@@ -1,0 +1,50 @@
+"""Triton's log: a file that starts anew when it is long, and that never holds up who writes to it."""
+
+from __future__ import annotations
+
+import os
+
+from modelctl.console import say
+from modelctl.embedded.state import StateFolder
+
+FILE = "triton.log"
+MOST_BYTES = 20_000_000
+
+
+class Log:
+    """Lines in a file of the state folder, and in one of the same length before it.
+
+    A line that cannot be written is dropped: whoever waited for room would hold up Triton, which writes to a pipe.
+    """
+
+    def __init__(self, state: StateFolder, most_bytes: int = MOST_BYTES) -> None:
+        self._state = state
+        self._most = most_bytes
+        self._file = -1
+        self._failing = False
+
+    def write(self, line: str) -> None:
+        """Add a line; the first of several that cannot be written is told of."""
+        try:
+            self._write(f"{line}\n".encode(errors="replace"))
+            self._failing = False
+        except OSError as error:
+            self.close()
+            if not self._failing:
+                say(f"{FILE} cannot be written ({error.strerror}): lines are lost until it can.")
+            self._failing = True
+
+    def _write(self, data: bytes) -> None:
+        if self._file < 0:
+            self._file = self._state.open(FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        if os.fstat(self._file).st_size + len(data) > self._most:
+            self.close()
+            self._state.rename(FILE, f"{FILE}.1")
+            self._file = self._state.open(FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(self._file, data)
+
+    def close(self) -> None:
+        """Close the file; a later line opens it again."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1

@@ -1,0 +1,86 @@
+"""Stores a network in fewer bits. Whatever is done, an answer depends on its own item alone.
+
+fp16   halves the file; inputs and outputs stay as they are
+int8   pictures: static scales, measured on example pictures; texts: a scale for each row of activations
+       (`modelctl.graphs.row_bytes`), since the usual dynamic scale is taken from the whole batch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from modelctl.errors import CommandError
+from modelctl.graphs import networks
+from modelctl.graphs.networks import Arrays
+from modelctl.graphs.row_bytes import row_bytes
+
+LIMITS = {"fp32": 1e-3, "fp16": 0.02, "int8": 0.15}
+"""The largest difference of a score from the original that is taken."""
+
+
+def convert(path: Path, precision: str, examples: Sequence[Arrays], *, text: bool) -> None:
+    """Convert the network at `path` in place; `examples` are inputs by the network's own names, one item each.
+
+    Raises:
+        CommandError: when it cannot be converted.
+
+    """
+    try:
+        if precision == "fp16":
+            _halve(path)
+        elif precision == "int8" and text:
+            _rows(path)
+        elif precision == "int8":
+            _static(path, examples)
+    except CommandError:
+        raise
+    except Exception as error:
+        raise CommandError(
+            f"The network cannot be stored as {precision}: {' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+def _halve(path: Path) -> None:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    networks.save(convert_float_to_float16(onnx.load(str(path)), keep_io_types=True), path)
+
+
+def _rows(path: Path) -> None:
+    model = onnx.load(str(path))
+    opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset >= 18:
+        raise CommandError(f"int8 for texts needs a graph of opset 17 or less, this one has {opset}: export it so.")
+    networks.save(row_bytes(model), path)
+
+
+def _static(path: Path, examples: Sequence[Arrays]) -> None:
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.calibrate import CalibrationDataReader
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Examples(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._left = iter(examples)
+
+        def get_next(self) -> Any:
+            return next(self._left, None)
+
+    prepared, made = path.with_suffix(".prepared.onnx"), path.with_suffix(".int8.onnx")
+    quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+    quantize_static(
+        str(prepared),
+        str(made),
+        Examples(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        reduce_range=True,  # processors with AVX2 alone add pairs of products in 16 bits
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+    made.replace(path)
+    prepared.unlink()

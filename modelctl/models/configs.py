@@ -1,0 +1,321 @@
+"""A spec -> the configurations of its models, as protobuf messages.
+
+    <name>              the ensemble: what callers see, and how tensors pass between the steps
+    <name>_preprocess   bytes -> the network's tensors     (backends/image_preprocess, backends/text_tokenize)
+    <name>_network      ONNX, or a TensorRT plan by the variant `tensorrt`
+    <name>_postprocess  tensors -> the answer              (backends/*_postprocess)
+
+Between the steps tensors go by the part they play (`logits`, `input_ids`), so any network fits, whatever its
+file calls them.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from modelctl.errors import CommandError
+from modelctl.models.spec import (
+    FILE,
+    DetectionPostprocess,
+    EnsembleSpec,
+    ImagePreprocess,
+    ModelSpec,
+    TensorModel,
+    TextClassification,
+    TextPreprocess,
+)
+
+HEADER = f"# Written by `modelctl render` from {FILE}: change that and render again.\n"
+LABELS, TOKENIZER = "labels.txt", "tokenizer.json"
+# The first call of a step loads what it needs: warm-up makes it before anyone waits.
+CANARY_DATA, ONES_DATA = "canary", "ones"
+KINDS = {"auto": "KIND_AUTO", "cpu": "KIND_CPU", "gpu": "KIND_GPU"}
+
+Tensors = Mapping[str, tuple[str, list[int]]]  # name -> data type, dims without the batch
+SIZE: Tensors = {"image_size": ("INT32", [2])}
+GEOMETRY: Tensors = {"geometry": ("FP32", [4])}
+RANKING: Tensors = {"label": ("STRING", [-1]), "class_id": ("INT32", [-1]), "score": ("FP32", [-1])}
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What a task's steps hand on.
+
+    Attributes:
+        given: what callers send.
+        extras: what the preprocess step makes beside the network's inputs.
+        carried: those of them that the postprocess step takes.
+        answer: what the postprocess step makes.
+
+    """
+
+    given: Tensors
+    extras: Tensors
+    carried: Tensors
+    answer: Tensors
+    preprocess: str
+    postprocess: str
+
+
+FLOWS = {
+    "image-classification": Flow(
+        given={"image": ("STRING", [1])},
+        extras=SIZE,
+        carried={},
+        answer=RANKING,
+        preprocess="image_preprocess",
+        postprocess="classification_postprocess",
+    ),
+    "object-detection": Flow(
+        given={"image": ("STRING", [1])},
+        extras={**SIZE, **GEOMETRY},
+        carried={**GEOMETRY, **SIZE},
+        answer={"box": ("FP32", [-1, 4]), **RANKING},
+        preprocess="image_preprocess",
+        postprocess="detection_postprocess",
+    ),
+    "text-classification": Flow(
+        given={"text": ("STRING", [1])},
+        extras={"token_count": ("INT32", [1]), "truncated": ("BOOL", [1])},
+        carried={},
+        answer={"label": ("STRING", [-1]), "score": ("FP32", [-1])},
+        preprocess="text_tokenize",
+        postprocess="text_classification_postprocess",
+    ),
+}
+
+
+def text(config: Any) -> bytes:
+    """Return a configuration as the bytes of its file."""
+    body: str = text_format.MessageToString(config, as_utf8=True, use_short_repeated_primitives=True)
+    return (HEADER + body).encode()
+
+
+def all_of(model: ModelSpec, folder: Path) -> dict[str, Any]:
+    """Return every configuration of a spec by the model's name; `folder` holds the canary's picture."""
+    if isinstance(model, TensorModel):
+        return {model.name: network(model)}
+    return {
+        model.name: ensemble(model, folder),
+        f"{model.name}_preprocess": preprocess(model),
+        model.network_name: network(model),
+        f"{model.name}_postprocess": postprocess(model),
+    }
+
+
+def variants(model: ModelSpec) -> dict[str, Any]:
+    """Return the network's other configurations, each chosen by `--model-config-name`."""
+    made = {}
+    if model.network.tensorrt:
+        config = _another(model, "tensorrt_plan", "model.plan")
+        _instances(config, model.network.tensorrt.instances, "gpu")
+        made["tensorrt"] = config
+    if model.network.torchscript:
+        config = _another(model, "pytorch_libtorch", "model.pt")
+        _instances(config, model.network.instances.count, model.network.instances.kind)
+        config.ClearField("model_warmup")
+        made["pytorch"] = config
+    return made
+
+
+def ensemble(model: EnsembleSpec, folder: Path) -> Any:
+    """Return the configuration that callers see."""
+    flow, inputs, made = FLOWS[model.task], model.network.inputs, model.network.outputs
+    config = pb.ModelConfig(name=model.name, platform="ensemble", max_batch_size=model.network.batching.max_batch_size)
+    public = {name: tensor for name, tensor in flow.extras.items() if name not in GEOMETRY}
+    _add(config.input, flow.given)
+    _add(config.output, {**flow.answer, **public})
+    between = {tensor.name: _between(role) for role, tensor in inputs.items()}
+    _step(config, f"{model.name}_preprocess", _same(flow.given), _same([*between.values(), *flow.extras]))
+    _step(config, model.network_name, between, {tensor.name: role for role, tensor in made.items()})
+    _step(config, f"{model.name}_postprocess", _same([*made, *flow.carried]), _same(flow.answer))
+    default = "true" if model.default else None
+    _parameters(config, {"task": model.task, "default": default, "canary": _canary(model, folder)})
+    return config
+
+
+def preprocess(model: EnsembleSpec) -> Any:
+    """Return the configuration of the step before the network."""
+    flow, given = FLOWS[model.task], model.preprocess
+    config = _model(model, f"{model.name}_preprocess", flow.preprocess)
+    tensors = {
+        _between(role): (tensor.dtype, given.dims if isinstance(given, ImagePreprocess) else [given.max_length])
+        for role, tensor in model.network.inputs.items()
+    }
+    _add(config.input, flow.given)
+    _add(config.output, {**tensors, **flow.extras})
+    _instances(config, given.instances, "cpu")
+    own = given.model_dump(exclude={"instances"}, exclude_defaults=True, exclude_none=True)
+    if isinstance(given, TextPreprocess):
+        own["tokenizer"] = f"{model.name}_preprocess/{TOKENIZER}"
+    _parameters(config, own)
+    if model.canary:
+        (name,) = flow.given
+        warmup = config.model_warmup.add(name="canary", batch_size=1)
+        warmup.inputs[name].CopyFrom(
+            pb.ModelWarmup.Input(data_type=pb.TYPE_STRING, dims=[1], input_data_file=CANARY_DATA)
+        )
+    return config
+
+
+def network(model: ModelSpec) -> Any:
+    """Return the network's configuration, run by ONNX Runtime."""
+    config = _model(model, model.network_name, "onnxruntime")
+    _add_network_tensors(config, model)
+    _instances(config, model.network.instances.count, model.network.instances.kind)
+    runtime = model.network.onnxruntime
+    _parameters(
+        config,
+        {
+            "intra_op_thread_count": runtime.threads,
+            "inter_op_thread_count": 1,
+            "enable_mem_pattern": runtime.memory_pattern,
+        },
+    )
+    if model.network.lint_ignore:
+        reasons = [f"{code}: {reason}" for code, reason in model.network.lint_ignore.items()]
+        _parameters(config, {"lint_ignore": "; ".join(reasons)})
+    if not any(size < 0 for tensor in config.input for size in tensor.dims):
+        _warm_network(config, text=model.task == "text-classification")
+    return config
+
+
+def postprocess(model: EnsembleSpec) -> Any:
+    """Return the configuration of the step after the network."""
+    flow, given = FLOWS[model.task], model.postprocess
+    config = _model(model, f"{model.name}_postprocess", flow.postprocess)
+    made = {role: (tensor.dtype, tensor.dims or []) for role, tensor in model.network.outputs.items()}
+    _add(config.input, {**made, **flow.carried})
+    _add(config.output, flow.answer)
+    _instances(config, given.instances, "cpu")
+    own = {name: value for name, value in given.model_dump(exclude={"instances"}).items() if value is not False}
+    if isinstance(given, DetectionPostprocess) and isinstance(model.preprocess, ImagePreprocess):
+        own |= {"width": model.preprocess.width, "height": model.preprocess.height}
+    _parameters(config, {"labels": f"{model.network_name}/{LABELS}", **own})
+    return config
+
+
+def warmup_data(model: ModelSpec, folder: Path) -> dict[str, bytes]:
+    """Return what warm-up sends, by path in the repository, each as Triton reads it (raw, or a length before bytes)."""
+    made = {}
+    if not isinstance(model, TensorModel) and model.canary is not None:
+        data = _canary_bytes(model, folder)
+        made[f"{model.name}_preprocess/warmup/{CANARY_DATA}"] = struct.pack("<I", len(data)) + data
+    for tensor in network(model).input:
+        if isinstance(model, TextClassification):
+            ones = np.ones(model.preprocess.max_length, np.int32 if tensor.data_type == pb.TYPE_INT32 else np.int64)
+            made[f"{model.network_name}/warmup/{ONES_DATA}"] = ones.tobytes()
+    return made
+
+
+def _warm_network(config: Any, *, text: bool) -> None:
+    """Let Triton run the network once: on zeros, or on tokens, since a text without any would make no sense."""
+    warmup = config.model_warmup.add(name=ONES_DATA if text else "zeros", batch_size=1)
+    for tensor in config.input:
+        given = pb.ModelWarmup.Input(data_type=tensor.data_type, dims=tensor.dims)
+        if text:
+            given.input_data_file = ONES_DATA
+        else:
+            given.zero_data = True
+        warmup.inputs[tensor.name].CopyFrom(given)
+
+
+def _model(model: ModelSpec, name: str, backend: str) -> Any:
+    """Return what all models that are no ensembles begin with."""
+    batching = model.network.batching
+    config = pb.ModelConfig(name=name, backend=backend, max_batch_size=batching.max_batch_size)
+    config.dynamic_batching.SetInParent()
+    if name == model.network_name and batching.queue_delay_us:
+        config.dynamic_batching.max_queue_delay_microseconds = batching.queue_delay_us
+    if batching.max_queue_size:
+        config.dynamic_batching.default_queue_policy.max_queue_size = batching.max_queue_size
+    return config
+
+
+def _another(model: ModelSpec, platform: str, file: str) -> Any:
+    """Return the network's configuration for another backend, without what is ONNX Runtime's and without instances."""
+    config = network(model)
+    for field in ("backend", "parameters", "instance_group"):
+        config.ClearField(field)
+    config.platform, config.default_model_filename = platform, file
+    return config
+
+
+def _add_network_tensors(config: Any, model: ModelSpec) -> None:
+    inputs, outputs = model.network.inputs.values(), model.network.outputs.values()
+    _add(config.input, {tensor.name: (tensor.dtype, tensor.dims or _input_dims(model)) for tensor in inputs})
+    _add(config.output, {tensor.name: (tensor.dtype, tensor.dims or []) for tensor in outputs})
+    if "logits" in model.network.outputs and model.task != "object-detection":
+        config.output[0].label_filename = LABELS  # for Triton's classification extension
+
+
+def _input_dims(model: ModelSpec) -> list[int]:
+    if isinstance(model, TensorModel):
+        return []
+    return model.preprocess.dims if isinstance(model.preprocess, ImagePreprocess) else [model.preprocess.max_length]
+
+
+def _between(role: str) -> str:
+    """Return a network input's name between the steps: `image` is what callers send."""
+    return "tensor" if role == "image" else role
+
+
+def _same(names: Any) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+def _add(field: Any, tensors: Tensors) -> None:
+    for name, (data_type, dims) in tensors.items():
+        field.add(name=name, data_type=pb.DataType.Value(f"TYPE_{data_type}"), dims=dims)
+
+
+def _step(config: Any, name: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
+    config.ensemble_scheduling.step.add(model_name=name, model_version=-1, input_map=inputs, output_map=outputs)
+
+
+def _instances(config: Any, count: int, kind: str) -> None:
+    config.instance_group.add(count=count, kind=pb.ModelInstanceGroup.Kind.Value(KINDS[kind]))
+
+
+def _parameters(config: Any, values: Mapping[str, object]) -> None:
+    """Set the parameters that are not None, as Triton has them: text."""
+    for name, value in values.items():
+        if value is not None:
+            config.parameters[name].string_value = _text(value)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return ",".join(map(_text, value))
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def _canary(model: EnsembleSpec, folder: Path) -> str | None:
+    if model.canary is None:
+        return None
+    data = _canary_bytes(model, folder)
+    given = {"text": model.canary.text} if model.canary.text else {"image": base64.b64encode(data).decode()}
+    return json.dumps({**given, **({"label": model.canary.label} if model.canary.label else {})}, ensure_ascii=False)
+
+
+def _canary_bytes(model: EnsembleSpec, folder: Path) -> bytes:
+    assert model.canary is not None  # noqa: S101 - callers have looked
+    if model.canary.text is not None:
+        return model.canary.text.encode()
+    path = folder / str(model.canary.image)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CommandError(f"The canary {path} cannot be read: {error.strerror}.") from error

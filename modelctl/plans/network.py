@@ -1,0 +1,55 @@
+"""The network's ONNX file, as far as building a plan needs it: what is free in it, and tensors to run it on.
+
+model.onnx --untrim--> the same without the nodes of `modelctl.graphs.trim`: TensorRT must know shapes before data
+configuration, profile --write_samples--> samples.npz for AutoCast, *.raw for trtexec
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from tritonclient.grpc import model_config_pb2 as pb
+
+from modelctl.graphs import trim
+from modelctl.plans.command_lines import Files, Profile
+
+
+def is_trimmed(model: onnx.ModelProto) -> bool:
+    """Tell whether a network cuts its own padding."""
+    return any(node.name.startswith(trim.PREFIX) for node in model.graph.node)
+
+
+def free_inputs(model: onnx.ModelProto) -> set[str]:
+    """Return the inputs that have a free size, the batch's among them; trtexec refuses shapes for any other."""
+    return {
+        entry.name
+        for entry in model.graph.input
+        if any(not size.HasField("dim_value") for size in entry.type.tensor_type.shape.dim)
+    }
+
+
+def write_samples(files: Files, config: Any, shapes: Profile) -> None:
+    """Write one item as it may come, and integers for a tuned and for the largest batch.
+
+    Pictures are scaled to about zero and one before they reach a network. One is a token that every table has, and the
+    mark of a real token in a mask.
+    """
+    files.samples.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    items = {}
+    for entry in config.input:
+        kind = np.dtype(pb.DataType.Name(entry.data_type).removeprefix("TYPE_").lower().replace("fp", "float"))
+        one = (1, *shapes[entry.name]["opt"][1:])
+        items[entry.name] = (random.standard_normal(one) if kind.kind == "f" else np.ones(one)).astype(kind)
+        if entry.name in files.integers:
+            np.ones(shapes[entry.name]["opt"], kind).tofile(files.integers_file(entry.name, "opt"))
+            np.ones(shapes[entry.name]["max"], kind).tofile(files.integers_file(entry.name, "max"))
+    np.savez(files.samples / "samples.npz", **items)
+
+
+def untrim(source: Path, target: Path) -> None:
+    """Write a network without the nodes that cut its padding."""
+    onnx.save(trim.untrim(onnx.load(source)), target)

@@ -1,0 +1,108 @@
+"""How two sets of answers agree: of a served model and its reference, or of a network before and after conversion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from modelctl.models.spec import EnsembleSpec, ObjectDetection
+from modelctl.reference.answers import Found, iou
+
+SCORE, PIXELS = 1e-3, 1.0
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How one served answer differs from the reference's."""
+
+    item: str
+    best: bool
+    score: float
+    pixels: float
+    missing: int
+    overlap: float = 1.0
+
+    def is_within(self, score: float, pixels: float) -> bool:
+        """Tell whether it is the same answer up to rounding."""
+        return self.best and self.score <= score and self.pixels <= pixels and not self.missing
+
+
+def threshold_of(spec: EnsembleSpec) -> float:
+    """Return the score that decides what is in an answer; 0 where everything is."""
+    return spec.postprocess.score_threshold if isinstance(spec, ObjectDetection) else 0.0
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How two ways of answering agree on a few items.
+
+    `overlap` is the least intersection over union of two boxes that stand for one object; 1 where there are no boxes.
+    """
+
+    items: int
+    best: int
+    score: float
+    pixels: float
+    missing: int
+    overlap: float
+
+    def sentence(self) -> str:
+        """Return it in words."""
+        text = f"{self.best} of {self.items} first labels agree, scores differ by {self.score:.2g} at most"
+        boxes = f", boxes overlap by {self.overlap:.3f} at least and {self.missing} have no counterpart"
+        return text + (boxes if self.pixels or self.missing or self.overlap < 1 else "")
+
+
+def agreement(
+    pairs: Mapping[str, tuple[list[Found], list[Found]]], spec: EnsembleSpec, tolerance: float = SCORE
+) -> Agreement:
+    """Return how pairs of answers, (one way, the other way) by item, agree."""
+    found = [compare(name, one, other, threshold_of(spec), tolerance) for name, (one, other) in pairs.items()]
+    return Agreement(
+        items=len(found),
+        best=sum(one.best for one in found),
+        score=max(one.score for one in found),
+        pixels=max(one.pixels for one in found),
+        missing=sum(one.missing for one in found),
+        overlap=min(one.overlap for one in found),
+    )
+
+
+def compare(
+    item: str, served: list[Found], expected: list[Found], threshold: float, tolerance: float = SCORE
+) -> Difference:
+    """Match each expected label or box with the closest served one of its class.
+
+    What scores within `tolerance` of the threshold may be there or not.
+    """
+    left = list(served)
+    score, pixels, missing, overlap = 0.0, 0.0, 0, 1.0
+    for one in expected:
+        same = [other for other in left if other.label == one.label and other.class_id in (one.class_id, -1)]
+        if not same:
+            missing += one.score - threshold > tolerance
+            continue
+        closest = min(same, key=lambda other: (_apart(one, other), abs(one.score - other.score)))
+        left.remove(closest)
+        score, pixels = max(score, _gap(one.score, closest.score)), max(pixels, _apart(one, closest))
+        overlap = min(overlap, iou(np.array(one.box), np.array(closest.box))) if one.box else overlap
+    missing += sum(not one.score - threshold <= tolerance for one in left)
+    best = not expected or not served or served[0].label == expected[0].label or _is_tie(expected, tolerance)
+    return Difference(item, best, score, pixels, missing, overlap)
+
+
+def _is_tie(found: list[Found], tolerance: float) -> bool:
+    return len(found) > 1 and found[0].score - found[1].score <= 2 * tolerance
+
+
+def _apart(one: Found, other: Found) -> float:
+    return max((_gap(a, b) for a, b in zip(one.box, other.box, strict=True)), default=0.0)
+
+
+def _gap(one: float, other: float) -> float:
+    """Return how far two numbers are apart; what is no number is far from everything."""
+    gap = abs(one - other)
+    return gap if math.isfinite(gap) else math.inf
