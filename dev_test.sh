@@ -36,10 +36,10 @@ run() {
 run ruff format --check .
 run ruff check .
 run mypy
-# Tests wait more than they compute: three files at a time on two cores. Later options win: -n0 for one after the other.
+# Tests wait more than they compute: four files at a time on two cores. Later options win: -n0 for one after the other.
 if [ $# -gt 0 ]; then
-  run python -m pytest -n 3 --dist loadfile "$@"
+  run python -m pytest -n 4 --dist loadfile "$@"
 else
-  run python -m pytest -n 3 --dist loadfile -m "not alone"
-  run python -m pytest -m alone
+  run python -m pytest -n 4 --dist loadfile -m "not alone"
+  run python -m pytest -n 2 --dist loadfile -m alone
 fi

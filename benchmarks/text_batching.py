@@ -1,7 +1,6 @@
 """Measures how texts of different length are best batched: what docs/decisions/0002-text-batching.md rests on.
 
-    python -m training.sentiment.export --weights training/sentiment/e*.safetensors
-        --out served.onnx --plain plain.onnx --packed packed.onnx
+    python -m training.sentiment.export --out served.onnx --plain plain.onnx --packed packed.onnx
     python -m benchmarks.text_batching --plain plain.onnx --packed packed.onnx [--threads 1] [--rounds 12]
 
 16 callers each send their next text, of 3 to 128 tokens, as soon as the last is answered; whenever the network is free

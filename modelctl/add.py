@@ -15,6 +15,7 @@ import re
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,24 +122,29 @@ def _workshop(repository: Path) -> Iterator[Path]:
 
 
 class Ending:
-    """Ctrl-C, and what ends the command like it.
+    """Ctrl-C, and the signals that end the command like it.
 
-    It is raised where it comes, and remembered: Python drops what is raised while an object of gRPC is finalized.
+    The first one raises KeyboardInterrupt where it arrives. Python drops what is raised while an object is finalized,
+    as gRPC's are: `check` raises it again. Others that follow within `AGAIN_S` raise nothing, so that an impatient
+    user does not interrupt the undoing before it has switched them off.
     """
 
+    AGAIN_S = 2
+
     def __init__(self) -> None:
-        self._has_come = False
+        self._came_at = 0.0
         for number in ENDINGS:
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._come)
 
     def _come(self, *_: object) -> None:
-        self._has_come = True
-        raise KeyboardInterrupt
+        before, self._came_at = self._came_at, time.monotonic()
+        if self._came_at - before > self.AGAIN_S:
+            raise KeyboardInterrupt
 
     def check(self) -> None:
         """Raise KeyboardInterrupt when it has come."""
-        if self._has_come:
+        if self._came_at:
             raise KeyboardInterrupt
 
 

@@ -35,6 +35,11 @@ ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = ("efficientnet_lite0", "lite_detector", "minilm_sentiment", "simple_net")
 
 
+for _number in (signal.SIGINT, signal.SIGHUP):
+    # Tests that run in the background or under nohup were told to ignore these, and what they start would inherit it.
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
+
 MADE: list[Stack] = []
 """All stacks of this process."""
 SHARED: list[Stack] = []

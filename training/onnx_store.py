@@ -2,6 +2,7 @@
 
     float32 model --half_weights--> float16 weights: half the size
                   --byte_weights--> int8 matrices with a scale a channel: a quarter of the size
+    stored model  --read_weights--> float32 weights, which are stored as the same bytes again
 
 A stored weight stands behind Cast (and Mul by its scale). ONNX Runtime folds both at load, so the arithmetic stays
 float32 and an answer depends neither on its neighbours in a batch nor on padding. A table that rows are gathered from
@@ -34,6 +35,39 @@ def byte_weights(model: onnx.ModelProto, least: int = 4096) -> onnx.ModelProto:
     channel: scale = largest magnitude / 127, so nothing is clipped. Other weights of that size are stored as float16.
     """
     return _store(model, least, bytewise=True)
+
+
+def read_weights(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the float32 weights of `model` under their own names, in the order of its initializers.
+
+    Reads what `half_weights`, `byte_weights` and `modelctl`'s `row_bytes` wrote; storing the result the same way gives
+    the same bytes. Float32 initializers are returned as they are, other types are left out.
+    """
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    weights: dict[str, npt.NDArray[np.float32]] = {}
+    for name, value in tensors.items():
+        if name.endswith(HALF):
+            weights[name.removesuffix(HALF)] = value.astype(np.float32)
+        elif name.endswith(BYTES):
+            stem = name.removesuffix(BYTES)
+            weights[stem] = _widened(value, tensors[stem + SCALE])
+        elif value.dtype == np.float32 and name.removesuffix(SCALE) + BYTES not in tensors:
+            weights[name] = value
+    return weights
+
+
+def _widened(values: npt.NDArray[np.int8], scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return `values` * `scale`, rounded so that the largest magnitude of each channel / `top` is `scale` again.
+
+    A scale was made as largest magnitude / top. In float32, (scale * top) / top may miss `scale` by one bit, so the
+    neighbours of scale * top are tried as well.
+    """
+    top = np.float32(max(1, np.abs(values).max()))
+    largest = scale * top
+    for neighbour in (np.nextafter(largest, np.float32(0)), np.nextafter(largest, np.float32(np.inf))):
+        largest = np.where(largest / top == scale, largest, neighbour)
+    weights: npt.NDArray[np.float32] = np.where(np.abs(values) == top, np.sign(values) * largest, values * scale)
+    return weights
 
 
 def _store(model: onnx.ModelProto, least: int, *, bytewise: bool) -> onnx.ModelProto:

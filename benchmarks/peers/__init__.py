@@ -1,4 +1,4 @@
-"""What the gateway is compared with by `modelctl bench tasks`: other ways to serve the same three tasks.
+"""What the gateway is compared with by `python -m benchmarks tasks`: other ways to serve the same three tasks.
 
     PEER_FACTS (JSON of the models' configs) --pipeline--> one pipeline a task, used by every peer that runs networks
 

@@ -1,8 +1,8 @@
 """Many items: split into batches while they are read, sent, and joined in order.
 
-    items -> Job, Job, ... (each a generator, as in `exchange`) -> outcomes, one for each item
+    items -> Job, Job, ... (each has steps, as in `exchange`) -> one outcome per item
 
-Items that failed but may succeed are sent again, they alone.
+Only items that failed but may succeed are sent again.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Generic
 
 from pydantic import ValidationError
 
 from triton_gateway_client import errors
 from triton_gateway_client.errors import GatewayError, InvalidInputError, Problem
-from triton_gateway_client.exchange import Deadline, Patience, Reply, Request, Steps, Wait, once
+from triton_gateway_client.exchange import Deadline, Parallel, Patience, Reply, Request, Steps, Wait, Work, once
 from triton_gateway_client.results import BatchAnswer
 from triton_gateway_client.tasks import Defaults, R, Task, new_request_id, parsed, query
 
 ENVELOPE_BYTES = 256
-"""What a form puts around an item, and more than JSON does."""
+"""Bytes that a form puts around an item; JSON puts fewer."""
 TOO_LARGE = 413
 
 
@@ -30,9 +31,9 @@ class Batches:
     """How many items travel in one request, and how many requests at once.
 
     Attributes:
-        max_items: the most items of a batch; a gateway takes 64 unless it is set otherwise.
-        max_bytes: the most bytes of a batch, unless one item alone has more.
-        at_once: so many batches are under way at once.
+        max_items: maximum items per batch; a gateway takes 64 unless it is set otherwise.
+        max_bytes: maximum bytes per batch; a larger item travels alone.
+        at_once: maximum concurrent batches.
 
     """
 
@@ -55,39 +56,59 @@ class Job(Generic[R]):
 
 @dataclass
 class _Limits:
-    """What a batch may hold; less when the gateway takes less."""
+    """How much a batch may hold; lowered when the gateway takes less."""
 
     max_items: int
     max_bytes: int
 
     def learn(self, refused: Sequence[bytes], code: str) -> None:
-        """Take it that half of what the gateway refused is not too much."""
+        """Lower the limit that a refused batch exceeded to half of that batch."""
         if code == "batch_too_large":
             self.max_items = min(self.max_items, max(1, len(refused) // 2))
         else:
             self.max_bytes = min(self.max_bytes, max(1, sum(map(_size, refused)) // 2))
 
 
-def jobs(
+def many(
+    defaults: Defaults, task: Task[R], batches: Batches, items: Iterable[object], options: Mapping[str, Any]
+) -> Steps[list[R | GatewayError]]:
+    """Ask for the results of many items: return each one's result or error, in order.
+
+    Raises:
+        TypeError: when the task takes no items of that type.
+
+    """
+    jobs = _jobs(defaults, task, batches, items, options)
+    done: dict[int, list[R | GatewayError]] = {}
+    turn = Lock()
+
+    def take() -> Job[R] | None:
+        with turn:
+            return next(jobs, None)
+
+    def stop() -> None:
+        with turn:
+            jobs.close()
+
+    def branch() -> Steps[None]:
+        while (job := (yield Work(take))) is not None:
+            done[job.number] = yield from job.steps
+
+    yield Parallel([branch() for _ in range(batches.at_once)], stop)
+    return [outcome for number in sorted(done) for outcome in done[number]]
+
+
+def _jobs(
     defaults: Defaults, task: Task[R], batches: Batches, items: Iterable[object], options: Mapping[str, Any]
 ) -> Generator[Job[R], None, None]:
     """Yield the batches, each as soon as its items are read.
 
-    `timeout`, when it is given, is for all batches together; else each has the client's own.
-
-    Raises:
-        TypeError: when an item is nothing that the task takes.
-
+    A `timeout` among the options applies to all batches together; without it, the client's applies to each batch.
     """
     limits = _Limits(batches.max_items, batches.max_bytes)
     together = defaults.deadline(options["timeout"]) if options.get("timeout") is not None else None
     for number, chunk in enumerate(_chunks(items, task, limits)):
         yield Job(number, _batch(defaults, task, chunk, limits, options, together))
-
-
-def joined(done: Mapping[int, list[R | GatewayError]]) -> list[R | GatewayError]:
-    """Return the outcomes of all batches in the order of the items."""
-    return [outcome for number in sorted(done) for outcome in done[number]]
 
 
 def _chunks(items: Iterable[object], task: Task[R], limits: _Limits) -> Iterator[list[bytes | GatewayError]]:
@@ -125,7 +146,7 @@ def _batch(
     options: Mapping[str, Any],
     together: Deadline | None,
 ) -> Steps[list[R | GatewayError]]:
-    """Send a batch, in halves where it is too large, and again what failed but may succeed."""
+    """Send a batch; halve it when it is too large; send again the items that failed but may succeed."""
     deadline = together or defaults.deadline(None)
     request_id = new_request_id()
     outcomes: dict[int, R | GatewayError] = {n: item for n, item in enumerate(items) if isinstance(item, GatewayError)}
@@ -153,7 +174,7 @@ def _batch(
 
 
 def _rows(task: Task[R], reply: Reply, request: Request, count: int) -> list[R | GatewayError]:
-    """Return the outcome of each item of a batch's answer; one error for all when it cannot be read."""
+    """Return the outcome of each item in a batch's answer; the same error for all when it cannot be read."""
     try:
         answer = parsed(BatchAnswer, reply, request.request_id)
         rows = {row["index"]: _row(task, row, reply) for row in answer.results}

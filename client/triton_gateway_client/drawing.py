@@ -1,10 +1,13 @@
-"""Draws results on pictures, with Pillow. Lines and letters are as large as the picture asks for."""
+"""Draws captions, boxes and labels on pictures, with Pillow. Lines and letters scale with the picture.
+
+It knows nothing of results, which say what to draw.
+"""
 
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import ImageDraw, ImageFont
 
@@ -14,46 +17,53 @@ if TYPE_CHECKING:
     import PIL.Image
 
     from triton_gateway_client.images import ImageInput
-    from triton_gateway_client.results import Classification, Detections
 
 Colour = tuple[int, int, int]
 
-LEAST_LETTERS, LETTERS = 11, 1 / 32
-"""Height of letters: pixels at least, and as a share of the picture's shorter side."""
-LEAST_LINE, LINE = 2, 1 / 250
+MIN_LETTERS, LETTERS = 11, 1 / 32
+"""Height of letters: the minimum in pixels, and the share of the picture's shorter side."""
+MIN_LINE, LINE = 2, 1 / 250
 """Width of lines, likewise."""
 GOLDEN = 0.618034
-"""Steps of this share around the circle of hues never come close to each other soon."""
+"""The golden ratio's fraction: consecutive class ids, this far apart on the circle of hues, get distinct colours."""
 CAPTION: Colour = (32, 32, 32)
 
 
-def classification(result: Classification, image: ImageInput) -> PIL.Image.Image:
-    """Return a copy of the image with one line a class in its upper left corner."""
+class Mark(NamedTuple):
+    """One object to draw: its box (left, top, right, bottom), its label, and the class that gives the colour."""
+
+    corners: tuple[float, float, float, float]
+    text: str
+    class_id: int
+
+
+def captioned(image: ImageInput, lines: Iterable[str]) -> PIL.Image.Image:
+    """Return a copy of the image with these lines in its upper left corner."""
     picture = images.opened(image)
     pen = _Pen(picture)
     top = 0
-    for prediction in result.predictions:
-        top += pen.label(0, top, f"{prediction.label} {_percent(prediction.score)}", CAPTION)
+    for line in lines:
+        top += pen.label(0, top, line, CAPTION)
     return picture
 
 
-def detections(result: Detections, image: ImageInput) -> PIL.Image.Image:
-    """Return a copy of the image with all boxes, the best on top."""
+def framed(image: ImageInput, size: tuple[int, int], marks: Sequence[Mark]) -> PIL.Image.Image:
+    """Return a copy of the image with a box and a label for each mark, the first on top.
+
+    `size` is the width and height that the marks' corners refer to.
+    """
     picture = images.opened(image)
     pen = _Pen(picture)
-    across, down = picture.width / result.image.width, picture.height / result.image.height
-    for found in reversed(result.predictions):
-        box, colour = found.box, colour_of(found.class_id)
-        pen.box((box.xmin * across, box.ymin * down, box.xmax * across, box.ymax * down), colour)
-    for found in result.predictions:
-        text = f"{found.label} {_percent(found.score)}"
-        left, top = found.box.xmin * across, found.box.ymin * down
-        pen.label(round(left), round(top) - pen.height, text, colour_of(found.class_id))
+    across, down = picture.width / size[0], picture.height / size[1]
+    for (left, top, right, bottom), _, class_id in reversed(marks):
+        pen.box((left * across, top * down, right * across, bottom * down), colour_of(class_id))
+    for (left, top, _, _), text, class_id in marks:
+        pen.label(round(left * across), round(top * down) - pen.height, text, colour_of(class_id))
     return picture
 
 
 def colour_of(class_id: int) -> Colour:
-    """Return the colour of a class: always the same one."""
+    """Return the colour of a class, which never changes."""
     red, green, blue = colorsys.hsv_to_rgb(class_id * GOLDEN % 1, 0.85, 0.95)
     return round(red * 255), round(green * 255), round(blue * 255)
 
@@ -65,10 +75,6 @@ def ink_on(colour: Colour) -> Colour:
     return (0, 0, 0) if (luminance + 0.05) ** 2 > 1.05 * 0.05 else (255, 255, 255)
 
 
-def _percent(score: float) -> str:
-    return f"{score:.0%}"
-
-
 class _Pen:
     """Draws on one picture."""
 
@@ -76,8 +82,8 @@ class _Pen:
         self._size = picture.size
         self._draw = ImageDraw.Draw(picture)
         side = min(picture.size)
-        self._line = max(LEAST_LINE, round(side * LINE))
-        letters = max(LEAST_LETTERS, round(side * LETTERS))
+        self._line = max(MIN_LINE, round(side * LINE))
+        letters = max(MIN_LETTERS, round(side * LETTERS))
         self._font = ImageFont.load_default(letters)
         self._margin = max(1, letters // 5)
         self._written: list[tuple[int, int, int, int]] = []
@@ -87,7 +93,7 @@ class _Pen:
         """Of a label, in pixels."""
 
     def box(self, corners: tuple[float, float, float, float], colour: Colour) -> None:
-        """Draw a frame inside these corners, of one pixel at least."""
+        """Draw a frame inside these corners, at least one pixel large."""
         left, top, right, bottom = (round(value) for value in corners)
         right, bottom = max(left, right - 1), max(top, bottom - 1)
         self._draw.rectangle((left, top, right, bottom), outline=colour, width=self._line)
@@ -105,6 +111,6 @@ class _Pen:
         return self.height
 
     def _is_free(self, left: int, right: int) -> Callable[[int], bool]:
-        """Return what tells whether a label between these columns and from a given row on would cover no other."""
+        """Return a test of a row: whether a label that starts there, between these columns, covers no other label."""
         beside = [(low, high) for start, low, end, high in self._written if start < right and left < end]
         return lambda top: all(high <= top or top + self.height <= low for low, high in beside)

@@ -1,4 +1,4 @@
-"""Why a call got no result.
+"""The errors that a call may raise.
 
 GatewayError
 ├── InvalidInputError      400, 413, 415, 422: another input or another option is needed
@@ -20,12 +20,12 @@ from email.utils import parsedate_to_datetime
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 UNEXPECTED = "unexpected_answer"
-# Of an answer that is no problem of the gateway's, but of something before it.
 TRANSIENT = (429, 502, 503, 504)
+"""Statuses worth a retry when the answer comes from a proxy before the gateway, and says nothing itself."""
 
 
 class Problem(BaseModel):
-    """What the gateway tells of a failure (RFC 9457)."""
+    """The gateway's description of a failure (RFC 9457)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -45,13 +45,13 @@ class GatewayError(Exception):
 
     Attributes:
         detail: what happened, in one sentence.
-        code: stable, for programs to branch on; the gateway's table of codes, and `connection_failed`,
-            `image_unreadable` and `unexpected_answer` of this side.
+        code: stable, for programs to branch on: one of the gateway's codes, or the client's own `connection_failed`,
+            `image_unreadable` and `unexpected_answer`.
         status: the HTTP status; None when no answer came.
-        request_id: what to look for in the gateway's logs.
+        request_id: find the call by it in the gateway's logs.
         retryable: whether the same call may succeed later.
-        retry_after: in how many seconds, where the gateway said so.
-        model: the model that was asked, where known.
+        retry_after: seconds to wait before a retry, where the gateway says so.
+        model: the requested model, where known.
         step: the step of the model that refused or failed, where known.
 
     """
@@ -96,7 +96,7 @@ class NotFoundError(GatewayError):
 
 
 class OverloadedError(GatewayError):
-    """The gateway has too much to do; `retry_after` says when to come back."""
+    """The gateway is overloaded; `retry_after` says when to come back."""
 
 
 class UnavailableError(GatewayError):
@@ -140,7 +140,7 @@ def from_problem(problem: Problem, retry_after: float | None = None) -> GatewayE
 
 
 def from_answer(status: int, headers: Mapping[str, str], body: bytes, request_id: str) -> GatewayError:
-    """Return the error of an answer that is not a result; what stands before a gateway may answer anything."""
+    """Return the error of an answer that is not a result; a proxy before the gateway may answer anything."""
     retry_after = seconds_of(headers.get("retry-after"))
     try:
         return from_problem(Problem.model_validate_json(body), retry_after)
@@ -155,12 +155,12 @@ def from_answer(status: int, headers: Mapping[str, str], body: bytes, request_id
 
 
 def unexpected(status: int, request_id: str) -> GatewayError:
-    """Return the error of an answer that claims to be a result and is none."""
+    """Return the error of a successful answer that is no valid result."""
     return GatewayError("The answer is not what a gateway of this version gives.", status=status, request_id=request_id)
 
 
 def seconds_of(retry_after: str | None) -> float | None:
-    """Return the seconds that a `Retry-After` header asks for: a number, or a date (RFC 9110, 10.2.3)."""
+    """Return the seconds of a `Retry-After` header, which holds a number or a date (RFC 9110, 10.2.3)."""
     if retry_after is None:
         return None
     try:

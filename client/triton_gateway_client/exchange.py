@@ -1,9 +1,10 @@
 """One call, without any input or output: what to send, when to try again, when to give up.
 
-A call is a generator. It yields what it wants done, one step at a time, and is sent what came of it; the synchronous
-and the asynchronous client differ only in how they do a step.
+A call is a generator. It yields one step at a time and is sent the step's outcome; the synchronous and the asynchronous
+client differ only in how they do a step.
 
-    Work -> what its function returned        Send -> Reply, or GatewayError when none came        Wait -> nothing
+    Send -> Reply, or GatewayError when none came        Work -> what its function returned
+    Wait, Parallel -> nothing
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from triton_gateway_client.errors import GatewayError
 T = TypeVar("T")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
-"""The mean pause before the second try when the gateway names none, doubled with each; and the longest."""
-WORTH_A_RETRY = (None, 429, 503)
-"""What the next try may find otherwise: no answer at all, too much to do, not there."""
+"""Mean pause before the first retry, doubled for each further one, and its maximum, when the gateway names none."""
+RETRYABLE_STATUSES = (None, 429, 503)
+"""Statuses that the next try may not meet; None: no answer came."""
 
 
 class Deadline:
-    """The moment after which nobody waits for an answer any more."""
+    """The moment after which nobody waits for an answer."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         if not seconds > 0:
@@ -50,7 +51,7 @@ class Payload:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked, without when."""
+    """An HTTP request, without its deadline."""
 
     method: str
     path: str
@@ -61,7 +62,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Send:
-    """Send a request; nobody waits for its answer after the deadline."""
+    """Send a request, and wait for its answer until the deadline."""
 
     request: Request
     deadline: Deadline
@@ -85,21 +86,37 @@ class Wait:
 
 @dataclass(frozen=True)
 class Work:
-    """Call what reads files or computes."""
+    """Call a function that reads files or computes."""
 
     call: Callable[[], object]
 
 
-Steps: TypeAlias = Generator[Send | Wait | Work, Any, T]
+@dataclass(frozen=True)
+class Parallel:
+    """Run several branches at once, until all have ended. When one fails, raise its error.
+
+    Attributes:
+        branches: the steps of each branch.
+        stop: keeps the other branches from starting more work after a failure.
+
+    """
+
+    branches: Sequence[Steps[None]]
+    stop: Callable[[], None]
+
+
+Steps: TypeAlias = Generator[Send | Wait | Work | Parallel, Any, T]
 
 
 class Patience:
     """How often a call is tried again, and after which pauses.
 
+    Our own, because httpx retries connecting only, and a retry library cannot count on for each half of a batch.
+
     Args:
-        retries: so many times after the first try.
+        retries: the maximum number of tries after the first.
         deadline: no pause ends after it.
-        chance: returns a number from 0 to 1.
+        chance: returns a random number from 0 to 1.
 
     """
 
@@ -122,7 +139,7 @@ class Patience:
 
 
 def once(request: Request, deadline: Deadline) -> Steps[Reply | GatewayError]:
-    """Try a request once; what is not a success is returned as its error."""
+    """Try a request once; return its error when it does not succeed."""
     if deadline.left() <= 0:
         return late(request)
     outcome: Reply | GatewayError = yield Send(request, deadline)
@@ -132,10 +149,12 @@ def once(request: Request, deadline: Deadline) -> Steps[Reply | GatewayError]:
 
 
 def call(request: Request, deadline: Deadline, retries: int) -> Steps[Reply]:
-    """Try a request until it succeeds, under one request id, by which the gateway knows whom it told to come back.
+    """Try a request until it succeeds, always with the same request id.
+
+    The gateway recognises by the id the requests that it told to come back.
 
     Raises:
-        GatewayError: when it did not succeed in time, or cannot.
+        GatewayError: when the request did not succeed in time, or cannot.
 
     """
     patience = Patience(retries, deadline)
@@ -143,7 +162,7 @@ def call(request: Request, deadline: Deadline, retries: int) -> Steps[Reply]:
         outcome = yield from once(request, deadline)
         if isinstance(outcome, Reply):
             return outcome
-        pause = patience.pause(outcome) if outcome.status in WORTH_A_RETRY else None
+        pause = patience.pause(outcome) if outcome.status in RETRYABLE_STATUSES else None
         if pause is None:
             raise outcome
         yield Wait(pause)

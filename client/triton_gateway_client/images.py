@@ -1,4 +1,4 @@
-"""What may be given as an image, and how it becomes the bytes of an image file."""
+"""The kinds of image that calls accept, and how each becomes the bytes of an image file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
 if TYPE_CHECKING:
     import PIL.Image
 
-# What PNG can hold; all else becomes RGBA where it has transparency, else RGB.
 PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
+"""Modes that PNG can hold; other modes become RGBA where they have transparency, else RGB."""
 ALPHA_MODES = ("PA", "La", "RGBa")
 
 
@@ -20,7 +20,7 @@ class Array(Protocol):
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
-        """What NumPy's array interface protocol asks for."""
+        """The description that NumPy's array interface protocol defines."""
 
 
 ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | PIL.Image.Image | Array"
@@ -28,11 +28,11 @@ ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview
 
 
 def encoded(image: ImageInput) -> bytes:
-    """Return the bytes of an image file. PIL images and arrays become PNG, which loses nothing; that needs Pillow.
+    """Return the bytes of an image file. PIL images and arrays become PNG, which is lossless and needs Pillow.
 
     Raises:
         OSError: when a file cannot be read.
-        TypeError, ValueError: when it is nothing that can be an image.
+        TypeError, ValueError: when the argument is no image.
 
     """
     if isinstance(image, bytes):
@@ -52,10 +52,10 @@ def encoded(image: ImageInput) -> bytes:
 
 
 def opened(image: ImageInput) -> PIL.Image.Image:
-    """Return a new picture, upright and in RGB, of whatever may be given as an image. Needs Pillow.
+    """Return a new picture, upright and in RGB, of any kind of image. Needs Pillow.
 
     Raises:
-        PIL.UnidentifiedImageError: when the bytes are no image that Pillow reads.
+        PIL.UnidentifiedImageError: when Pillow cannot read the bytes.
 
     """
     from PIL import Image, ImageOps
@@ -64,7 +64,7 @@ def opened(image: ImageInput) -> PIL.Image.Image:
     picture = Image.open(io.BytesIO(encoded(image))) if is_file else _picture(image)
     picture = ImageOps.exif_transpose(picture)
     if "A" in picture.getbands() or "transparency" in picture.info:
-        picture = picture.convert("RGBA")  # the gateway puts what is transparent on white too
+        picture = picture.convert("RGBA")  # as the gateway does with transparency
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     return picture.convert("RGB")
 
@@ -94,7 +94,7 @@ def _picture(image: Any) -> PIL.Image.Image:
 def _png(picture: PIL.Image.Image) -> bytes:
     from PIL import ImageOps
 
-    # PNG would keep the pixels, and forget which way up they are.
+    # Pillow writes the pixels to PNG without the orientation.
     picture = ImageOps.exif_transpose(picture)
     if picture.mode not in PNG_MODES:
         picture = picture.convert("RGBA" if picture.mode in ALPHA_MODES else "RGB")

@@ -1,4 +1,4 @@
-"""What the gateway answers, as frozen values. Fields that a newer gateway adds are ignored."""
+"""The gateway's answers as frozen values. Fields that a newer gateway adds are ignored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Value(BaseModel):
-    """A frozen value that can be told as JSON."""
+    """A frozen value that can be written as JSON."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -24,7 +24,7 @@ class Value(BaseModel):
 
 
 class Result(Value):
-    """What every result of a task begins with."""
+    """The fields that every task's result has."""
 
     model: str
     version: str
@@ -33,14 +33,14 @@ class Result(Value):
 
     @property
     def timing(self) -> Mapping[str, float]:
-        """Where the gateway's time went, in milliseconds: `read`, `wait`, `triton`, `encode`.
+        """Milliseconds that the gateway spent on each part: `read`, `wait`, `triton`, `encode`.
 
-        Of a batch: the whole batch's.
+        An item of a batch has the whole batch's.
         """
         return self._timing
 
     def with_timing(self, server_timing: str) -> Self:
-        """Return this result with what its answer's `Server-Timing` header said."""
+        """Return this result with the durations of its answer's `Server-Timing` header."""
         self._timing = milliseconds_of(server_timing)
         return self
 
@@ -79,9 +79,9 @@ class Classification(Result):
 
     def draw(self, image: ImageInput) -> PIL.Image.Image:
         """Return a copy of the image, upright and in RGB, with the classes written on it. Needs Pillow."""
-        from triton_gateway_client import drawing
+        from triton_gateway_client import drawing  # here, because it needs Pillow, which is optional
 
-        return drawing.classification(self, image)
+        return drawing.captioned(image, [f"{each.label} {each.score:.0%}" for each in self.predictions])
 
 
 class Box(Value):
@@ -103,7 +103,7 @@ class Detection(Value):
 
 
 class Detections(Result):
-    """The objects of one image, best first; perhaps none."""
+    """The objects of one image, best first; it may have none."""
 
     image: ImageSize
     predictions: tuple[Detection, ...]
@@ -122,11 +122,19 @@ class Detections(Result):
     def draw(self, image: ImageInput) -> PIL.Image.Image:
         """Return a copy of the image, upright and in RGB, with the boxes and their labels drawn. Needs Pillow.
 
-        An image of another size than the one that was sent gets its boxes scaled.
+        When the image has another size than the one that was sent, the boxes are scaled.
         """
-        from triton_gateway_client import drawing
+        from triton_gateway_client import drawing  # here, because it needs Pillow, which is optional
 
-        return drawing.detections(self, image)
+        marks = [
+            drawing.Mark(
+                (each.box.xmin, each.box.ymin, each.box.xmax, each.box.ymax),
+                f"{each.label} {each.score:.0%}",
+                each.class_id,
+            )
+            for each in self.predictions
+        ]
+        return drawing.framed(image, (self.image.width, self.image.height), marks)
 
 
 class LabelScore(Value):
@@ -137,7 +145,7 @@ class LabelScore(Value):
 
 
 class Usage(Value):
-    """What a text cost: tokens that the model read, and whether the text was longer than that."""
+    """How many tokens of a text the model read, and whether it left some out."""
 
     tokens: int
     truncated: bool
@@ -190,19 +198,19 @@ class Health(Value):
 
     @property
     def ready(self) -> bool:
-        """Whether all of them do."""
+        """Whether all default models do."""
         return self.status == "ready"
 
 
 class BatchAnswer(Value):
-    """The answer of a batch route; each row is a result or a problem, with its index."""
+    """The answer of a batch route: each row is a result or a problem, with the item's index."""
 
     results: tuple[dict[str, Any], ...]
     failed: int
 
 
 def milliseconds_of(server_timing: str) -> dict[str, float]:
-    """Return the durations that a `Server-Timing` header names (W3C Server Timing); others are left out."""
+    """Return the durations, in ms, of a `Server-Timing` header (W3C Server Timing), without metrics that have none."""
     found = {}
     for metric in server_timing.split(","):
         name, *parameters = (part.strip() for part in metric.split(";"))

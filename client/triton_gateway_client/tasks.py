@@ -1,8 +1,8 @@
-"""The calls of the gateway's routes, as generators (`exchange`): the same for both clients.
+"""The calls of the gateway's routes as steps (`exchange`), for both clients.
 
     item -> bytes (an image file, or a text as JSON) -> Payload -> Reply -> result
 
-How a step is done is the clients' own business.
+The clients do the steps.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ PROBE_TIMEOUT_S = 5.0
 
 
 class BatchOptions(TypedDict, total=False):
-    """Options of every task; None is the default.
+    """Options of every task; None means the default.
 
     Attributes:
-        model: a model's name; the task's default model.
-        version: of the model; its newest.
-        timeout: seconds for everything, retries included; the client's.
+        model: the model's name; the task's default model.
+        version: the model's version; its newest.
+        timeout: seconds for the whole call, retries included; the client's.
 
     """
 
@@ -47,18 +47,18 @@ class BatchOptions(TypedDict, total=False):
 
 
 class ClassifyBatchOptions(BatchOptions, total=False):
-    """Options of many classifications. `top_k`: so many classes, 5 by default."""
+    """Options of many classifications. `top_k`: number of classes, 5 by default."""
 
     top_k: int | None
 
 
 class DetectBatchOptions(BatchOptions, total=False):
-    """Options of many detections; by default the model's own.
+    """Options of many detections; the model's own by default.
 
     Attributes:
-        score_threshold: the least score, 0 to 1.
-        iou_threshold: how much boxes of one class may overlap, 0 to 1.
-        max_detections: the most boxes.
+        score_threshold: minimum score, 0 to 1.
+        iou_threshold: maximum overlap (IoU) of two boxes of one class, 0 to 1.
+        max_detections: maximum number of boxes.
         classes: labels or class ids to look for.
 
     """
@@ -85,7 +85,7 @@ class DetectOptions(Options, DetectBatchOptions, total=False):
 
 @dataclass(frozen=True)
 class Task(Generic[R]):
-    """One task: how an item becomes bytes, how these become a body, and what is answered."""
+    """One task: its route, the type of its results, and how items become bytes and bytes become a body."""
 
     route: str
     result: type[R]
@@ -123,13 +123,13 @@ SENTIMENT = Task("sentiment", Sentiment, _json_text, _text, _texts)
 
 @dataclass(frozen=True)
 class Defaults:
-    """What holds for calls that do not say otherwise."""
+    """Timeout and retries of calls that do not set their own."""
 
     timeout: float
     retries: int
 
     def deadline(self, timeout: float | None) -> Deadline:
-        """Return the deadline of a call that begins now."""
+        """Return the deadline of a call that starts now."""
         return Deadline(self.timeout if timeout is None else timeout)
 
 
@@ -137,9 +137,9 @@ def one(defaults: Defaults, task: Task[R], item: object, image_url: str | None, 
     """Ask for the result of one item.
 
     Raises:
-        GatewayError: when there is none.
+        GatewayError: when the call fails.
         OSError: when the item is a file that cannot be read.
-        TypeError, ValueError: when an argument cannot be what it should.
+        TypeError, ValueError: when an argument is invalid.
 
     """
     deadline = defaults.deadline(options.get("timeout"))
@@ -172,10 +172,10 @@ def model(defaults: Defaults, name: str) -> Steps[Model]:
 
 
 def health(deadline: Deadline) -> Steps[Health]:
-    """Ask once whether the default models give their expected answers; that they do not is an answer too.
+    """Ask once whether the default models give their expected answers; return the answer no, too.
 
     Raises:
-        GatewayError: when the gateway did not say.
+        GatewayError: when the gateway does not answer that.
 
     """
     request = Request("GET", "/readyz", new_request_id())
@@ -189,7 +189,7 @@ def health(deadline: Deadline) -> Steps[Health]:
 
 
 def ready() -> Steps[bool]:
-    """Ask whether the gateway is there and ready."""
+    """Ask whether the gateway answers and is ready."""
     try:
         found = yield from health(Deadline(PROBE_TIMEOUT_S))
     except GatewayError:
@@ -201,7 +201,7 @@ def wait_until_ready(timeout: float) -> Steps[Health]:
     """Ask until the gateway is ready.
 
     Raises:
-        DeadlineExceededError: when it is not within `timeout` seconds; it says why.
+        DeadlineExceededError: when the gateway is not ready within `timeout` seconds; it says why.
 
     """
     deadline, reason = Deadline(timeout), "no answer"
@@ -220,10 +220,10 @@ def wait_until_ready(timeout: float) -> Steps[Health]:
 
 
 def parsed(kind: type[V], reply: Reply, request_id: str) -> V:
-    """Return an answer's value.
+    """Return the value in an answer.
 
     Raises:
-        GatewayError: when it is none of that kind.
+        GatewayError: when the answer holds no value of that kind.
 
     """
     try:
@@ -233,7 +233,7 @@ def parsed(kind: type[V], reply: Reply, request_id: str) -> V:
 
 
 def query(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that travel in the query."""
+    """Return the options that belong into the query string."""
     apart = ("timeout", "request_id")
     return {name: value for name, value in options.items() if value is not None and name not in apart}
 

@@ -1,4 +1,4 @@
-"""The one seam to httpx: a step's request becomes httpx's, and every failure of httpx's becomes ours."""
+"""The only place that maps to and from httpx: a step's request becomes httpx's, and httpx's errors become ours."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from triton_gateway_client.errors import ConnectionFailedError, GatewayError
 from triton_gateway_client.exchange import Deadline, Reply, Send, late
 from triton_gateway_client.network import Left
 
-CONNECT_S = 5.0
-"""A connection that is not there by then is tried again, while there is time."""
+CONNECT_TIMEOUT_S = 5.0
+"""Connecting that takes longer is tried again, while there is time."""
 PASSING = (httpx.NetworkError, httpx.ConnectTimeout, httpx.RemoteProtocolError)
-"""What the next try may not meet; any other failure is of the request, the set-up or the answer, and comes again."""
+"""Failures that the next try may not meet. Others lie in the request, the set-up or the answer, and would recur."""
 KEY = re.compile(r"[!-~]+")
 
 
 class _Timeouts(Mapping[str, float]):
-    """httpx's timeouts of one request: each is what is left when it is asked for, and `network` asks at every wait."""
+    """httpx's timeouts of one request: the time left when one is looked up, which `network` updates at every wait."""
 
     def __init__(self, deadline: Deadline) -> None:
         self._deadline = deadline
 
     def __getitem__(self, name: str) -> Left:
-        return Left(self._deadline, CONNECT_S) if name == "connect" else Left(self._deadline)
+        return Left(self._deadline, CONNECT_TIMEOUT_S) if name == "connect" else Left(self._deadline)
 
     def __iter__(self) -> Iterator[str]:
         return iter(("connect", "read", "write", "pool"))
@@ -37,7 +37,7 @@ class _Timeouts(Mapping[str, float]):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the gateway is, and the key that it asks for."""
+    """The gateway's address and API key."""
 
     base_url: str
     api_key: str | None = None
@@ -52,7 +52,7 @@ class Origin:
         return self.base_url
 
     def request(self, http: httpx.Client | httpx.AsyncClient, send: Send) -> httpx.Request:
-        """Return a step's request as httpx's, telling the gateway how much time is left."""
+        """Return a step's request as httpx's; a header tells the gateway how much time is left."""
         request, payload = send.request, send.request.payload
         headers = {
             "Accept": "application/json",
@@ -80,7 +80,7 @@ def reply(response: httpx.Response, body: bytes) -> Reply:
 
 
 def failure(error: httpx.RequestError, send: Send) -> GatewayError:
-    """Return why no answer came: the time was over, or the connection failed."""
+    """Return the error of a request that got no answer: its time ran out, or the connection failed."""
     expired = isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout)
     if expired or send.deadline.left() <= 0:
         found = late(send.request)

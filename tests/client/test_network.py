@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from tests.client.conftest import SENTIMENT, Client
-from triton_gateway_client import DeadlineExceededError, Gateway, GatewayError, network
+from triton_gateway_client import Batches, DeadlineExceededError, Gateway, GatewayError, Sentiment, network
 from triton_gateway_client.exchange import Patience
 
 Talk = Callable[[socket.socket, threading.Event], None]
@@ -174,6 +174,29 @@ def test_connection_is_used_again_and_has_each_calls_own_deadline(wrapped: Wrap 
     assert calls == [2, 1]
 
 
+def test_batches_leave_while_others_are_read(client: Client) -> None:
+    """Items that come slowly hold back no batch before them, however many may be under way."""
+    content = json.dumps({"results": [{"index": 0, **SENTIMENT}], "failed": 0}).encode()
+    header = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(content)
+    sent, in_time = threading.Event(), []
+
+    def talk(connection: socket.socket, _: threading.Event) -> None:
+        asked(connection)
+        sent.set()
+        connection.sendall(header + content)
+
+    def texts() -> Iterator[str]:
+        yield from "ab"  # the first leaves when the second is there
+        in_time.append(sent.wait(LONG_S))
+        yield "c"
+
+    with listener(talk) as url:
+        options = {"batches": Batches(max_items=1, at_once=40)}  # more than the threads of asyncio's own pool
+        outcomes = client(url.replace("127.0.0.1", "localhost"), "sentiment_many", texts(), options=options)
+    assert [type(each) for each in outcomes] == [Sentiment] * 3
+    assert in_time == [True]
+
+
 def test_gateway_that_comes_up_is_found(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody listens at first: the call is tried again until somebody does."""
     refused = threading.Event()
@@ -204,11 +227,24 @@ def test_gateway_that_comes_up_is_found(client: Client, monkeypatch: pytest.Monk
         thread.join(LONG_S)
 
 
-def test_every_failure_of_httpcore_has_its_counterpart() -> None:
-    """Each of its exceptions that has a namesake in httpx becomes it, and none is left out."""
-    kinds = {kind for kind in vars(httpcore).values() if isinstance(kind, type) and issubclass(kind, Exception)}
-    kinds.remove(httpcore.ConnectionNotAvailable)  # which its pool keeps to itself
-    assert {kind: getattr(httpx, kind.__name__) for kind in kinds} == network.COUNTERPARTS
+def _kinds() -> list[type[Exception]]:
+    """Return httpcore's exceptions, but for the one that its pool keeps to itself."""
+    kinds = [kind for kind in vars(httpcore).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    kinds.remove(httpcore.ConnectionNotAvailable)
+    return sorted(kinds, key=lambda kind: kind.__name__)
+
+
+@pytest.mark.parametrize("kind", _kinds(), ids=lambda kind: kind.__name__)
+def test_every_failure_of_httpcore_has_its_counterpart(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of its exceptions, raised by a connection, becomes its namesake in httpx, and none gets past the client."""
+
+    def fail(*_: object, **__: object) -> bytes:
+        raise kind("broken")
+
+    monkeypatch.setattr(network._Stream, "read", fail)
+    with listener(silent) as url, Gateway(url, retries=0) as gateway, pytest.raises(GatewayError) as caught:
+        gateway.sentiment("fine")
+    assert type(caught.value.__cause__) is getattr(httpx, kind.__name__)
 
 
 def test_proxy_of_the_environment_is_used(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,3 +261,14 @@ def test_proxy_of_the_environment_is_used(client: Client, monkeypatch: pytest.Mo
         assert client("http://gateway.example", "sentiment", "fine").label == "positive"
         assert client(url, "sentiment", "fine").label == "positive"
     assert lines == [b"POST http://gateway.example/v1/sentiment HTTP/1.1", b"POST /v1/sentiment HTTP/1.1"]
+
+
+@pytest.mark.parametrize("talk", [headers_without_end, body_without_end])
+def test_deadline_holds_through_a_proxy(client: Client, talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy of the environment that sends a byte now and then is left when the time is over."""
+    with listener(talk) as url:
+        monkeypatch.setenv("http_proxy", url)
+        begun = time.monotonic()
+        with pytest.raises(DeadlineExceededError):
+            client("http://gateway.example", "sentiment", "fine", timeout=TIMEOUT_S)
+        assert TIMEOUT_S <= time.monotonic() - begun < LONG_S

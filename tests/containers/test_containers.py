@@ -207,11 +207,13 @@ def test_the_image_of_triton_asks_for_its_health_by_a_command_that_there_is() ->
 
 def environment(folder: Path, *installs: list[str]) -> Path:
     """Make a clean virtual environment, run the installations in it, and return its Python."""
-    venv.create(folder, with_pip=True)
-    for install in installs:
-        done = subprocess.run([folder / "bin" / "pip", *install], cwd=ROOT, capture_output=True, text=True)
+    venv.create(folder)
+    python = folder / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", python]
+    for command, *words in installs:
+        done = subprocess.run([*pip, command, "--no-compile", *words], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-    return folder / "bin" / "python"
+    return python
 
 
 def absent(python: Path, *modules: str) -> None:
@@ -242,7 +244,20 @@ def test_tritons_packages_suffice(tmp_path: Path) -> None:
         shutil.copy(ROOT / name, source)
     for name in ("modelctl", "stages"):
         shutil.copytree(ROOT / name, source / name)
-    pip = [build.parent / "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, "."]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        build,
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        wheels,
+        ".",
+    ]
     done = subprocess.run(pip, cwd=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     python = environment(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dis
 import subprocess
 import sys
+import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 from types import CodeType
 
@@ -13,11 +15,15 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCES = ROOT / "modelctl" / "sources"
 FORBIDDEN = {
-    "app": {"backends", "modelctl", "stages", "onnxruntime", "pytriton", "torch"},
-    "stages": {"app", "backends", "modelctl", "tritonclient", "triton_python_backend_utils"},
-    "modelctl": {"app", "stages", "backends", "torch"},
-    "backends": {"app", "modelctl", "tritonclient"},
-    "client": {"app", "backends", "modelctl", "stages", "tritonclient", "numpy"},
+    "app": {"backends", "benchmarks", "modelctl", "stages", "onnxruntime", "pytriton", "torch"},
+    "stages": {"app", "backends", "benchmarks", "modelctl", "tritonclient", "triton_python_backend_utils"},
+    "modelctl": {"app", "stages", "backends", "benchmarks", "torch"},
+    "backends": {"app", "benchmarks", "modelctl", "tritonclient"},
+    "benchmarks": {"app", "backends", "torch"},
+    "docs": {"benchmarks"},
+    "notebooks": {"benchmarks"},
+    "training": {"benchmarks"},
+    "client": {"app", "backends", "benchmarks", "modelctl", "stages", "tritonclient", "numpy"},
 }
 
 
@@ -61,6 +67,12 @@ def test_commands_start_without_what_others_need(module: str, absent: set[str]) 
     script = f"import sys, {module}; print([name for name in sys.argv[1:] if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script, *absent], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_installed_package_has_no_benchmarks() -> None:
+    """They measure the project and run from its tree: who installs modelctl needs none of them."""
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+    assert not [pattern for pattern in found["include"] if fnmatch("benchmarks.gateway", pattern)]
 
 
 def test_only_one_folder_speaks_grpc() -> None:

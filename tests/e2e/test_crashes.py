@@ -39,8 +39,9 @@ def stubs(stack: Any, step: str) -> list[psutil.Process]:
         process
         for process in children(stack)
         if process.status() != psutil.STATUS_ZOMBIE
-        and "triton_python_backend_stub" in process.cmdline()[0]
-        and step in process.cmdline()[1]
+        and len(words := process.cmdline()) > 1
+        and "triton_python_backend_stub" in words[0]
+        and step in words[1]
     ]
 
 

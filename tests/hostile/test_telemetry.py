@@ -25,8 +25,8 @@ import onnxruntime
 @pytest.mark.parametrize(
     "module",
     [
-        *("modelctl.verify", "modelctl.add", "modelctl.precision", "modelctl.reference.model", "modelctl.bench.peers"),
-        *("benchmarks.text_batching", "training.onnx_store"),
+        *("modelctl.verify", "modelctl.add", "modelctl.precision", "modelctl.reference.model"),
+        *("benchmarks.tasks.peers", "benchmarks.text_batching", "training.onnx_store"),
     ],
 )
 def test_onnx_runtime_is_told_before_it_is_imported(module: str) -> None:

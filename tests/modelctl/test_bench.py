@@ -362,7 +362,7 @@ class Watched:
             for one in psutil.Process(self.process.pid).children(recursive=True):
                 words = one.cmdline()
                 self.family[one.pid] = one
-                if words and "backend_stub" in words[0]:
+                if words[2:] and "backend_stub" in words[0]:
                     self.regions.add(SHARED_MEMORY / words[2].lstrip("/"))
         except psutil.NoSuchProcess:
             pass

@@ -59,7 +59,9 @@ def test_stopping_leaves_nothing_behind(make_stack: Callable[..., Any], number: 
     wait_live(stack)
     family = psutil.Process(stack.triton.pid).children(recursive=True)
     commands = [process.cmdline() for process in family]
-    regions = [SHARED_MEMORY / words[2].lstrip("/") for words in commands if "python_backend_stub" in words[0]]
+    regions = [
+        SHARED_MEMORY / words[2].lstrip("/") for words in commands if words[2:] and "python_backend_stub" in words[0]
+    ]
     assert len(regions) == 4  # of the network there are two instances
     assert all(region.exists() for region in regions)
     begun = time.monotonic()
@@ -78,7 +80,9 @@ def test_a_killed_supervisor_leaves_a_machine_that_the_next_one_cleans(make_stac
     time.sleep(1)  # the supervisor has seen the stubs and their memory
     family = psutil.Process(stack.triton.pid).children(recursive=True)
     commands = [process.cmdline() for process in family]
-    regions = [SHARED_MEMORY / words[2].lstrip("/") for words in commands if "python_backend_stub" in words[0]]
+    regions = [
+        SHARED_MEMORY / words[2].lstrip("/") for words in commands if words[2:] and "python_backend_stub" in words[0]
+    ]
     stack.triton.kill()
     stack.triton.wait()
     stack.start_triton()

@@ -146,7 +146,9 @@ class Up:
         self.wait_for("Gateway ready")
         self.family = psutil.Process(self.process.pid).children(recursive=True)
         commands = [process.cmdline() for process in self.family]
-        self.regions = [SHARED_MEMORY / line[2].lstrip("/") for line in commands if "backend_stub" in line[0]]
+        self.regions = [
+            SHARED_MEMORY / line[2].lstrip("/") for line in commands if line[2:] and "backend_stub" in line[0]
+        ]
         assert self.regions
 
     def _read(self) -> None:

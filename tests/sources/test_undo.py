@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +72,13 @@ def test_an_answer_that_is_another_is_undone(
 
 
 def start(stack: Any, *arguments: str) -> subprocess.Popen[str]:
-    """Start `modelctl add` in a process of its own, which heeds Ctrl-C even where the tests run in the background."""
+    """Start `modelctl add` in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "modelctl", "add", *arguments, "--models", str(stack.models)],
         env={**os.environ, **stack.environment()},
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from modelctl.row_bytes import row_bytes
-from training.onnx_store import byte_weights, half_weights
+from training.onnx_store import byte_weights, half_weights, read_weights
 
 RANDOM = np.random.default_rng(3)
 TABLE = RANDOM.standard_normal((50, 16)).astype(np.float32)
@@ -60,6 +60,31 @@ def test_only_weights_of_the_least_size_are_stored(store: Any, kind: int) -> Non
         "shift": stored["shift"],
         kind: sum(value == kind for value in stored.values()),
     }
+
+
+@pytest.mark.parametrize("store", [half_weights, byte_weights, lambda model, least: row_bytes(model)])
+def test_weights_that_are_read_back_are_stored_as_the_same_bytes(store: Any) -> None:
+    stored = store(network(), 21)
+    weights = read_weights(stored)
+    again = network()
+    for tensor in again.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name], tensor.name))
+    assert store(again, 21).SerializeToString() == stored.SerializeToString()
+
+
+def test_every_scale_survives_being_read_back() -> None:
+    random = np.random.default_rng(7)
+    matrix = (random.standard_normal((4, 20000)) * np.exp(random.uniform(-30, 30, 20000))).astype(np.float32)
+    matrix[:, 0] = 0
+    model = network()
+    model.graph.initializer[1].CopyFrom(numpy_helper.from_array(matrix, "matrix"))
+    stored = row_bytes(model)
+    before = {tensor.name: numpy_helper.to_array(tensor) for tensor in stored.graph.initializer}
+    again = network()
+    again.graph.initializer[1].CopyFrom(numpy_helper.from_array(read_weights(stored)["matrix"], "matrix"))
+    after = {tensor.name: numpy_helper.to_array(tensor) for tensor in row_bytes(again).graph.initializer}
+    np.testing.assert_array_equal(after["matrix_int8"], before["matrix_int8"])
+    np.testing.assert_array_equal(after["matrix_scale"], before["matrix_scale"])
 
 
 @pytest.mark.parametrize("store", [half_weights, byte_weights])

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from modelctl.trim import trim_to_longest
-from training.sentiment import graph
+from training.sentiment import export, graph
 
 SHIPPED = Path(__file__).parents[2] / "models/minilm_sentiment_network/1/model.onnx"
 LENGTHS = [3, 128, 16, 40, 5, 77, 9, 25]
@@ -32,6 +32,10 @@ def part(inputs: dict[str, Any], chosen: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def shipped() -> Any:
     return session(str(SHIPPED))
+
+
+def test_the_shipped_file_is_made_again_from_its_own_weights() -> None:
+    assert export.served(export.load([SHIPPED])).SerializeToString() == SHIPPED.read_bytes()
 
 
 def test_the_shipped_network_answers_a_text_alone_as_among_others(shipped: Any) -> None:

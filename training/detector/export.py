@@ -1,13 +1,18 @@
-"""Export the trained detector to ONNX (float16-stored weights), measure it beside its teacher.
+"""Export the detector to ONNX (float16-stored weights) and measure it beside its teacher.
 
-    python -m training.detector.export --weights training/detector/weights.pth --photos IMAGES --labels LABELS
-        --out OUT [--teacher yolox_nano.onnx] [--int8 CALIBRATION]
+    python -m training.detector.export --out OUT [--weights FILE] [--photos IMAGES --labels LABELS
+        [--teacher yolox_nano.onnx] [--int8 CALIBRATION]]
+
+The weights come from `train.py` (.pth) or, by default, out of the served network, which then comes out again.
+Without --photos nothing is measured.
 
 Input images: FP32 [N, 3, 416, 416], RGB, 0..1, ImageNet mean and deviation, fitted top left on grey 114.
 Output: FP32 [N, 3549, 85] = cx, cy, w, h (input pixels), objectness, 80 class probabilities.
 """
 
 import argparse
+import contextlib
+import io
 import time
 from pathlib import Path
 
@@ -18,19 +23,28 @@ import torch
 
 from training.detector.evaluation import detections, mean_ap
 from training.detector.network import MEAN, STD, Detector, Exported, grid
-from training.detector.pictures import files, letterbox, read_labels
-from training.onnx_store import half_weights
+from training.detector.pictures import files, letterbox, read_boxes
+from training.onnx_store import half_weights, read_weights
 
+SERVED = Path("models/lite_detector_network/1/model.onnx")
 M, S = (np.array(v, np.float32)[:, None, None] for v in (MEAN, STD))
 
 
+def load(weights):
+    """Return the inference form with the weights of a served .onnx file or of a state dict (.pth)."""
+    if weights.suffix == ".onnx":  # batch norm is folded already
+        net = Exported(Detector())
+        net.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in read_weights(onnx.load(weights)).items()})
+        return net
+    net, state = Detector(), torch.load(weights, map_location="cpu")
+    net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    return Exported(net)
+
+
 def export(weights, path):
-    net = Detector()
-    net.load_state_dict(
-        {k: v.float() if v.is_floating_point() else v for k, v in torch.load(weights, map_location="cpu").items()}
-    )
+    """Write the float32 network."""
     torch.onnx.export(
-        Exported(net),
+        load(weights),
         (torch.randn(2, 3, 416, 416),),
         str(path),
         input_names=["images"],
@@ -39,6 +53,14 @@ def export(weights, path):
         opset_version=17,
         dynamo=False,
     )
+
+
+def served(fp32):
+    """Return the network that is served, from the float32 file."""
+    model = half_weights(onnx.load(str(fp32)))
+    for dim, n in zip(model.graph.output[0].type.tensor_type.shape.dim[1:], (3549, 85), strict=False):
+        dim.dim_value = n  # the exporter leaves these unnamed
+    return model
 
 
 def session(path, threads=1):
@@ -69,58 +91,49 @@ def teacher(path):
 
 def measure(run, photos, labels):
     """(mAP50-95, mAP50) of a runner, by our own evaluator and, if there, by pycocotools."""
-    found, truth, anns, dets = [], [], [], []
-    for n, p in enumerate(photos):
+    found, truth = [], []
+    for p in photos:
         pic, scale, size = letterbox(p)
-        f = detections(run(pic.transpose(2, 0, 1)[None].astype(np.float32))[0], scale, size)
-        label, wh = read_labels(labels, p), np.array([*size, *size])
-        t = np.concatenate(
-            [
-                label[:, :1],
-                np.concatenate([label[:, 1:3] - label[:, 3:] / 2, label[:, 1:3] + label[:, 3:] / 2], 1) * wh,
-            ],
-            1,
-        )
-        found.append(f)
-        truth.append(t)
+        found.append(detections(run(pic.transpose(2, 0, 1)[None].astype(np.float32))[0], scale, size))
+        truth.append(read_boxes(labels, p, size))
+    return mean_ap(found, truth), coco_ap(found, truth)
 
-        def box(b):
-            return [float(b[0]), float(b[1]), float(b[2] - b[0]), float(b[3] - b[1])]
 
-        anns += [
-            {
-                "image_id": n,
-                "category_id": int(r[0]),
-                "bbox": box(r[1:]),
-                "area": float((r[3] - r[1]) * (r[4] - r[2])),
-                "iscrowd": 0,
-            }
-            for r in t
-        ]
-        dets += [{"image_id": n, "category_id": int(r[0]), "score": float(r[1]), "bbox": box(r[2:])} for r in f]
-    own, coco = mean_ap(found, truth), None
+def coco_ap(found, truth):
+    """AP, AP50, AP75, small, medium, large by pycocotools; None where it is not installed."""
     try:
-        import contextlib
-        import io
-
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
+    except ImportError:  # optional
+        return None
 
-        with contextlib.redirect_stdout(io.StringIO()):
-            g = COCO()
-            g.dataset = {
-                "info": {},
-                "images": [{"id": n} for n in range(len(photos))],
-                "categories": [{"id": c} for c in range(80)],
-                "annotations": [a | {"id": k + 1} for k, a in enumerate(anns)],
-            }
-            g.createIndex()
-            e = COCOeval(g, g.loadRes(dets), "bbox")
-            e.evaluate(), e.accumulate(), e.summarize()
-        coco = e.stats[:6].round(4).tolist()  # AP, AP50, AP75, small, medium, large
-    except ImportError:
-        pass
-    return own, coco
+    def rows(photo, classes, boxes):
+        wh = boxes[:, 2:] - boxes[:, :2]
+        return [
+            {"image_id": photo, "category_id": int(c), "bbox": [*map(float, b[:2]), *map(float, s)]}
+            for c, b, s in zip(classes, boxes, wh, strict=True)
+        ]
+
+    anns = [r for n, t in enumerate(truth) for r in rows(n, t[:, 0], t[:, 1:])]
+    dets = [
+        r | {"score": float(s)}
+        for n, f in enumerate(found)
+        for r, s in zip(rows(n, f[:, 0], f[:, 2:]), f[:, 1], strict=True)
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        g = COCO()
+        g.dataset = {
+            "info": {},
+            "images": [{"id": n} for n in range(len(truth))],
+            "categories": [{"id": c} for c in range(80)],
+            "annotations": [
+                a | {"id": k + 1, "area": a["bbox"][2] * a["bbox"][3], "iscrowd": 0} for k, a in enumerate(anns)
+            ],
+        }
+        g.createIndex()
+        e = COCOeval(g, g.loadRes(dets), "bbox")
+        e.evaluate(), e.accumulate(), e.summarize()
+    return e.stats[:6].round(4).tolist()
 
 
 def quantise(src, dst, photos):
@@ -175,37 +188,43 @@ def latency(path, batch, seconds=4.0):
     return float(np.median(t)) * 1e3
 
 
-def main():
-    ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    for name in ("weights", "photos", "labels", "out"):
-        ap.add_argument("--" + name, type=Path, required=True)
-    ap.add_argument("--work", type=Path, help="folder for files that are not delivered (default: --out)")
-    ap.add_argument("--teacher", type=Path)
-    ap.add_argument("--int8", type=Path, help="photos to calibrate int8 with; not the held-out ones")
-    args = ap.parse_args()
-    work = args.work or args.out
-    args.out.mkdir(parents=True, exist_ok=True)
-    fp32, stored = work / "model_fp32.onnx", args.out / "model.onnx"
-    export(args.weights, fp32)
-    model = half_weights(onnx.load(str(fp32)))
-    for dim, n in zip(model.graph.output[0].type.tensor_type.shape.dim[1:], (3549, 85), strict=False):
-        dim.dim_value = n  # the exporter leaves these unnamed
-    onnx.save(model, str(stored))
-    photos = files(args.photos)
-    rows = [("fp32", fp32, student), ("fp16-stored", stored, student)]
-    if args.int8:
-        quantise(fp32, work / "model_int8.onnx", files(args.int8)[:200])
-        rows.append(("int8", work / "model_int8.onnx", student))
-    if args.teacher:
-        rows.append(("teacher", args.teacher, teacher))
+def report(rows, photos, labels):
+    """Print size, accuracy and latency of each (name, file, maker of a runner)."""
     for name, path, make in rows:
-        own, coco = measure(make(path), photos, args.labels)
+        own, coco = measure(make(path), photos, labels)
         ms = [f"batch {b} {latency(path, b):.1f} ms" for b in ((1,) if name == "teacher" else (1, 4))]
         print(
             f"{name:12s} {path.stat().st_size / 1e6:6.2f} MB  own mAP50-95 {own[0]:.4f} mAP50 {own[1]:.4f}  "
             f"pycocotools {coco}  {', '.join(ms)}",
             flush=True,
         )
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    ap.add_argument("--weights", type=Path, default=SERVED, help=f"a served network or a state dict ({SERVED})")
+    ap.add_argument("--out", type=Path, required=True)
+    ap.add_argument("--photos", type=Path, help="held-out photos to measure with; needs --labels")
+    ap.add_argument("--labels", type=Path)
+    ap.add_argument("--work", type=Path, help="folder for files that are not delivered (default: --out)")
+    ap.add_argument("--teacher", type=Path)
+    ap.add_argument("--int8", type=Path, help="photos to calibrate int8 with; not the held-out ones")
+    args = ap.parse_args()
+    if bool(args.photos) != bool(args.labels):
+        ap.error("--photos and --labels go together")
+    work = args.work or args.out
+    args.out.mkdir(parents=True, exist_ok=True)
+    fp32, stored = work / "model_fp32.onnx", args.out / "model.onnx"
+    export(args.weights, fp32)
+    onnx.save(served(fp32), str(stored))
+    rows = [("fp32", fp32, student), ("fp16-stored", stored, student)]
+    if args.int8:
+        quantise(fp32, work / "model_int8.onnx", files(args.int8)[:200])
+        rows.append(("int8", work / "model_int8.onnx", student))
+    if args.teacher:
+        rows.append(("teacher", args.teacher, teacher))
+    if args.photos:
+        report(rows, files(args.photos), args.labels)
 
 
 if __name__ == "__main__":

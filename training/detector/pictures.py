@@ -48,6 +48,13 @@ def read_labels(folder: Path, photo: Path):
     return np.array(rows, np.float32).reshape(-1, 5)
 
 
+def read_boxes(folder: Path, photo: Path, size):
+    """Labels as rows (class, x1, y1, x2, y2) in pixels of a photo of `size` (w, h)."""
+    label, wh = read_labels(folder, photo), np.array([*size, *size])
+    half = label[:, 3:] / 2
+    return np.concatenate([label[:, :1], np.concatenate([label[:, 1:3] - half, label[:, 1:3] + half], 1) * wh], 1)
+
+
 def files(folder):
     return sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in TYPES)
 

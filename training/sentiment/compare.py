@@ -1,11 +1,12 @@
 """Measures the ways to store the sentiment network: size, memory, speed, agreement with float32, and neighbours.
 
     python -m training.sentiment.compare --float32 plain.onnx
-        --tokenizer models/minilm_sentiment_preprocess/tokenizer.json --work FOLDER [--data FOLDER]
+        --tokenizer models/minilm_sentiment_preprocess/tokenizer.json --work FOLDER [--data FOLDER] [--also FILE ...]
 
-The float32 file is `export.py --plain`'s. Texts: sentences written by rule with a seed that was not trained on, and the
-hand-written ones of `texts.txt` (label, tab, text; `-` where no label is claimed). Speed is one thread, the variants
-taking turns, so that what else runs on the machine hurts all alike; believe the ratios more than the milliseconds.
+The float32 file is `export.py --plain`'s; the files of `--also` are measured beside the variants. Texts: sentences
+written by rule with a seed that was not trained on, and the hand-written ones of `texts.txt` (label, tab, text; `-`
+where no label is claimed). Speed is one thread, the variants taking turns, so that what else runs on the machine hurts
+all alike; believe the ratios more than the milliseconds.
 """
 
 from __future__ import annotations
@@ -164,6 +165,7 @@ def main() -> None:
         parser.add_argument("--" + name, type=Path, required=True)
     parser.add_argument("--texts", type=int, default=2000, help="sentences written by rule")
     parser.add_argument("--data", type=Path, help="the public data sets, in the folders that readers.py names")
+    parser.add_argument("--also", type=Path, nargs="*", default=[], help="further files to measure as they are")
     parser.add_argument("--rounds", type=int, default=30)
     args = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)  # the quantiser tells of every node
@@ -174,7 +176,7 @@ def main() -> None:
     for name, make in makers(args.float32, feeds).items():
         onnx.save(make(), str(paths[name]))
         print(f"{name:8s} {paths[name].stat().st_size / 1e6:6.2f} MB, loaded {memory(paths[name]):6.1f} MB", flush=True)
-    networks = {name: session(path) for name, path in paths.items()}
+    networks = {name: session(path) for name, path in (paths | {also.stem: also for also in args.also}).items()}
     for length in (16, 32, 64, 128):
         for batch in (1, 8):
             times = latencies(networks, length, batch, args.rounds)

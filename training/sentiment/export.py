@@ -1,13 +1,13 @@
 """Writes the sentiment network as it is served, and in the plain form that TensorRT takes.
 
-    python -m training.sentiment.export --weights training/sentiment/encoder.safetensors
-        training/sentiment/embeddings.safetensors --out models/minilm_sentiment_network/1/model.onnx [--plain FILE]
+    python -m training.sentiment.export [--weights FILE ...] --out FILE [--plain FILE] [--packed FILE]
 
     weights --graph.build--> float32 --row_bytes, byte_weights--> int8 --trim--> model.onnx
 
-The same bytes come out every time. `--plain` writes float32 [N, L] without packing, trimming or int8: its shapes do not
-depend on data, which is what TensorRT needs. Convert that file to float16 where wanted, then build the plan with the
-profile `input_ids:8x128,attention_mask:8x128`.
+The weights come from `train.py` (.safetensors) or, by default, out of the served network, whose bytes then come out
+again. `--plain` writes float32 [N, L] without packing, trimming or int8: its shapes do not depend on data, which is
+what TensorRT needs. Convert that file to float16 where wanted, then build the plan with the profile
+`input_ids:8x128,attention_mask:8x128`.
 Needs numpy, onnx and safetensors; no torch.
 """
 
@@ -24,33 +24,49 @@ from safetensors.numpy import load_file
 
 from modelctl.row_bytes import row_bytes
 from modelctl.trim import trim_to_longest
-from training.onnx_store import byte_weights
-from training.sentiment.graph import build, fused
+from training.onnx_store import byte_weights, read_weights
+from training.sentiment.graph import TABLES, build, fused
 
+SERVED = Path("models/minilm_sentiment_network/1/model.onnx")
 TABLE = 1_000_000  # numbers; only the word table has more
+Weights = dict[str, npt.NDArray[np.float32]]
 
 
-def load(paths: Sequence[Path]) -> dict[str, npt.NDArray[np.float32]]:
-    """Return the weights of all files as float32; what several of them have is averaged (runs of one start)."""
-    states = [load_file(path) for path in paths]
+def load(paths: Sequence[Path]) -> Weights:
+    """Return the weights in the graph's layout: of a served .onnx file, or of state dicts (.safetensors).
+
+    Equal names of several state dicts are averaged (runs from one start), then rounded to float16.
+    """
+    if paths[0].suffix == ".onnx":
+        return served_weights(paths[0])
     found: dict[str, list[npt.NDArray[np.float32]]] = {}
-    for state in states:
+    for state in map(load_file, paths):
         for name, value in state.items():
             found.setdefault(name, []).append(value.astype(np.float32))
     means = {name: np.mean(values, axis=0, dtype=np.float32) for name, values in found.items()}
-    return {name: value.astype(np.float16).astype(np.float32) for name, value in means.items()}
+    return fused({name: value.astype(np.float16).astype(np.float32) for name, value in means.items()})
 
 
-def served(weights: dict[str, npt.NDArray[np.float32]]) -> onnx.ModelProto:
-    """Return the network that is shipped, from weights as `load` gives them."""
-    return trim_to_longest(byte_weights(row_bytes(build(fused(weights), packed=True)), TABLE))
+def served_weights(path: Path) -> Weights:
+    """Return the weights of a served network, without the graph's constants."""
+    weights = read_weights(onnx.load(path))
+    return {name: w for name, w in weights.items() if name in TABLES or name.endswith((".weight", ".bias"))}
+
+
+def served(weights: Weights) -> onnx.ModelProto:
+    """Return the network that is served, from weights as `load` gives them."""
+    return trim_to_longest(byte_weights(row_bytes(build(weights, packed=True)), TABLE))
 
 
 def main() -> None:
     """Write the files asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--weights", type=Path, nargs="+", required=True, help="parts of a state dict; equal names are averaged"
+        "--weights",
+        type=Path,
+        nargs="+",
+        default=[SERVED],
+        help=f"a served network, or state dicts whose equal names are averaged (default: {SERVED})",
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--plain", type=Path, help="also write the float32 network without packing")
@@ -59,9 +75,9 @@ def main() -> None:
     weights = load(args.weights)
     onnx.save(served(weights), args.out)
     if args.plain:
-        onnx.save(build(fused(weights), packed=False), args.plain)
+        onnx.save(build(weights, packed=False), args.plain)
     if args.packed:
-        onnx.save(trim_to_longest(build(fused(weights), packed=True)), args.packed)
+        onnx.save(trim_to_longest(build(weights, packed=True)), args.packed)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 Array = npt.NDArray[np.float32]
 LAYERS, HEADS, WIDTH, HEAD_WIDTH, CLASSES, LONGEST = 6, 12, 384, 32, 3, 128
+TABLES = ("words", "places")  # the weights that rows are gathered from
 EPSILON = 1e-12  # of the layer norms, as in BERT
 
 

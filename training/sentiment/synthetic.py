@@ -1,7 +1,8 @@
 """Sentences written by rule, ours.
 
-They teach what tweets rarely say: the direction of a number ("fell to 3.1 from 4.2"), losses that narrow, plain
-corporate facts, product facts. With a seed that was not trained on they also measure how far a stored model strays.
+They teach what tweets rarely contain: the direction of a number ("fell to 3.1 from 4.2"), losses that narrow, plain
+corporate facts, product facts. Written with a seed that was not trained on, they
+also measure how far a stored model strays from float32.
 """
 
 from __future__ import annotations
@@ -11,178 +12,194 @@ import re
 
 from training.sentiment.labels import NEG, NEU, POS
 
+FIRMS = [
+    "The company",
+    "The group",
+    "Northfield",
+    "Arvanto Oyj",
+    "Kestrel Holdings",
+    "Delmar plc",
+    "Sorrel Bank",
+    "Ostrava Steel",
+    "Halden Corp",
+    "Mirado",
+    "The Stockholm-based firm",
+    "It",
+    "The retailer",
+    "The chipmaker",
+    "Vantor Inc",
+    "The airline",
+    "The Baltic unit",
+    "Tessel AB",
+]
+GAINS = [
+    "operating profit",
+    "net sales",
+    "revenue",
+    "pretax profit",
+    "earnings per share",
+    "EBITDA",
+    "order intake",
+    "net profit",
+    "turnover",
+    "gross profit",
+    "cash flow",
+    "comparable sales",
+    "net interest income",
+    "the order book",
+    "exports",
+    "advertising sales",
+]
+LOSSES = [
+    "net loss",
+    "operating loss",
+    "debt",
+    "operating costs",
+    "the pretax loss",
+    "write-downs",
+    "credit losses",
+    "unit costs",
+    "customer churn",
+    "restructuring charges",
+]
+RISES = ["rose", "increased", "grew", "climbed", "jumped", "was up", "surged", "improved", "went up"]
+FALLS = ["fell", "decreased", "dropped", "declined", "slumped", "was down", "slid", "shrank", "went down"]
+AMOUNTS = ["EUR {} mn", "EUR{}m", "USD {} million", "${} billion", "SEK {}m", "GBP {} million", "{} million euros"]
+PERIODS = [
+    "in the second quarter",
+    "in 2009",
+    "for the first nine months",
+    "in Q3",
+    "year on year",
+    "in the period",
+    "from January to June",
+    "during the financial year",
+    "in the quarter to March",
+    "last year",
+    "",
+]
 
-def synthetic(n: int, seed: int) -> list[tuple[str, int]]:
-    """Return `n` sentences with their class, the same ones for the same seed."""
-    rng = random.Random(seed)
-    pick = rng.choice
-    firms = [
-        "The company",
-        "The group",
-        "Northfield",
-        "Arvanto Oyj",
-        "Kestrel Holdings",
-        "Delmar plc",
-        "Sorrel Bank",
-        "Ostrava Steel",
-        "Halden Corp",
-        "Mirado",
-        "The Stockholm-based firm",
-        "It",
-        "The retailer",
-        "The chipmaker",
-        "Vantor Inc",
-        "The airline",
-        "The Baltic unit",
-        "Tessel AB",
-    ]
-    good = [
-        "operating profit",
-        "net sales",
-        "revenue",
-        "pretax profit",
-        "earnings per share",
-        "EBITDA",
-        "order intake",
-        "net profit",
-        "turnover",
-        "gross profit",
-        "cash flow",
-        "comparable sales",
-        "net interest income",
-        "the order book",
-        "exports",
-        "advertising sales",
-    ]
-    bad = [
-        "net loss",
-        "operating loss",
-        "debt",
-        "operating costs",
-        "the pretax loss",
-        "write-downs",
-        "credit losses",
-        "unit costs",
-        "customer churn",
-        "restructuring charges",
-    ]
-    up = ["rose", "increased", "grew", "climbed", "jumped", "was up", "surged", "improved", "went up"]
-    down = ["fell", "decreased", "dropped", "declined", "slumped", "was down", "slid", "shrank", "went down"]
-    unit = ["EUR {} mn", "EUR{}m", "USD {} million", "${} billion", "SEK {}m", "GBP {} million", "{} million euros"]
-    period = [
-        "in the second quarter",
-        "in 2009",
-        "for the first nine months",
-        "in Q3",
-        "year on year",
-        "in the period",
-        "from January to June",
-        "during the financial year",
-        "in the quarter to March",
-        "last year",
-        "",
-    ]
 
-    def two() -> tuple[str, str]:
-        u, a = pick(unit), rng.uniform(0.5, 900)
-        b = a * rng.uniform(1.03, 2.2)
+class Writer:
+    """Writes sentences; each method returns one with its class. All randomness comes from `rng`."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng, self.pick = rng, rng.choice
+
+    def two(self) -> tuple[str, str]:
+        """Return two sums of money, the smaller one first."""
+        u, a = self.pick(AMOUNTS), self.rng.uniform(0.5, 900)
+        b = a * self.rng.uniform(1.03, 2.2)
         low, high = (u.format(f"{v:.1f}" if v < 100 else f"{v:.0f}") for v in (a, b))
         return low, high
 
-    def direction() -> tuple[str, int]:
-        lo, hi = two()
-        is_good, rises = rng.random() < 0.75, rng.random() < 0.5
-        what = pick(good if is_good else bad)
+    def direction(self) -> tuple[str, int]:
+        """Return a figure that rose or fell."""
+        lo, hi = self.two()
+        is_good, rises = self.rng.random() < 0.75, self.rng.random() < 0.5
+        what = self.pick(GAINS if is_good else LOSSES)
         a, b = (hi, lo) if rises else (lo, hi)
-        verb, pct, per = pick(up if rises else down), f"{rng.uniform(1, 60):.1f}%", pick(period)
-        text = pick(
+        verb, pct, per = self.pick(RISES if rises else FALLS), f"{self.rng.uniform(1, 60):.1f}%", self.pick(PERIODS)
+        text = self.pick(
             [
                 f"{what} {verb} to {a} from {b} {per}",
                 f"{per} {what} {verb} {pct} to {a}",
                 f"{what} {verb} by {pct} {per} and totalled {a}",
                 f"{what} was {a} {per}, compared with {b} a year earlier",
                 f"{what} amounted to {a}, {'up' if rises else 'down'} from {b} {per}",
-                f"{pick(firms)} said {what} {verb} {pct} {per}",
-                f"{pick(firms)} reported {what} of {a} {per}, versus {b} a year ago",
+                f"{self.pick(FIRMS)} said {what} {verb} {pct} {per}",
+                f"{self.pick(FIRMS)} reported {what} of {a} {per}, versus {b} a year ago",
                 f"{what} totalled {a}, against {b} in the corresponding period",
             ]
         )
         return text, POS if is_good == rises else NEG
 
-    def turn() -> tuple[str, int]:
-        lo, hi = two()
-        to_profit = rng.random() < 0.5
+    def turn(self) -> tuple[str, int]:
+        """Return a turn from profit to loss or back."""
+        lo, hi = self.two()
+        to_profit = self.rng.random() < 0.5
         p, q = ("profit", "loss") if to_profit else ("loss", "profit")
-        return pick(
+        return self.pick(
             [
-                f"{pick(firms)} posted a net {p} of {lo} {pick(period)}, compared to a {q} of {hi} a year earlier",
-                f"{pick(firms)} swung to a {p} of {lo} from a {q} of {hi}",
-                f"{pick(firms)} turned to a {p} {pick(period)}",
+                f"{self.pick(FIRMS)} posted a net {p} of {lo} {self.pick(PERIODS)}, "
+                f"compared to a {q} of {hi} a year earlier",
+                f"{self.pick(FIRMS)} swung to a {p} of {lo} from a {q} of {hi}",
+                f"{self.pick(FIRMS)} turned to a {p} {self.pick(PERIODS)}",
             ]
         ), POS if to_profit else NEG
 
-    def event() -> tuple[str, int]:
-        y = pick([NEG, NEU, NEU, NEU, POS])
-        f, (lo, _) = pick(firms), two()
-        if y == POS:
-            t = pick(
-                [
-                    f"{f} has won an order worth {lo}",
-                    f"{f} raised its full-year guidance",
-                    f"{f} signed a major contract with a new customer",
-                    f"{f} beat analyst expectations",
-                    f"{f} will hire {rng.randint(20, 900)} new employees to meet demand",
-                    f"{f} raised its dividend",
-                    f"Analysts upgraded {f} to buy",
-                    f"The deal strengthens {f}'s position in the Nordic market",
-                    f"{f} shares hit a record high",
-                    f"{f} expects sales to grow this year",
-                    "The new plant will improve efficiency and lower costs",
-                ]
-            )
-        elif y == NEG:
-            t = pick(
-                [
-                    f"{f} will cut {rng.randint(20, 900)} jobs",
-                    f"{f} issued a profit warning",
-                    f"{f} lowered its full-year outlook",
-                    f"{f} missed analyst expectations",
-                    f"{f} is closing its plant and laying off staff",
-                    f"{f} suspended its dividend",
-                    f"Analysts downgraded {f} to sell",
-                    f"{f} shares tumbled after weak results",
-                    f"{f} faces a lawsuit over unpaid debts",
-                    f"{f} filed for bankruptcy protection",
-                    f"{f} expects demand to weaken further",
-                    f"The contract with {f} was cancelled",
-                ]
-            )
-        else:
-            t = pick(
-                [
-                    f"{f} will publish its interim report on {rng.randint(1, 28)} {pick(['May', 'August', 'October'])}",
-                    f"{f} is based in {pick(['Helsinki', 'London', 'Austin', 'Oslo'])} "
-                    f"and employs {rng.randint(40, 9000)} people",
-                    f"{f} and {pick(firms)} did not say how much was paid",
-                    "No price was given for the purchase",
-                    f"{f} appointed a new chief financial officer",
-                    f"{f} will hold its annual general meeting in {pick(['March', 'April'])}",
-                    f"The share capital of {f} totals {lo}",
-                    f"{f} has a total of {rng.randint(1, 90)} offices in {rng.randint(2, 30)} countries",
-                    f"{f} makes {pick(['valves', 'paper machines', 'software', 'tyres', 'medical devices'])}",
-                    f"The shares are listed on the {pick(['Nasdaq', 'Helsinki', 'London'])} exchange",
-                    f"The contract period is {rng.randint(2, 9)} years",
-                    f"{f} holds {rng.randint(2, 98)} percent of the votes and shares",
-                    f"The project starts in {pick(['spring', 'June', '2012'])} and takes two years",
-                    f"{f} is planning to build a {rng.randint(1, 90)} 000 square metre facility",
-                    f"{f} acquired a unit of {pick(firms)}",
-                    "Shareholders will vote on the board at the next meeting",
-                ]
-            )
-        return t, y
+    def event(self) -> tuple[str, int]:
+        """Return something that happened to a firm."""
+        label = self.pick([NEG, NEU, NEU, NEU, POS])
+        firm, (amount, _) = self.pick(FIRMS), self.two()
+        write = {POS: self.good_event, NEG: self.bad_event, NEU: self.plain_event}[label]
+        return write(firm, amount), label
 
-    def product_fact() -> tuple[str, int]:
-        item = pick(
+    def good_event(self, firm: str, amount: str) -> str:
+        """Return good news."""
+        return self.pick(
+            [
+                f"{firm} has won an order worth {amount}",
+                f"{firm} raised its full-year guidance",
+                f"{firm} signed a major contract with a new customer",
+                f"{firm} beat analyst expectations",
+                f"{firm} will hire {self.rng.randint(20, 900)} new employees to meet demand",
+                f"{firm} raised its dividend",
+                f"Analysts upgraded {firm} to buy",
+                f"The deal strengthens {firm}'s position in the Nordic market",
+                f"{firm} shares hit a record high",
+                f"{firm} expects sales to grow this year",
+                "The new plant will improve efficiency and lower costs",
+            ]
+        )
+
+    def bad_event(self, firm: str, _amount: str) -> str:
+        """Return bad news."""
+        return self.pick(
+            [
+                f"{firm} will cut {self.rng.randint(20, 900)} jobs",
+                f"{firm} issued a profit warning",
+                f"{firm} lowered its full-year outlook",
+                f"{firm} missed analyst expectations",
+                f"{firm} is closing its plant and laying off staff",
+                f"{firm} suspended its dividend",
+                f"Analysts downgraded {firm} to sell",
+                f"{firm} shares tumbled after weak results",
+                f"{firm} faces a lawsuit over unpaid debts",
+                f"{firm} filed for bankruptcy protection",
+                f"{firm} expects demand to weaken further",
+                f"The contract with {firm} was cancelled",
+            ]
+        )
+
+    def plain_event(self, firm: str, amount: str) -> str:
+        """Return news that is neither good nor bad."""
+        return self.pick(
+            [
+                f"{firm} will publish its interim report on {self.rng.randint(1, 28)} "
+                f"{self.pick(['May', 'August', 'October'])}",
+                f"{firm} is based in {self.pick(['Helsinki', 'London', 'Austin', 'Oslo'])} "
+                f"and employs {self.rng.randint(40, 9000)} people",
+                f"{firm} and {self.pick(FIRMS)} did not say how much was paid",
+                "No price was given for the purchase",
+                f"{firm} appointed a new chief financial officer",
+                f"{firm} will hold its annual general meeting in {self.pick(['March', 'April'])}",
+                f"The share capital of {firm} totals {amount}",
+                f"{firm} has a total of {self.rng.randint(1, 90)} offices in {self.rng.randint(2, 30)} countries",
+                f"{firm} makes {self.pick(['valves', 'paper machines', 'software', 'tyres', 'medical devices'])}",
+                f"The shares are listed on the {self.pick(['Nasdaq', 'Helsinki', 'London'])} exchange",
+                f"The contract period is {self.rng.randint(2, 9)} years",
+                f"{firm} holds {self.rng.randint(2, 98)} percent of the votes and shares",
+                f"The project starts in {self.pick(['spring', 'June', '2012'])} and takes two years",
+                f"{firm} is planning to build a {self.rng.randint(1, 90)} 000 square metre facility",
+                f"{firm} acquired a unit of {self.pick(FIRMS)}",
+                "Shareholders will vote on the board at the next meeting",
+            ]
+        )
+
+    def product_fact(self) -> tuple[str, int]:
+        """Return a plain fact about a product."""
+        item = self.pick(
             [
                 "The charger",
                 "The jacket",
@@ -195,25 +212,30 @@ def synthetic(n: int, seed: int) -> list[tuple[str, int]]:
                 "The headset",
             ]
         )
-        return pick(
+        return self.pick(
             [
-                f"{item} comes in {pick(['blue', 'three colours', 'two sizes'])}",
-                f"{item} weighs {rng.randint(80, 900)} grams",
-                f"{item} was delivered on {pick(['Monday', 'Tuesday', 'Friday'])}",
+                f"{item} comes in {self.pick(['blue', 'three colours', 'two sizes'])}",
+                f"{item} weighs {self.rng.randint(80, 900)} grams",
+                f"{item} was delivered on {self.pick(['Monday', 'Tuesday', 'Friday'])}",
                 f"{item} ships with a manual and a cable",
                 f"I ordered {item.lower()} last week",
-                f"{item} is {pick(['okay', 'average', 'fine, nothing special', 'neither good nor bad'])}",
-                f"{item} is made of {pick(['plastic', 'steel', 'cotton'])}",
+                f"{item} is {self.pick(['okay', 'average', 'fine, nothing special', 'neither good nor bad'])}",
+                f"{item} is made of {self.pick(['plastic', 'steel', 'cotton'])}",
                 f"Does {item.lower()} work with 220 volts?",
                 f"It does what {item.lower()} should do, no more and no less",
                 f"I have used {item.lower()} for a month",
             ]
         ), NEU
 
-    makers, weights = [direction, turn, event, product_fact], [0.45, 0.1, 0.33, 0.12]
+
+def synthetic(n: int, seed: int) -> list[tuple[str, int]]:
+    """Return `n` sentences with their class, the same ones for the same seed."""
+    rng = random.Random(seed)
+    writer = Writer(rng)
+    makers, weights = [writer.direction, writer.turn, writer.event, writer.product_fact], [0.45, 0.1, 0.33, 0.12]
     rows = []
     for _ in range(n):
-        text, y = rng.choices(makers, weights)[0]()
+        text, label = rng.choices(makers, weights)[0]()
         text = re.sub(r"\s+", " ", text).strip()
-        rows.append((text[0].upper() + text[1:] + pick([".", " .", ""]), y))
+        rows.append((text[0].upper() + text[1:] + rng.choice([".", " .", ""]), label))
     return rows

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
+import functools
 import json
 import math
 import random
@@ -30,10 +31,9 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import nn
 
+from training.sentiment.data import read_sets
 from training.sentiment.network import Sentiment
-from training.sentiment.readers import READERS
 from training.sentiment.scoring import score, score_binary
-from training.sentiment.synthetic import synthetic
 
 
 def augment(text: str, rng: random.Random, marks: bool = True) -> str:
@@ -87,6 +87,21 @@ def predict(model, seqs, device, batch=256):
     return out
 
 
+def schedule(step, total):
+    """Share of the learning rate: rises over the first 6 % of the steps, then falls to 0."""
+    warm = int(0.06 * total)
+    return min(1, step / max(1, warm)) * max(0.0, (total - step) / max(1, total - warm) if step > warm else 1)
+
+
+def similar_lengths(seqs, size):
+    """Batches of indices of similar length: sorted inside windows of 50 batches."""
+    batches = []
+    for w in range(0, len(seqs), size * 50):
+        idx = sorted(range(w, min(w + size * 50, len(seqs))), key=lambda i: len(seqs[i]))
+        batches += [idx[i : i + size] for i in range(0, len(idx), size)]
+    return batches
+
+
 def train_one(base_state, train_sets, tok, args, device, seed, lr, log):
     """train_sets: list of (rows, repeats).  Returns the trained model."""
     torch.manual_seed(seed)
@@ -104,29 +119,19 @@ def train_one(base_state, train_sets, tok, args, device, seed, lr, log):
     )
     per_epoch = sum(int(len(r) * k) for r, k in train_sets)
     total = args.epochs * math.ceil(per_epoch / args.batch)
-    warm, step, t0 = int(0.06 * total), 0, time.time()
+    step, t0 = 0, time.time()
     for epoch in range(args.epochs):
         rows = [x for r, k in train_sets for x in (r * int(k) + rng.sample(r, int(len(r) * (k % 1))))]
         rng.shuffle(rows)
-        seqs, ys = (
-            encode(tok, [augment(t, rng, not args.no_marks) for t, _ in rows], args.max_len),
-            [y for _, y in rows],
-        )
-        # Batches of similar length: sort inside large random windows, then shuffle the batches.
-        batches = []
-        for w in range(0, len(rows), args.batch * 50):
-            idx = sorted(range(w, min(w + args.batch * 50, len(rows))), key=lambda i: len(seqs[i]))
-            batches += [idx[i : i + args.batch] for i in range(0, len(idx), args.batch)]
+        seqs = encode(tok, [augment(t, rng, not args.no_marks) for t, _ in rows], args.max_len)
+        ys = [y for _, y in rows]
+        batches = similar_lengths(seqs, args.batch)
         rng.shuffle(batches)
         model.train()
         run = torch.zeros((), device=device)
         for idx in batches:
             for g in opt.param_groups:
-                g["lr"] = (
-                    lr
-                    * min(1, step / max(1, warm))
-                    * max(0.0, (total - step) / max(1, total - warm) if step > warm else 1)
-                )
+                g["lr"] = lr * schedule(step, total)
             ids, mask = pad([seqs[i] for i in idx], device)
             y = torch.tensor([ys[i] for i in idx], device=device)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -142,7 +147,68 @@ def train_one(base_state, train_sets, tok, args, device, seed, lr, log):
     return model
 
 
-def main():
+class Judge:
+    """Scores models on the dev and the test sets."""
+
+    def __init__(self, sets, tok, max_len, device):
+        self.dev, self.tests, self.device = sets.dev, sets.tests, device
+        self.dev_ids = {n: encode(tok, [t for t, _ in r], max_len) for n, r in sets.dev.items()}
+        self.test_ids = {n: encode(tok, [t for t, _ in r], max_len) for n, r in sets.tests.items()}
+
+    def dev_score(self, model):
+        """Mean macro-F1 over the dev sets, and each set's."""
+        s = {
+            n: score(predict(model, self.dev_ids[n], self.device), [y for _, y in r])["macro_f1"]
+            for n, r in self.dev.items()
+        }
+        return float(np.mean(list(s.values()))), s
+
+    def report(self, model):
+        """All scores on each test set."""
+        out = {}
+        for n, rows in self.tests.items():
+            logits, y = predict(model, self.test_ids[n], self.device), [y for _, y in rows]
+            out[n] = score(logits, y)
+            out[n]["polarity_only"] = score_binary(logits, y)
+        return out
+
+
+def best_rate(train, judge, rates, log):
+    """Train once at each learning rate: the best rate and its model."""
+    best = None
+    for lr in rates:
+        m = train(seed=0, lr=lr)
+        s, parts = judge.dev_score(m)
+        log(f"lr {lr:g}: dev mean macro-F1 {s:.4f} {parts}")
+        if best is None or s > best[0]:
+            best = (s, lr, m)
+    return best[1:]
+
+
+def best_of(runs, judge, log):
+    """The best by the dev sets of the runs and of their average: score, name, model."""
+    soup = copy.deepcopy(runs[0])
+    soup.load_state_dict({k: torch.stack([m.state_dict()[k].float() for m in runs]).mean(0) for k in soup.state_dict()})
+    options = [(f"seed {i}", m) for i, m in enumerate(runs)] + [("average", soup)]
+    scored = [(judge.dev_score(m)[0], n, m) for n, m in options]
+    for s, n, _ in scored:
+        log(f"{n}: dev {s:.4f}")
+    return max(scored, key=lambda x: x[0])
+
+
+def save(out, model, metrics, log):
+    """Write metrics and weights, and print the scores."""
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    save_file({k: v.half().contiguous().cpu() for k, v in model.state_dict().items()}, out / "weights.safetensors")
+    for part in ("tests", "single_seed_with_synthetic", "single_seed_without_synthetic"):
+        for n, r in metrics.get(part, {}).items():
+            log(
+                f"{part:32s} {n:18s} n {r['n']:6d} acc {r['accuracy']:.4f} "
+                f"F1 {r['macro_f1']:.4f} polarity {r['polarity_only']['accuracy']:.4f} {r['confusion']}"
+            )
+
+
+def arguments():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ap.add_argument("--data", type=Path, required=True)
     ap.add_argument("--base", type=Path, required=True)
@@ -157,110 +223,43 @@ def main():
     ap.add_argument("--no-marks", action="store_true", help="do not add links, @names and #tags to training texts")
     ap.add_argument("--goemotions-share", type=float, default=1.0, help="part of GoEmotions seen in an epoch")
     ap.add_argument("--ablate", action="store_true", help="also train once without the rule-written sentences")
-    args = ap.parse_args()
-    csv.field_size_limit(10**9)  # some rows are longer than the reader's default
+    return ap.parse_args()
+
+
+def main():
+    args = arguments()
     args.out.mkdir(parents=True, exist_ok=True)
+    csv.field_size_limit(10**9)  # some rows are longer than the reader's default
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-    def log(*a):
-        return print(*a, flush=True)
-
+    log = functools.partial(print, flush=True)
     tok = Tokenizer.from_file(str(args.base / "tokenizer.json"))
     base_state = load_file(args.base / "model.safetensors")
-
-    def get(name, split):
-        reader, folder = READERS[name]
-        return reader(args.data / folder, split)
-
-    train = {n: get(n, "train") for n in ("goemotions", "twitter_fin", "uci", "clothing")}
-    # Dev sets choose the learning rate and whether to average; they are never trained on.
-    dev = {"goemotions": get("goemotions", "dev")}
-    for n, k in (("twitter_fin", 900), ("uci", 250)):
-        random.Random(1).shuffle(train[n])
-        dev[n], train[n] = train[n][:k], train[n][k:]
-    tests = {
-        "goemotions_test": get("goemotions", "test"),
-        "twitter_fin_test": get("twitter_fin", "test"),
-        "uci_test": get("uci", "test"),
-        "clothing_test": get("clothing", "test"),
-    }
-    for n in ("phrasebank", "tweeteval", "sst"):
-        try:
-            tests[n + ("_test" if n != "phrasebank" else "_all")] = get(n, "test")
-        except (FileNotFoundError, StopIteration):
-            log("skipped: no", n)
-
-    # No evaluation sentence may be in training.
-    def clean(t):
-        return re.sub(r"\W+", " ", re.sub(r"https?://\S+", "", t)).lower().strip()
-
-    held = {clean(t) for rows in [*tests.values(), *dev.values()] for t, _ in rows}
-    for n, rows in train.items():
-        kept = [(t, y) for t, y in rows if clean(t) not in held]
-        log(
-            f"train {n}: {len(kept)} rows, {len(rows) - len(kept)} dropped as duplicates of evaluation rows, "
-            f"classes {np.bincount([y for _, y in kept], minlength=3).tolist()}"
-        )
-        train[n] = kept
-    made = synthetic(args.synthetic, 0)
-    made = [(t, y) for t, y in made if clean(t) not in held]
+    sets = read_sets(args.data, args.synthetic, log)
     repeats = {"goemotions": args.goemotions_share, "twitter_fin": 2, "uci": 3, "clothing": 2}
-    sets = [(train[n], repeats[n]) for n in train]
-    full = sets + ([(made, 1)] if made else [])
+    public = [(rows, repeats[n]) for n, rows in sets.train.items()]
+    full = public + ([(sets.made, 1)] if sets.made else [])
+    judge = Judge(sets, tok, args.max_len, device)
 
-    dev_ids = {n: encode(tok, [t for t, _ in r], args.max_len) for n, r in dev.items()}
-    test_ids = {n: encode(tok, [t for t, _ in r], args.max_len) for n, r in tests.items()}
+    def train(seed, lr, rows):
+        return train_one(base_state, rows, tok, args, device, seed, lr, log)
 
-    def dev_score(model):
-        s = {n: score(predict(model, dev_ids[n], device), [y for _, y in dev[n]])["macro_f1"] for n in dev}
-        return float(np.mean(list(s.values()))), s
-
-    best = None
-    for lr in args.lr:
-        m = train_one(base_state, full, tok, args, device, 0, lr, log)
-        s, parts = dev_score(m)
-        log(f"lr {lr:g}: dev mean macro-F1 {s:.4f} {parts}")
-        if best is None or s > best[0]:
-            best = (s, lr, m)
-    _, lr, first = best
-    runs = [first] + [train_one(base_state, full, tok, args, device, k, lr, log) for k in range(1, args.seeds)]
-    soup = copy.deepcopy(first)
-    soup.load_state_dict({k: torch.stack([m.state_dict()[k].float() for m in runs]).mean(0) for k in soup.state_dict()})
-    options = [(f"seed {i}", m) for i, m in enumerate(runs)] + [("average", soup)]
-    scored = [(dev_score(m)[0], n, m) for n, m in options]
-    for s, n, _ in scored:
-        log(f"{n}: dev {s:.4f}")
-    dev_best, name, model = max(scored, key=lambda x: x[0])
+    lr, first = best_rate(functools.partial(train, rows=full), judge, args.lr, log)
+    runs = [first] + [train(seed, lr, full) for seed in range(1, args.seeds)]
+    dev_best, name, model = best_of(runs, judge, log)
     model.half().float()  # the weights as they are stored
-
-    def report(model):
-        out = {}
-        for n, rows in tests.items():
-            logits, y = predict(model, test_ids[n], device), [y for _, y in rows]
-            out[n] = score(logits, y)
-            out[n]["polarity_only"] = score_binary(logits, y)
-        return out
-
     metrics = {
         "chosen": name,
         "lr": lr,
         "dev": dev_best,
-        "train_rows": {n: len(r) for n, r in train.items()} | {"synthetic": len(made)},
+        "train_rows": {n: len(r) for n, r in sets.train.items()} | {"synthetic": len(sets.made)},
         "repeats": repeats | {"synthetic": 1},
         "args": {k: str(v) for k, v in vars(args).items()},
-        "tests": report(model),
+        "tests": judge.report(model),
     }
-    if args.ablate and made:
-        m = train_one(base_state, sets, tok, args, device, 0, lr, log)
-        metrics["single_seed_with_synthetic"], metrics["single_seed_without_synthetic"] = report(runs[0]), report(m)
-    (args.out / "metrics.json").write_text(json.dumps(metrics, indent=1))
-    save_file({k: v.half().contiguous().cpu() for k, v in model.state_dict().items()}, args.out / "weights.safetensors")
-    for part in ("tests", "single_seed_with_synthetic", "single_seed_without_synthetic"):
-        for n, r in metrics.get(part, {}).items():
-            log(
-                f"{part:32s} {n:18s} n {r['n']:6d} acc {r['accuracy']:.4f} "
-                f"F1 {r['macro_f1']:.4f} polarity {r['polarity_only']['accuracy']:.4f} {r['confusion']}"
-            )
+    if args.ablate and sets.made:
+        metrics["single_seed_with_synthetic"] = judge.report(runs[0])
+        metrics["single_seed_without_synthetic"] = judge.report(train(0, lr, public))
+    save(args.out, model, metrics, log)
 
 
 if __name__ == "__main__":

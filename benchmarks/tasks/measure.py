@@ -1,4 +1,4 @@
-"""`modelctl bench tasks`: the gateway end to end, against other ways to serve the same tasks, and against no server.
+"""`python -m benchmarks tasks`: the gateway end to end, against other servers and against no server.
 
     gateway with its Triton, peers, bare processes, all started once and idle
         --for each round, workload, server, number of callers--> wrk --> throughput, latency, processor time, memory
@@ -16,14 +16,16 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.load import wrk
+from benchmarks.stack import Stack
+from benchmarks.tasks import facts, report, workload
+from benchmarks.tasks.bare import Bare
+from benchmarks.tasks.peers import PEERS, Running, ask
+from benchmarks.tasks.workload import Workload
 from modelctl import processes
-from modelctl.bench import facts, memory, quiet, tasks_report, workload, wrk
-from modelctl.bench.bare import Bare
+from modelctl.bench import memory, quiet
 from modelctl.bench.fresh import Stopped
-from modelctl.bench.peers import PEERS, Running, ask
 from modelctl.bench.results import Machine
-from modelctl.bench.stack import Stack
-from modelctl.bench.workload import Workload
 from modelctl.console import say
 from modelctl.errors import CommandError
 from modelctl.server import on_stop
@@ -94,7 +96,7 @@ class Order:
         tasks = tuple(dict.fromkeys(name.split()[0] for name in self.workloads))
         return " ".join(
             [
-                "modelctl bench tasks",
+                "python -m benchmarks tasks",
                 *([f"--tasks {','.join(tasks)}"] if tasks != workload.TASKS else []),
                 *([f"--peers {','.join(self.peers)}"] if self.peers != NAMES else []),
                 f"--callers {','.join(map(str, self.callers))} --seconds {self.seconds:g} --rounds {self.rounds}",
@@ -141,11 +143,11 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         order = Order.of(arguments)
         rounds, extra = measure(order, stopping)
-        report = tasks_report.of(order.command, order.workloads, order.callers, rounds, extra, Machine.this())
+        made = report.of(order.command, order.workloads, order.callers, rounds, extra, Machine.this())
     except Stopped:
         say("Stopped: nothing is left running, and nothing was written.")
         return STOPPED
-    report.publish(arguments.out, as_json=arguments.json)
+    made.publish(arguments.out, as_json=arguments.json)
     return 0
 
 

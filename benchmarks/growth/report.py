@@ -1,13 +1,13 @@
-"""What `modelctl bench growth` has measured, as ratios, a table and a chart."""
+"""What `python -m benchmarks growth` has measured, as ratios, a table and a chart."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from benchmarks.growth.order import Growth, Setting
 from modelctl.bench import chart
 from modelctl.bench.chart import Panel, Series
-from modelctl.bench.growth_order import Growth, Setting
 from modelctl.bench.results import Machine, Report, Rounds, figure, ratios, spreads, table
 
 COMPARED = ("cost", "p50")

@@ -1,6 +1,6 @@
 """A step that answers at once, with ones of the shapes of its configuration; it does not look at what it is sent.
 
-`modelctl.bench.light` copies this file into a folder of backends: Triton runs it, and nothing here imports it.
+`benchmarks.light` copies this file into a folder of backends: Triton runs it, and nothing here imports it.
 """
 
 from __future__ import annotations

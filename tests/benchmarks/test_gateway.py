@@ -1,4 +1,4 @@
-"""`modelctl bench gateway`: what perf_analyzer's table says, and which ratios are made of the rounds."""
+"""`python -m benchmarks gateway`: what perf_analyzer's table says, and which ratios are made of the rounds."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from modelctl.bench import gateway_report
-from modelctl.bench.perf_analyzer import Straight
+from benchmarks.gateway import report
+from benchmarks.load.perf_analyzer import Straight
 from modelctl.bench.results import Machine
 from modelctl.errors import CommandError
 
@@ -46,21 +46,21 @@ def test_ratios_are_taken_within_rounds() -> None:
         ("gateway", 1): [turn(500, 1.5), turn(300, 2.75), turn(700, 1.25)],
         ("joined", 1): [turn(1000, 1.5), turn(600, 2.5), turn(700, 1.25)],
     }
-    report = gateway_report.of("bench", [1], measured, 90.0, 1, Machine(2, "x86_64", 8, "", "3.11"))
-    found = json.loads(report.as_json())
+    made = report.of("bench", [1], measured, 90.0, 1, Machine(2, "x86_64", 8, "", "3.11"))
+    found = json.loads(made.as_json())
     assert found["ratios"] == {"gateway/direct@1": 0.6, "added p50 ms@1": 0.5, "joined/direct@1": 1.0}
     assert found["ranges"]["gateway/direct@1"] == [0.5, 0.7]
     assert found["worker_mb"] == 90.0
-    assert "| 0.60 (0.50 to 0.70) |" in report.page()
+    assert "| 0.60 (0.50 to 0.70) |" in made.page()
 
 
 @pytest.mark.timeout(200)
 def test_it_measures_a_real_gateway(tmp_path: Path) -> None:
     """One short round: JSON alone on standard output, and the three files."""
-    words = ["bench", "gateway", "--quick", "--callers", "2", "--json", "--out", tmp_path / "out"]
+    words = ["gateway", "--quick", "--callers", "2", "--json", "--out", tmp_path / "out"]
     words += ["--state", tmp_path / "state"]
     done = subprocess.run(
-        [sys.executable, "-m", "modelctl", *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=180
+        [sys.executable, "-m", "benchmarks", *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=180
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

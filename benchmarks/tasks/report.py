@@ -1,4 +1,4 @@
-"""What `modelctl bench tasks` has measured: ratios first, then tables and a chart."""
+"""What `python -m benchmarks tasks` has measured: ratios first, then tables and a chart."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""`modelctl bench gateway`: what the gateway costs before a model that answers at once, against Triton asked directly.
+"""`python -m benchmarks gateway`: what the gateway costs before a light model, against Triton asked directly.
 
-    light model (bench/light.py) <-- Triton <-- direct: perf_analyzer, over gRPC
-                                            <-- gateway: wrk, over HTTP, one item in each call to Triton
-                                            <-- joined: wrk, texts that wait share a call
+    light model (light.py) <-- Triton <-- direct: perf_analyzer, over gRPC
+                                      <-- gateway: wrk, over HTTP, one item in each call to Triton
+                                      <-- joined: wrk, texts that wait share a call
 
 In every round each number of callers is measured in all three ways, one after the other.
 """
@@ -18,15 +18,18 @@ import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from benchmarks import light
+from benchmarks.gateway import report
+from benchmarks.gateway.report import DIRECT, GATEWAY, JOINED, WAYS
+from benchmarks.load import wrk
+from benchmarks.load.perf_analyzer import PerfAnalyzer
+from benchmarks.stack import Stack
 from modelctl import installation, processes
-from modelctl.bench import gateway_report, light, memory, quiet, wrk
+from modelctl.bench import memory, quiet
 from modelctl.bench.fresh import Stopped
-from modelctl.bench.gateway_report import DIRECT, GATEWAY, JOINED, WAYS
 from modelctl.bench.instances import STOPPED
-from modelctl.bench.perf_analyzer import PerfAnalyzer
 from modelctl.bench.reading import number, numbers, whole
 from modelctl.bench.results import Machine
-from modelctl.bench.stack import Stack
 from modelctl.console import say
 from modelctl.errors import CommandError
 from modelctl.server import on_stop
@@ -54,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _refused(_: str) -> None:
-    raise CommandError("bench gateway makes a model of its own: leave --models and --backends away.")
+    raise CommandError("benchmarks gateway makes a model of its own: leave --models and --backends away.")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,17 +72,17 @@ def run(arguments: argparse.Namespace) -> int:
         say("Stopped: nothing is left running, and nothing was written.")
         return STOPPED
     command = (
-        f"modelctl bench gateway --callers {','.join(map(str, callers))} --seconds {arguments.seconds:g} "
+        f"python -m benchmarks gateway --callers {','.join(map(str, callers))} --seconds {arguments.seconds:g} "
         f"--rounds {arguments.rounds} --workers {arguments.workers}"
     )
-    report = gateway_report.of(command, callers, rounds, resident, arguments.workers, Machine.this())
-    report.publish(arguments.out, as_json=arguments.json)
+    made = report.of(command, callers, rounds, resident, arguments.workers, Machine.this())
+    made.publish(arguments.out, as_json=arguments.json)
     return 0
 
 
 def measure(
     arguments: argparse.Namespace, callers: tuple[int, ...], stopping: threading.Event
-) -> tuple[gateway_report.Measured, float]:
+) -> tuple[report.Measured, float]:
     """Return all rounds, and the memory of one worker after them, in MB.
 
     Raises:
@@ -87,7 +90,7 @@ def measure(
         Stopped: when `stopping` is set; nothing is left running.
 
     """
-    rounds: gateway_report.Measured = {(way, count): [] for count in callers for way in WAYS}
+    rounds: report.Measured = {(way, count): [] for count in callers for way in WAYS}
     folder = arguments.state / "gateway"
     with closing(take_state(arguments.state)):
         analyzer = PerfAnalyzer(arguments.state, installation.find().libraries)

@@ -24,11 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import packages
+from benchmarks.stack import HOST, free_port, open_url
+from benchmarks.tasks.workload import Workload, same
 from modelctl import processes
-from modelctl.bench import packages
 from modelctl.bench.fresh import Stopped
-from modelctl.bench.stack import HOST, free_port, open_url
-from modelctl.bench.workload import Workload, same
 from modelctl.console import say
 from modelctl.errors import CommandError
 

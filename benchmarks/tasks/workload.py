@@ -1,4 +1,4 @@
-"""What the callers of `modelctl bench tasks` send: one request for each workload, as a file that the load posts.
+"""What the callers of `python -m benchmarks tasks` send: one request for each workload, as a file that the load posts.
 
 Texts are as long as their names say, in tokens; that is checked by the gateway's answer, which counts them.
 """

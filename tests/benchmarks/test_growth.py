@@ -1,4 +1,4 @@
-"""`modelctl bench growth`: the light models, the requests and connections, the ratios, and one tiny run."""
+"""`python -m benchmarks growth`: the light models, the requests and connections, the ratios, and one tiny run."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ import psutil
 import pytest
 from PIL import Image
 
-from modelctl.bench import command, connections, growth, growth_report, light
-from modelctl.bench.connections import HttpLoad, RefusedError
-from modelctl.bench.growth_order import AXES, BASE, Growth, Served, Setting
+from benchmarks import commandline, light
+from benchmarks.growth import measure, report
+from benchmarks.growth.order import AXES, BASE, Growth, Served, Setting
+from benchmarks.load import connections
+from benchmarks.load.connections import HttpLoad, RefusedError
 from modelctl.bench.results import Machine
 from modelctl.errors import CommandError
 from modelctl.lint.linter import lint
@@ -61,7 +63,7 @@ def test_the_light_models_are_without_fault(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [1_000, 10_000, 65_540, 1_000_000, 10_000_000])
 def test_a_picture_has_its_size_and_can_be_decoded(size: int) -> None:
     """A real JPEG of so many bytes, whatever that leaves for the last comment."""
-    made = growth.picture(size)
+    made = measure.picture(size)
     assert size - 3 <= len(made) <= size
     assert Image.open(io.BytesIO(made)).convert("RGB").size == (64, 64)
 
@@ -73,7 +75,7 @@ def test_a_request_is_as_its_setting_says() -> None:
         (Setting(batch=8), "/v1/sentiment/batch", "application/json"),
         (Setting(image_kb=10), "/v1/classify?model=light_image", "image/jpeg"),
     ):
-        head, _, body = growth.request(setting).partition(b"\r\n\r\n")
+        head, _, body = measure.request(setting).partition(b"\r\n\r\n")
         assert head.startswith(f"POST {path} HTTP/1.1\r\n".encode())
         assert f"Content-Type: {kind}".encode() in head
         assert f"Content-Length: {len(body)}".encode() in head
@@ -219,8 +221,8 @@ def test_the_report_has_the_ratios_by_name(tmp_path: Path) -> None:
         ]
         for setting in asked.settings
     }
-    report = growth_report.of(asked, measured, Machine(2, "x86_64", 25, "", "3.11.7"))
-    found = json.loads(report.as_json())
+    made = report.of(asked, measured, Machine(2, "x86_64", 25, "", "3.11.7"))
+    found = json.loads(made.as_json())
     assert found["ratios"] == {
         "cost connections 2000/10": pytest.approx(1.05),
         "cost tensor models 1/10": 0.5,
@@ -230,8 +232,8 @@ def test_the_report_has_the_ratios_by_name(tmp_path: Path) -> None:
         "p50 tensor models 100/10": 1,
     }
     assert found["medians"]["connections 10"] == found["medians"]["tensor models 10"] == found["medians"]["ensembles 1"]
-    assert "| connections 2000  | 1.05 (1.00 to 1.10) |" in report.text
-    assert "opened again: 3 at connections 10" in report.text
+    assert "| connections 2000  | 1.05 (1.00 to 1.10) |" in made.text
+    assert "opened again: 3 at connections 10" in made.text
 
 
 def test_quick_has_the_ends(tmp_path: Path) -> None:
@@ -247,11 +249,11 @@ def test_quick_has_the_ends(tmp_path: Path) -> None:
 
 def test_options_that_would_do_nothing_are_refused() -> None:
     """The models are its own, so that another repository cannot be given."""
-    words = ["bench", "growth", "--models", "models"]
-    done = subprocess.run([sys.executable, "-m", "modelctl", *words], cwd=ROOT, capture_output=True, text=True)
+    words = ["growth", "--models", "models"]
+    done = subprocess.run([sys.executable, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert "leave --models and --backends away" in done.stderr
-    assert "growth" in command.MEASUREMENTS
+    assert "growth" in commandline.MEASUREMENTS
 
 
 # The command
@@ -260,7 +262,7 @@ def test_options_that_would_do_nothing_are_refused() -> None:
 def test_it_measures_a_real_gateway(tmp_path: Path) -> None:
     """A tiny run prints one object with costs above nothing, writes its files, and leaves nothing running."""
     state, out = tmp_path / "state", tmp_path / "out"
-    words = [sys.executable, "-m", "modelctl", "bench", "growth", "--json", "--rounds", "1", "--seconds", "0.5"]
+    words = [sys.executable, "-m", "benchmarks", "growth", "--json", "--rounds", "1", "--seconds", "0.5"]
     words += ["--connections", "10,30", "--tensor-models", "1", "--ensembles", "1", "--batch", "3", "--image-kb", "40"]
     words += ["--patience", "0", "--state", str(state), "--out", str(out)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=200)
@@ -280,7 +282,7 @@ def test_it_measures_a_real_gateway(tmp_path: Path) -> None:
 def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     """Ctrl-C, at the start or under load, leaves nothing running, nothing written, and no traceback."""
     state, out = tmp_path / "state", tmp_path / "out"
-    words = [sys.executable, "-m", "modelctl", "bench", "growth", "--rounds", "1", "--seconds", "600"]
+    words = [sys.executable, "-m", "benchmarks", "growth", "--rounds", "1", "--seconds", "600"]
     words += ["--connections", "10", "--tensor-models", "10", "--ensembles", "1", "--batch", "1", "--image-kb", "10"]
     words += ["--patience", "0", "--state", str(state), "--out", str(out)]
     run = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)

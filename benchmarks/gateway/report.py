@@ -1,4 +1,4 @@
-"""What `modelctl bench gateway` has measured: ratios to Triton asked directly, then a table and a chart."""
+"""What `python -m benchmarks gateway` has measured: ratios to Triton asked directly, then a table and a chart."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from benchmarks import packages
 from modelctl import processes
-from modelctl.bench import packages
 from modelctl.bench.fresh import Stopped
 from modelctl.errors import CommandError
 

@@ -8,10 +8,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from benchmarks.tasks.peers import Process
+from benchmarks.tasks.workload import Workload, same
 from modelctl import processes
 from modelctl.bench import memory
-from modelctl.bench.peers import Process
-from modelctl.bench.workload import Workload, same
 from modelctl.errors import CommandError
 
 PROGRAM = ("-m", "benchmarks.peers.bare")

@@ -1,4 +1,4 @@
-"""`modelctl bench growth`: what a request costs the gateway, as something grows that a service may grow by.
+"""`python -m benchmarks growth`: what a request costs the gateway, as something grows that a service may grow by.
 
     light models (which answer at once), a Triton and a gateway for each number of models
     --> requests, a few at once --> processor time of the gateway, from /proc, for each of them
@@ -20,15 +20,18 @@ from pathlib import Path
 
 import numpy as np
 
-from modelctl.bench import connections, growth_report, light, quiet
-from modelctl.bench.connections import HttpLoad
+from benchmarks import light
+from benchmarks.growth import report
+from benchmarks.growth.order import AXES, WARM_UP_S, Growth, Served, Setting
+from benchmarks.load import connections
+from benchmarks.load.connections import HttpLoad
+from benchmarks.stack import Stack
+from modelctl.bench import quiet
 from modelctl.bench.fresh import Stopped
-from modelctl.bench.growth_order import AXES, WARM_UP_S, Growth, Served, Setting
 from modelctl.bench.instances import STOPPED
 from modelctl.bench.load import CALLERS
 from modelctl.bench.reading import number, numbers, whole
 from modelctl.bench.results import Machine
-from modelctl.bench.stack import Stack
 from modelctl.console import say
 from modelctl.errors import CommandError
 from modelctl.server import on_stop
@@ -63,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _refused(_: str) -> None:
-    raise CommandError("bench growth makes models of its own: leave --models and --backends away.")
+    raise CommandError("benchmarks growth makes models of its own: leave --models and --backends away.")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -79,11 +82,11 @@ def run(arguments: argparse.Namespace) -> int:
         f"about {order.estimate_s / 60:.1f} minutes where no other programs are in the way."
     )
     try:
-        report = growth_report.of(order, measure(order, stopping), Machine.this())
+        made = report.of(order, measure(order, stopping), Machine.this())
     except Stopped:
         say("Stopped: nothing is left running, and nothing was written.")
         return STOPPED
-    report.publish(arguments.out, as_json=arguments.json)
+    made.publish(arguments.out, as_json=arguments.json)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`modelctl bench tasks`: its load, its peers' pipeline, its figures, and a run on real servers."""
+"""`python -m benchmarks tasks`: its load, its peers' pipeline, its figures, and a run on real servers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ import httpx
 import psutil
 import pytest
 
+from benchmarks import commandline
+from benchmarks.load import wrk
 from benchmarks.peers.pipeline import Facts, Pipeline, item
+from benchmarks.tasks import facts, measure, report, workload
+from benchmarks.tasks.peers import FOLDER
 from modelctl import processes
-from modelctl.bench import chart, command, facts, tasks, tasks_report, workload, wrk
+from modelctl.bench import chart
 from modelctl.bench.chart import Panel, Series
-from modelctl.bench.peers import FOLDER
 from modelctl.bench.results import Machine, Spread
 from modelctl.errors import CommandError
 
@@ -211,10 +214,10 @@ def figures(throughput: float) -> dict[str, float]:
 
 
 @pytest.fixture
-def rounds() -> tasks.Rounds:
+def rounds() -> measure.Rounds:
     """Return two rounds, of which the second is half as fast."""
     speeds = {"gateway": 180.0, "proxy": 90.0, "fastapi": 100.0, "litserve": 150.0, "bentoml": 120.0}
-    made: tasks.Rounds = {
+    made: measure.Rounds = {
         ("detect", name, count): [figures(speed), figures(speed / 2)]
         for name, speed in speeds.items()
         for count in COUNTS
@@ -225,18 +228,18 @@ def rounds() -> tasks.Rounds:
     return made
 
 
-def test_the_best_peer_is_the_best_by_its_median(rounds: tasks.Rounds) -> None:
+def test_the_best_peer_is_the_best_by_its_median(rounds: measure.Rounds) -> None:
     """One server is the best, of those that run the networks themselves; a naive proxy is never asked."""
-    assert tasks_report.best(rounds, "detect", 1) == "litserve"
-    assert tasks_report.best(rounds, "detect", 8) == "bentoml"  # 115 to 112.5
+    assert report.best(rounds, "detect", 1) == "litserve"
+    assert report.best(rounds, "detect", 8) == "bentoml"  # 115 to 112.5
     rounds["detect", "proxy", 1] = [figures(1e6), figures(1e6)]
-    assert tasks_report.best(rounds, "detect", 1) == "litserve"
-    assert tasks_report.best(rounds, "detect", 32) is None
+    assert report.best(rounds, "detect", 1) == "litserve"
+    assert report.best(rounds, "detect", 32) is None
 
 
-def test_ratios_are_the_gateways_to_each_other(rounds: tasks.Rounds) -> None:
+def test_ratios_are_the_gateways_to_each_other(rounds: measure.Rounds) -> None:
     """Ratios are taken within rounds; one caller alone is not held against processes on every core."""
-    found = tasks_report.compare(rounds, ["detect"], COUNTS)
+    found = report.compare(rounds, ["detect"], COUNTS)
     assert found["detect: gateway/bare@8"] == Spread(0.9, 0.9, 0.9)
     assert found["detect: gateway/proxy@1"] == Spread(2, 2, 2)
     assert found["detect: gateway/best peer@1"] == found["detect: gateway/litserve@1"] == Spread(1.2, 1.2, 1.2)
@@ -249,18 +252,18 @@ def test_ratios_are_the_gateways_to_each_other(rounds: tasks.Rounds) -> None:
     }
 
 
-def test_the_report_begins_with_ratios(rounds: tasks.Rounds, tmp_path: Path) -> None:
+def test_the_report_begins_with_ratios(rounds: measure.Rounds, tmp_path: Path) -> None:
     """JSON has them flat; the page has them before the figures; the chart is an SVG; three files are written."""
     extra = {"gateway_worker_mb": 65.0}
     machine = Machine(2, "x86_64", 25, "", "3.11.7")
-    report = tasks_report.of("modelctl bench tasks", ["detect"], COUNTS, rounds, extra, machine)
-    found = json.loads(report.as_json())
+    made = report.of("python -m benchmarks tasks", ["detect"], COUNTS, rounds, extra, machine)
+    found = json.loads(made.as_json())
     assert found["ratios"]["detect: gateway/bare@8"] == 0.9
     assert found["ranges"]["detect: gateway/best peer@8"] == [1.0, 1.2857]
     assert found["best_peer"] == {"detect@1": "litserve", "detect@8": "bentoml"}
     assert found["medians"]["detect: gateway@8"]["throughput"] == 135
     assert found["medians"]["detect: bare"] == {"throughput": 150, "errors": 0, "cpu": 8, "memory": 300}
-    lines = report.text.splitlines()
+    lines = made.text.splitlines()
     assert [cell.strip() for cell in lines[3].strip("|").split("|")] == [
         "detect @8",
         "0.90",
@@ -270,9 +273,9 @@ def test_the_report_begins_with_ratios(rounds: tasks.Rounds, tmp_path: Path) -> 
         "1.20",
         "1.14 (1.00 to 1.29)",
     ]
-    assert report.text.index("gateway to, @callers") < report.text.index("## detect")
-    ET.fromstring(report.chart)
-    assert [path.name for path in report.write(tmp_path)] == ["tasks.md", "tasks.json", "tasks.svg"]
+    assert made.text.index("gateway to, @callers") < made.text.index("## detect")
+    ET.fromstring(made.chart)
+    assert [path.name for path in made.write(tmp_path)] == ["tasks.md", "tasks.json", "tasks.svg"]
 
 
 def test_charts_may_have_rows() -> None:
@@ -288,19 +291,17 @@ def test_charts_may_have_rows() -> None:
 
 
 def options(*words: str) -> argparse.Namespace:
-    """Return the command line as `modelctl bench` reads it."""
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    return parser.parse_args(["tasks", *words])
+    """Return the command line as `python -m benchmarks` reads it."""
+    return commandline.build().parse_args(["tasks", *words])
 
 
 def test_quick_is_less_of_the_same() -> None:
     """--quick sends less, to fewer callers, for a second; without it everything is measured."""
-    everything = tasks.Order.of(options())
+    everything = measure.Order.of(options())
     assert everything.workloads == workload.NAMES
     assert everything.callers == (1, 8, 32)
     assert (everything.seconds, everything.rounds) == (8, 3)
-    quick = tasks.Order.of(options("--quick"))
+    quick = measure.Order.of(options("--quick"))
     assert {name.split()[0] for name in quick.workloads} == set(workload.TASKS)
     assert (quick.callers, quick.seconds, quick.warm_up) == ((8,), 1, 0)
     work = workload.Workload("detect", "detect", Path("x.jpg"), {})
@@ -311,12 +312,12 @@ def test_quick_is_less_of_the_same() -> None:
 def test_what_is_asked_for_is_what_repeats_it() -> None:
     """Options choose tasks, peers and callers, and stand in the command that repeats the measurement."""
     words = ("--tasks", "sentiment", "--peers", "bare,proxy", "--callers", "32,8", "--seconds", "2", "--rounds", "4")
-    order = tasks.Order.of(options(*words))
+    order = measure.Order.of(options(*words))
     assert order.workloads == ("sentiment 16 tokens", "sentiment 128 tokens")
     assert order.command == (
-        "modelctl bench tasks --tasks sentiment --peers proxy,bare --callers 8,32 --seconds 2 --rounds 4"
+        "python -m benchmarks tasks --tasks sentiment --peers proxy,bare --callers 8,32 --seconds 2 --rounds 4"
     )
-    assert tasks.Order.of(options(*order.command.split()[3:])) == order
+    assert measure.Order.of(options(*order.command.split()[4:])) == order
 
 
 @pytest.mark.parametrize(
@@ -335,7 +336,7 @@ def test_wrong_choices_are_refused(words: tuple[str, str], sentence: str) -> Non
 
 def test_it_measures_real_servers(tmp_path: Path) -> None:
     """A run with the peers of our own environment prints one object, writes its files, and leaves nothing running."""
-    words = [sys.executable, "-m", "modelctl", "bench", "tasks", "--quick", "--json", "--tasks", "sentiment"]
+    words = [sys.executable, "-m", "benchmarks", "tasks", "--quick", "--json", "--tasks", "sentiment"]
     words += ["--peers", "proxy,fastapi,bare", "--callers", "2", "--state", str(tmp_path / "state")]
     words += ["--out", str(tmp_path / "out")]
     family: dict[int, psutil.Process] = {}

@@ -1,4 +1,4 @@
-"""What `modelctl bench growth` is asked to measure: one thing grows at a time, and all else is as in the base."""
+"""What `python -m benchmarks growth` is asked to measure: one thing grows at a time, and all else is as in the base."""
 
 from __future__ import annotations
 
@@ -165,4 +165,4 @@ class Growth:
         """The command line that repeats it on any machine."""
         values = " ".join(f"{axis.option} {','.join(map(str, axis.values))}" for axis in self.axes)
         load = f"--callers {self.callers} --seconds {self.seconds:g} --rounds {self.rounds}"
-        return f"modelctl bench growth {values} {load}"
+        return f"python -m benchmarks growth {values} {load}"

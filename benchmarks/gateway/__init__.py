@@ -1,0 +1,1 @@
+"""What the gateway costs before a model that answers at once, against Triton asked directly."""

@@ -1,0 +1,1 @@
+"""What a request costs the gateway as connections, models, batches and pictures grow."""

@@ -1,0 +1,1 @@
+"""Load generators for HTTP and gRPC."""
