@@ -104,8 +104,8 @@ def is_of_triton(group: int, start: str, regions: Collection[str]) -> bool:
 
 
 def processor_seconds(group: int) -> float:
-    """Return the processor time that the living processes of a group have taken."""
-    ticks = sum(int(number) for pid in living(group) for number in _fields(pid)[11:13])
+    """Return the processor time of a group's living processes and of the children that they have waited for."""
+    ticks = sum(int(number) for pid in living(group) for number in _fields(pid)[11:15])
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
