@@ -18,9 +18,9 @@ import structlog
 from pydantic import ValidationError
 from uvicorn.config import STARTUP_FAILURE
 
-from app import workers
+from app.http import workers
+from app.http.server import Server, config
 from app.security import exposure
-from app.server import Server, config
 from app.settings import Settings, unknown_variables
 from app.telemetry import logging
 

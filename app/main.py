@@ -11,21 +11,21 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from app.admission import Admission
 from app.api import health, models, pages, roboflow, tasks
-from app.body import Budget
-from app.drain import Drain
-from app.drawers import Drawing
-from app.fetch import Fetch
-from app.front import Gateway
-from app.media import Media
-from app.outgoing import OUTGOING, Outgoing
-from app.parts import Parts
-from app.problems import Problem
+from app.api.application import Gateway
+from app.api.parts import Parts
+from app.drawing.pool import Drawing
+from app.http.drain import Drain
+from app.http.fetch import Fetch
+from app.http.media import Media
+from app.http.outgoing import OUTGOING, Outgoing
+from app.http.problems import Problem
+from app.memory import Budget
+from app.scheduling.admission import Admission
+from app.scheduling.coalescing import Calls
 from app.settings import Settings
 from app.telemetry import logging
 from app.telemetry.metrics import Metrics
-from app.triton.calls import Calls
 from app.triton.canary import Canaries
 from app.triton.catalog import Catalog
 from app.triton.servers import Servers

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
-from app.parts import Parts
+from app.api.parts import Parts
 
 
 class Alive(BaseModel):

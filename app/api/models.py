@@ -7,9 +7,10 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from app import errors, problems
-from app.parts import Parts
-from app.triton.catalog import ServedModel
+from app import errors
+from app.api.parts import Parts
+from app.http import problems
+from app.triton.served import ServedModel
 
 
 class ModelEntry(BaseModel):

@@ -10,17 +10,18 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from app import errors, problems
-from app.api import described, dialects, query, tasks
-from app.body import Body
+from app import errors
+from app.api import formats, openapi, tasks
+from app.api.parts import Parts
+from app.context import Context
 from app.dialects import roboflow
 from app.dialects.base import Asked
-from app.media import JSON, media_type
-from app.parts import Parts
+from app.http import problems, query
+from app.http.body import Body
+from app.http.media import JSON, media_type
 from app.tasks import BY_NAME
 from app.tasks.base import Options, Task
-from app.telemetry.timing import Context
-from app.triton.catalog import ServedModel
+from app.triton.served import ServedModel
 
 # What the client calls the tasks; the last part of its path is the same in snake case.
 TASK_TYPES = {"image-classification": "classification", "object-detection": "object-detection"}
@@ -87,7 +88,7 @@ def router(parts: Parts) -> APIRouter:
         given = query.read(roboflow.Query, request.scope["query_string"])
         served = _served(parts, f"{model}/{version}")
         asked = roboflow.read_query(served.task.name, f"{model}/{version}", given)
-        options = dialects.merged(served.task.options(), asked)
+        options = formats.merged(served.task.options(), asked)
         parts.admission.check(served, context.left_s(), context.request_id)
         with Body(request, parts.budget, tasks.body_timeout(parts, context)) as body:
             with context.span("read"):
@@ -115,7 +116,7 @@ def _add_second(routes: APIRouter, parts: Parts, task: Task, possible: dict[int 
             with context.span("read"):
                 asked = roboflow.DIALECT.reads[task.name](await parts.media.fields(request, body, "image"))
                 item = await parts.media.value(asked.item, "image")
-            return await _answer(parts, task, dialects.merged(task.options(), asked), item, asked, context)
+            return await _answer(parts, task, formats.merged(task.options(), asked), item, asked, context)
 
 
 def _schema(body: type[roboflow.Body]) -> dict[str, Any]:
@@ -131,14 +132,14 @@ def _told(schema: dict[str, Any], *kinds: str, options: type[BaseModel] | None =
     content = {kind: {"schema": schema} for kind in kinds}
     known = {} if options is None else options.model_json_schema()["properties"]
     told = [{"name": name, "in": "query", "required": False, "schema": its} for name, its in known.items()]
-    return {"parameters": [*told, *described.REQUEST_HEADERS], "requestBody": {"required": True, "content": content}}
+    return {"parameters": [*told, *openapi.REQUEST_HEADERS], "requestBody": {"required": True, "content": content}}
 
 
 async def _answer(parts: Parts, task: Task, options: Options, item: bytes, asked: Asked, context: Context) -> Response:
     model = tasks.find(parts, task, options, context)
     result = await tasks.run(parts, model, options, item, context)
     with context.span("encode"):
-        return tasks.as_json(dialects.tell(roboflow.DIALECT, model, result, item, asked, context))
+        return tasks.as_json(formats.tell(roboflow.DIALECT, model, result, item, asked, context))
 
 
 def _served(parts: Parts, model_id: str) -> ServedModel:

@@ -12,21 +12,22 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app import accept, errors, problems
-from app.admission import Batch, Place
-from app.api import described, dialects, query
-from app.body import Body, Held
+from app import errors
+from app.api import formats, openapi
+from app.api.application import Endpoint
+from app.api.parts import Parts
+from app.context import Context
 from app.dialects.base import Asked
-from app.drawers import MAX_DRAWN_PIXELS
-from app.front import Endpoint
-from app.media import Item
-from app.parts import Parts
+from app.drawing.pool import MAX_DRAWN_PIXELS
+from app.http import accept, problems, query
+from app.http.body import Body
+from app.http.media import Item
+from app.memory import Held
+from app.scheduling.admission import Batch, Place
 from app.tasks import TASKS
 from app.tasks.base import Options, Task
-from app.telemetry import timing
-from app.telemetry.timing import Context
-from app.triton.catalog import ServedModel
 from app.triton.messages import Answer
+from app.triton.served import ServedModel
 
 # So many items of one batch are with Triton at once: enough to fill its batches, few enough to leave room for others.
 ITEMS_AT_ONCE = 16
@@ -60,13 +61,13 @@ def endpoints(parts: Parts) -> dict[str, Endpoint]:
     """Return what serves the routes of all tasks, by path."""
     made: dict[str, Endpoint] = {}
     for task in TASKS:
-        made[f"/v1/{task.route}"] = partial(_single, parts, task, dialects.with_format(task))
+        made[f"/v1/{task.route}"] = partial(_single, parts, task, formats.with_format(task))
         made[f"/v1/{task.route}/batch"] = partial(_batch, parts, task)
     return made
 
 
 def router() -> APIRouter:
-    """Return the routes of all tasks, for the OpenAPI document and for wrong methods; `app.front` serves them."""
+    """Return the routes of all tasks, for the OpenAPI document and for wrong methods; see `app.api.application`."""
     routes = APIRouter(prefix="/v1", tags=["tasks"])
     for task in TASKS:
         _document(routes, task)
@@ -86,13 +87,13 @@ def _document(routes: APIRouter, task: Task) -> None:
     possible = (*COMMON_ERRORS, *INPUT_ERRORS[task.input])
     routes.add_api_route(
         f"/{task.route}",
-        _documented(dialects.with_format(task)),
+        _documented(formats.with_format(task)),
         methods=["POST"],
         name=task.route,
         summary=task.summary,
-        response_model=dialects.answers(task),
-        responses={200: described.success(task.example, task.pictures), **problems.responses(*possible)},
-        openapi_extra=described.request(task, many=False),
+        response_model=formats.answers(task),
+        responses={200: openapi.success(task.example, task.pictures), **problems.responses(*possible)},
+        openapi_extra=openapi.request(task, many=False),
     )
     routes.add_api_route(
         f"/{task.route}/batch",
@@ -100,18 +101,18 @@ def _document(routes: APIRouter, task: Task) -> None:
         methods=["POST"],
         name=f"{task.route}_batch",
         summary=f"{task.summary}, many at a time",
-        response_model=described.batch_model(task),
+        response_model=openapi.batch_model(task),
         responses={
-            200: described.success(described.batch_example(task)),
+            200: openapi.success(openapi.batch_example(task)),
             **problems.responses(*possible, errors.BatchTooLargeError),
         },
-        openapi_extra=described.request(task, many=True),
+        openapi_extra=openapi.request(task, many=True),
     )
 
 
 async def _single(parts: Parts, task: Task, options_type: type[Options], request: Request) -> Response:
     options = query.read(options_type, request.scope["query_string"])
-    dialect = dialects.of(options)
+    dialect = formats.of(options)
     kind = accepted(request, () if dialect else task.pictures)
     context = begin(parts, request)
     if dialect is None or options.model is not None:  # else the body may name the model
@@ -122,7 +123,7 @@ async def _single(parts: Parts, task: Task, options_type: type[Options], request
     with Body(request, parts.budget, body_timeout(parts, context)) as body:
         with context.span("read"):
             if dialect is not None:
-                item, options, asked = await dialects.read(parts.media, task, dialect, request, body, options)
+                item, options, asked = await formats.read(parts.media, task, dialect, request, body, options)
             else:
                 read = parts.media.image if task.input == "image" else parts.media.text
                 item = await read(request, body)
@@ -130,7 +131,7 @@ async def _single(parts: Parts, task: Task, options_type: type[Options], request
         result = await run(parts, model, options, item, context)
         with context.span("encode"):
             if dialect is not None:
-                return as_json(dialects.tell(dialect, model, result, item, asked, context))
+                return as_json(formats.tell(dialect, model, result, item, asked, context))
             if kind == accept.JSON:
                 return as_json(result)
             return await _picture(parts, item, result, kind, context)
@@ -189,7 +190,7 @@ async def _batch(parts: Parts, task: Task, request: Request) -> Response:
 
 def begin(parts: Parts, request: Request) -> Context:
     """Return the context of a request, with its deadline set."""
-    context = timing.of(request)
+    context = Context.of(request)
     context.spans = dict.fromkeys(("read", "wait", "triton", "encode"), 0.0)
     context.set_deadline(request.headers.get("x-request-timeout-ms"), parts.settings)
     return context

@@ -20,8 +20,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.errors import InvalidParameterError, MalformedRequestError
-from app.json_reader import LongText
-from app.validation import first, sentence
+from app.http.json_reader import LongText
+from app.http.validation import first, sentence
 
 Result = Mapping[str, Any]
 

@@ -22,13 +22,14 @@ from dataclasses import dataclass
 
 import structlog
 
-from app.drain import Drain
 from app.errors import GatewayError
+from app.http.drain import Drain
 from app.tasks import TASKS
 from app.tasks.base import texts
-from app.triton.catalog import Catalog, ServedModel
+from app.triton.catalog import Catalog
 from app.triton.client import TritonClient
 from app.triton.messages import Question
+from app.triton.served import ServedModel
 from app.triton.servers import Servers
 
 FRESH_S = 1.0

@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -22,10 +22,8 @@ from app.errors import BackendError, BackendUnavailableError, GatewayError, Mode
 from app.telemetry.metrics import Metrics
 from app.triton.control import ControlKey
 from app.triton.messages import Answer, Question, read_outputs
+from app.triton.served import ServedModel
 from app.triton.status import gateway_error, is_dead_step
-
-if TYPE_CHECKING:
-    from app.triton.catalog import ServedModel
 
 # Servers before 25.06 crash on calls that are cancelled within milliseconds, so no call gets less.
 SHORTEST_DEADLINE_S = 0.05

@@ -11,8 +11,8 @@ from app.dialects import BY_NAME as BY_DIALECT
 from app.dialects import DIALECTS, hf
 from app.dialects.base import Asked, Call, Dialect
 from app.errors import GatewayError, InvalidParameterError
+from app.http.problems import problem
 from app.main import create_app
-from app.problems import problem
 from app.settings import Settings
 from app.tasks import BY_NAME, TASKS
 from app.tasks.base import Task

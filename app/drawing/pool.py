@@ -1,0 +1,134 @@
+"""Has answers drawn by processes of their own, which can be ended: the gateway itself decodes no picture.
+
+    image, predictions --> process: app.drawing.process --> encoded picture
+                           └ ended by the request's deadline, by its CPU time or by its memory
+
+A process is started when it is first needed, draws one picture at a time, and stays for the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import struct
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from app.errors import BY_CODE, DeadlineExceededError, ImageTooLargeError, InternalError
+
+MEDIA_TYPES = ("image/jpeg", "image/png")
+AT_ONCE = 2
+MAX_DRAWN_PIXELS = 16_000_000
+"""Larger pictures are scaled: a PNG of noise would else take 150 MB."""
+END_S = 1
+"""For a process that has closed its pipe to end by itself."""
+TOO_MUCH = {
+    *(-signal.SIGXCPU, -signal.SIGKILL, -signal.SIGSEGV),
+    *(-signal.SIGBUS, -signal.SIGABRT, -signal.SIGFPE, -signal.SIGILL),
+}
+"""How processes end of their limits, and how libraries end where memory is refused."""
+LENGTHS = struct.Struct("<II")
+"""Before each message: how long its JSON is, and what follows it."""
+
+
+class Drawing:
+    """Has answers drawn, few at a time.
+
+    Args:
+        command: starts a process that draws.
+
+    """
+
+    def __init__(self, command: Sequence[str] = (sys.executable, "-m", "app.drawing.process")) -> None:
+        self._command = command
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._idle: list[asyncio.subprocess.Process] = []
+
+    async def picture(self, image: bytes, predictions: Sequence[dict[str, Any]], kind: str, left_s: float) -> bytes:
+        """Return the encoded image with the predictions of `/v1/detect` drawn, as one of `MEDIA_TYPES`.
+
+        Raises:
+            DeadlineExceededError: after `left_s` seconds. What was begun is ended; what waits is dropped.
+            ImageTooLargeError, ImageUndecodableError: as for every image.
+
+        """
+        try:
+            async with asyncio.timeout(left_s), self._places:
+                head, body = await self._ask({"predictions": predictions, "kind": kind}, image)
+        except TimeoutError as error:
+            raise DeadlineExceededError("The picture was not drawn within the request's deadline.") from error
+        if "code" in head:
+            raise BY_CODE[head["code"]](head["detail"])
+        return body
+
+    async def close(self) -> None:
+        """End the processes that have nothing to do; a request that is under way ends its own."""
+        while self._idle:
+            process = self._idle.pop()
+            _kill(process)
+            await process.wait()
+
+    async def _ask(self, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+        process = await self._process()
+        try:
+            answer = await _exchange(process, head, body)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            if await _end(process) not in TOO_MUCH:
+                raise InternalError("The process that draws has failed.") from None
+            raise ImageTooLargeError("The picture takes more CPU time or memory to draw than one may.") from None
+        except BaseException:  # its deadline has come, or its client has gone: what it does is for nobody
+            _kill(process)
+            raise
+        self._idle.append(process)
+        return answer
+
+    async def _process(self) -> asyncio.subprocess.Process:
+        while self._idle:
+            process = self._idle.pop()
+            if process.returncode is None:
+                return process
+        try:
+            return await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,  # libraries write what strangers send
+                cwd=Path(__file__).parents[2],
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                start_new_session=True,  # Ctrl-C is for the gateway, which ends it when its answers are out
+            )
+        except OSError as error:
+            raise InternalError("The process that draws could not be started.") from error
+
+
+async def _exchange(
+    process: asyncio.subprocess.Process, head: dict[str, Any], body: bytes
+) -> tuple[dict[str, Any], bytes]:
+    assert process.stdin is not None  # noqa: S101 - it is a pipe
+    assert process.stdout is not None  # noqa: S101 - it is a pipe
+    text = json.dumps(head).encode()
+    process.stdin.writelines((LENGTHS.pack(len(text), len(body)), text, body))
+    await process.stdin.drain()
+    sizes = LENGTHS.unpack(await process.stdout.readexactly(LENGTHS.size))
+    found, drawn = [await process.stdout.readexactly(size) for size in sizes]
+    return json.loads(found), drawn
+
+
+async def _end(process: asyncio.subprocess.Process) -> int:
+    """Let a process end that is about to, else kill it; return its exit code, which tells why it ended."""
+    try:
+        await asyncio.wait_for(process.wait(), END_S)
+    except TimeoutError:
+        pass
+    finally:
+        _kill(process)
+    return await process.wait()
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
