@@ -20,8 +20,33 @@ from app.errors import InvalidParameterError
 from app.settings import Settings
 
 VISIBLE_ASCII = range(0x21, 0x7F)
-LONGEST_REQUEST_ID = 128
+MAX_REQUEST_ID = 128
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Deadline:
+    """When the time for something is over; the earlier of two is the smaller.
+
+    Attributes:
+        at: seconds by `time.perf_counter`.
+
+    """
+
+    at: float
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        """Return the deadline so many seconds from now."""
+        return cls(time.perf_counter() + seconds)
+
+    def left_s(self) -> float:
+        """Return the seconds that are left; negative when the deadline has passed."""
+        return self.at - time.perf_counter()
+
+    def within(self, seconds: float) -> Deadline:
+        """Return this deadline, or the one so many seconds from now where that is earlier."""
+        return min(self, Deadline.after(seconds))
 
 
 class Span:
@@ -50,7 +75,7 @@ class Turn:
     def __enter__(self) -> None:
         self._context.turns += 1
         if self._context.hang_up is not None:
-            # Who finds a free place does not wait at all, and is served.
+            # In the next turn of the loop: an item that finds a free slot does not wait at all, and is served.
             asyncio.get_running_loop().call_soon(self._give_up)
 
     def __exit__(self, *_: object) -> None:
@@ -68,20 +93,21 @@ class Context:
     request_id: str
     started: float = field(default_factory=time.perf_counter)
     spans: dict[str, float] = field(default_factory=dict)
-    deadline: float = 0.0
+    deadline: Deadline = Deadline(0.0)
+    """Set by `set_deadline`; until then it has passed."""
     traceparent: str = ""
     """The caller's trace context (W3C), handed on to Triton; empty when it has none."""
     route: str = ""
-    """The path of the task's route; empty for FastAPI's."""
+    """The path of a task's route; empty for routes that FastAPI serves."""
     model: str = ""
     code: str = ""
     """The problem's code, when the request failed."""
     turns: int = 0
     """How many of its items wait for their turn."""
     leave: Callable[[], None] | None = None
-    """Cancels the request, whose client has left; None when it is over."""
+    """Cancels the request when its client has left; None when the request is over."""
     hang_up: Callable[[], None] | None = None
-    """Closes the connection of a client that has ended its side of it, and is perhaps gone; None while it has not."""
+    """Closes the connection of a client that has ended its side and may be gone; None while it has not."""
     answered: list[Callable[[], None]] = field(default_factory=list)
     """Called when the request has been answered, or its client has left."""
 
@@ -97,7 +123,7 @@ class Context:
 
     @contextmanager
     def longest(self, name: str) -> Iterator[None]:
-        """Let the span `name` be the longest of the times spent inside: of what happens side by side."""
+        """Let the span `name` be the longest of the times spent inside: for items that run side by side."""
         begun = time.perf_counter()
         try:
             yield
@@ -109,10 +135,10 @@ class Context:
         return Turn(self)
 
     def half_close(self, hang_up: Callable[[], None]) -> bool:
-        """Hear that the client sends nothing more; tell whether it may still get its answer.
+        """Note that the client sends nothing more; return whether it may still get its answer.
 
-        It may where all of the request is with Triton, or needs no Triton. What waits for its turn is given up, now or
-        when it comes to that: most clients that close one half of a connection have closed both.
+        It may when all of its items are with Triton, or when the request needs no Triton. An item that waits for its
+        turn is given up, now or as soon as it waits: most clients that close one half of a connection closed both.
         """
         self.hang_up = hang_up
         return not self.turns
@@ -124,16 +150,12 @@ class Context:
             InvalidParameterError: when the header is no positive whole number.
 
         """
-        asked = settings.default_timeout_ms
+        timeout_ms = settings.default_timeout_ms
         if header is not None:
             if not (header.isascii() and header.isdecimal() and header.strip("0")):
                 raise InvalidParameterError("X-Request-Timeout-Ms must be a positive whole number.")
-            asked = int(header) if len(header) <= 12 else settings.max_timeout_ms
-        self.deadline = self.started + min(asked, settings.max_timeout_ms) / 1000
-
-    def left_s(self) -> float:
-        """Return the time until the deadline; negative when it has passed."""
-        return self.deadline - time.perf_counter()
+            timeout_ms = int(header) if len(header) <= 12 else settings.max_timeout_ms
+        self.deadline = Deadline(self.started + min(timeout_ms, settings.max_timeout_ms) / 1000)
 
     def server_timing(self) -> str:
         """Return the value of the `Server-Timing` header (W3C), in milliseconds."""
@@ -142,7 +164,7 @@ class Context:
 
 def request_id(given: str | None) -> str:
     """Return the caller's request id where it is usable, else a new UUID of version 7 (RFC 9562)."""
-    if given and len(given) <= LONGEST_REQUEST_ID and all(ord(character) in VISIBLE_ASCII for character in given):
+    if given and len(given) <= MAX_REQUEST_ID and all(ord(character) in VISIBLE_ASCII for character in given):
         return given
     milliseconds = time.time_ns() // 1_000_000
     value = milliseconds << 80 | int.from_bytes(os.urandom(10), "big")

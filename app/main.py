@@ -22,7 +22,7 @@ from app.http.outgoing import OUTGOING, Outgoing
 from app.http.problems import Problem
 from app.memory import Budget
 from app.scheduling.admission import Admission
-from app.scheduling.coalescing import Calls
+from app.scheduling.coalescing import Coalescer
 from app.settings import Settings
 from app.telemetry import logging
 from app.telemetry.metrics import Metrics
@@ -58,9 +58,9 @@ def create_app(settings: Settings) -> FastAPI:
     outgoing = Outgoing(budget, settings.write_timeout_s)
     parts = Parts(
         settings=settings,
-        calls=Calls(servers, budget, joins=settings.join_items),
+        coalescer=Coalescer(servers, budget, enabled=settings.join_items),
         catalog=catalog,
-        canaries=Canaries(servers, catalog, drain),
+        canaries=Canaries(servers, catalog, lambda: drain.begun),
         admission=Admission(
             settings.max_items_per_model, settings.max_queue_per_model, metrics, lambda name: len(servers.serving(name))
         ),
@@ -96,7 +96,6 @@ def create_app(settings: Settings) -> FastAPI:
             await servers.close()
 
     app = Gateway(
-        tasks.endpoints(parts),
         settings,
         metrics,
         drain,
@@ -106,7 +105,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for routes in (tasks.router(), roboflow.router(parts), models.router(parts), health.router(parts)):
+    for routes in (tasks.router(parts), roboflow.router(parts), models.router(parts), health.router(parts)):
         app.include_router(routes)
     pages.add_to(app)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import structlog
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from app import errors
 from app.context import Context
 from app.dialects import hf
 from app.http import problems
+from app.http.validation import sentence
 
 logger = structlog.get_logger(__name__)
 
@@ -18,6 +20,7 @@ def add_to(app: FastAPI) -> None:
     """Register the handlers."""
     app.add_exception_handler(errors.GatewayError, _gateway_error)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _invalid)
 
 
 def answer(request: Request, error: errors.GatewayError, headers: dict[str, str] | None = None) -> Response:
@@ -35,6 +38,12 @@ def answer(request: Request, error: errors.GatewayError, headers: dict[str, str]
 async def _gateway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.GatewayError)  # noqa: S101 - Starlette's handlers take Exception; this is the type it was registered for
     return answer(request, error)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
+    first = error.errors()[0]
+    return answer(request, errors.InvalidParameterError(f"{first['loc'][-1]} {sentence(first)}."))
 
 
 async def _http(request: Request, error: Exception) -> Response:

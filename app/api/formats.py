@@ -11,13 +11,13 @@ from pydantic import Field, ValidationError, create_model
 
 from app.context import Context
 from app.dialects import BY_NAME, DIALECTS
-from app.dialects.base import Asked, Call, Dialect
+from app.dialects.base import Call, Dialect, DialectRequest
 from app.errors import BackendError, InvalidParameterError
 from app.http.body import Body
 from app.http.media import JSON, Media, media_type
 from app.http.validation import first, sentence
 from app.tasks.base import Options, Task
-from app.triton.served import ServedModel
+from app.triton.question import Question
 
 FORMAT = "Whose client is served: its JSON bodies are read and its answers are given. Default: the gateway's own."
 
@@ -31,8 +31,8 @@ def with_format(task: Task) -> type[Options]:
 
 def answers(task: Task) -> Any:
     """Return the types of a task's answers in all formats, for the OpenAPI document."""
-    told = [dialect.answers[task.name] for dialect in DIALECTS if task.name in dialect.answers]
-    return reduce(or_, told, task.result)
+    types = [dialect.answers[task.name] for dialect in DIALECTS if task.name in dialect.answers]
+    return reduce(or_, types, task.result)
 
 
 def of(options: Options) -> Dialect | None:
@@ -43,7 +43,7 @@ def of(options: Options) -> Dialect | None:
 
 async def read(
     media: Media, task: Task, dialect: Dialect, request: Request, body: Body, options: Options
-) -> tuple[bytes, Options, Asked]:
+) -> tuple[bytes, Options, DialectRequest]:
     """Read a body: JSON as the dialect has it, images also as the plain routes take them, or without a content type.
 
     Returns:
@@ -52,13 +52,13 @@ async def read(
     """
     kind = media_type(request)
     if kind == JSON or task.input == "text":
-        asked = dialect.reads[task.name](await media.fields(request, body, task.input))
-        return await media.value(asked.item, task.input), merged(options, asked), asked
+        given = dialect.readers[task.name](await media.fields(request, body, task.input))
+        return await media.value(given.item, task.input), merged(options, given), given
     image = await (media.image(request, body) if kind else media.raw_image(body))
-    return image, options, Asked()
+    return image, options, DialectRequest()
 
 
-def merged(options: Options, asked: Asked) -> Options:
+def merged(options: Options, request: DialectRequest) -> Options:
     """Return the query's options with those of the body.
 
     Raises:
@@ -66,21 +66,27 @@ def merged(options: Options, asked: Asked) -> Options:
 
     """
     given = options.model_dump(exclude_none=True)
-    for name in asked.options:
+    for name in request.options:
         if name in given:
             raise InvalidParameterError(f"{name} is given in the query and in the body.")
     try:
-        return type(options).model_validate({**given, **asked.options}, strict=True)
+        return type(options).model_validate({**given, **request.options}, strict=True)
     except ValidationError as error:
         found = first(error)
         raise InvalidParameterError(f"{found['loc'][0]} {sentence(found)}.") from error
 
 
-def tell(
-    dialect: Dialect, model: ServedModel, result: dict[str, Any], item: bytes, asked: Asked, context: Context
+def to_dialect(
+    dialect: Dialect, question: Question, result: dict[str, Any], request: DialectRequest, context: Context
 ) -> Any:
-    """Return the fields of the plain answer in the dialect."""
+    """Return the fields of the plain answer in the dialect.
+
+    Raises:
+        BackendError: when the model gave no label, or an image without pixels.
+
+    """
+    model, (item,) = question.model, question.items
     try:
-        return dialect.tells[model.task.name](result, Call(len(item), context.spans["triton"], asked))
-    except (IndexError, ZeroDivisionError) as error:  # no label, or an image without pixels
+        return dialect.writers[model.task.name](result, Call(len(item), context.spans["triton"], request))
+    except (IndexError, ZeroDivisionError) as error:
         raise BackendError("The model's answer cannot be read.", model=model.name) from error

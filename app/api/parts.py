@@ -8,7 +8,7 @@ from app.drawing.pool import Drawing
 from app.http.media import Media
 from app.memory import Budget
 from app.scheduling.admission import Admission
-from app.scheduling.coalescing import Calls
+from app.scheduling.coalescing import Coalescer
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from app.triton.canary import Canaries
@@ -20,7 +20,7 @@ class Parts:
     """What routes call."""
 
     settings: Settings
-    calls: Calls
+    coalescer: Coalescer
     catalog: Catalog
     canaries: Canaries
     admission: Admission

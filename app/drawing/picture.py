@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
+from app.drawing.contract import MAX_DRAWN_PIXELS
 from app.drawing.marks import mark
-from app.drawing.pool import MAX_DRAWN_PIXELS
 from app.errors import ImageTooLargeError, ImageUndecodableError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")

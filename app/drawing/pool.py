@@ -12,27 +12,23 @@ import asyncio
 import json
 import os
 import signal
-import struct
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from app.context import Deadline
+from app.drawing.contract import LENGTHS
 from app.errors import BY_CODE, DeadlineExceededError, ImageTooLargeError, InternalError
 
-MEDIA_TYPES = ("image/jpeg", "image/png")
-AT_ONCE = 2
-MAX_DRAWN_PIXELS = 16_000_000
-"""Larger pictures are scaled: a PNG of noise would else take 150 MB."""
+MAX_PROCESSES = 2
 END_S = 1
-"""For a process that has closed its pipe to end by itself."""
-TOO_MUCH = {
+"""Time for a process that has closed its pipe to end by itself."""
+LIMIT_SIGNALS = {
     *(-signal.SIGXCPU, -signal.SIGKILL, -signal.SIGSEGV),
     *(-signal.SIGBUS, -signal.SIGABRT, -signal.SIGFPE, -signal.SIGILL),
 }
-"""How processes end of their limits, and how libraries end where memory is refused."""
-LENGTHS = struct.Struct("<II")
-"""Before each message: how long its JSON is, and what follows it."""
+"""Exit codes of processes that reached a limit, and of libraries that were refused memory."""
 
 
 class Drawing:
@@ -45,19 +41,21 @@ class Drawing:
 
     def __init__(self, command: Sequence[str] = (sys.executable, "-m", "app.drawing.process")) -> None:
         self._command = command
-        self._places = asyncio.Semaphore(AT_ONCE)
+        self._room = asyncio.Semaphore(MAX_PROCESSES)
         self._idle: list[asyncio.subprocess.Process] = []
 
-    async def picture(self, image: bytes, predictions: Sequence[dict[str, Any]], kind: str, left_s: float) -> bytes:
+    async def picture(
+        self, image: bytes, predictions: Sequence[dict[str, Any]], kind: str, deadline: Deadline
+    ) -> bytes:
         """Return the encoded image with the predictions of `/v1/detect` drawn, as one of `MEDIA_TYPES`.
 
         Raises:
-            DeadlineExceededError: after `left_s` seconds. What was begun is ended; what waits is dropped.
+            DeadlineExceededError: when it is not drawn by the deadline. Its process is ended.
             ImageTooLargeError, ImageUndecodableError: as for every image.
 
         """
         try:
-            async with asyncio.timeout(left_s), self._places:
+            async with asyncio.timeout(deadline.left_s()), self._room:
                 head, body = await self._ask({"predictions": predictions, "kind": kind}, image)
         except TimeoutError as error:
             raise DeadlineExceededError("The picture was not drawn within the request's deadline.") from error
@@ -77,10 +75,10 @@ class Drawing:
         try:
             answer = await _exchange(process, head, body)
         except (asyncio.IncompleteReadError, ConnectionError):
-            if await _end(process) not in TOO_MUCH:
+            if await _end(process) not in LIMIT_SIGNALS:
                 raise InternalError("The process that draws has failed.") from None
             raise ImageTooLargeError("The picture takes more CPU time or memory to draw than one may.") from None
-        except BaseException:  # its deadline has come, or its client has gone: what it does is for nobody
+        except BaseException:  # the deadline has passed or the client has gone: nobody waits for the picture
             _kill(process)
             raise
         self._idle.append(process)

@@ -19,8 +19,8 @@ from typing import Any
 from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from app import memory
+from app.drawing.contract import LENGTHS
 from app.drawing.picture import MAX_PIXELS, draw
-from app.drawing.pool import LENGTHS
 from app.errors import GatewayError, ImageTooLargeError
 
 MAX_PROFILE_BYTES = 4_000_000

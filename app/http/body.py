@@ -9,6 +9,7 @@ from typing import Self
 
 from fastapi import Request
 
+from app.context import Deadline
 from app.errors import (
     BodyTooLargeError,
     MalformedRequestError,
@@ -20,10 +21,10 @@ from app.memory import Budget
 class Body:
     """One request's body. Used as a context: its bytes count as held until the request is answered."""
 
-    def __init__(self, request: Request, budget: Budget, timeout_s: float) -> None:
+    def __init__(self, request: Request, budget: Budget, deadline: Deadline) -> None:
         self._request = request
         self._budget = budget
-        self._timeout_s = timeout_s
+        self._deadline = deadline
         self._limit = 0
         self.announced = 0
         """The bytes that the header announces, once `limit` has read it; 0 without one."""
@@ -73,11 +74,10 @@ class Body:
             RequestBodyTimeoutError: when it does not arrive in time.
 
         """
-        deadline = asyncio.get_running_loop().time() + self._timeout_s
         more = True
         while more:
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout(self._deadline.left_s()):
                     message = await self._request.receive()
             except TimeoutError as error:
                 raise RequestBodyTimeoutError("The request's body did not arrive in time.") from error

@@ -6,6 +6,7 @@ import asyncio
 
 import httpx
 
+from app.context import Deadline
 from app.errors import (
     BodyTooLargeError,
     DeadlineExceededError,
@@ -34,11 +35,11 @@ class Fetch:
         if self._client is not None:
             await self._client.aclose()
 
-    async def image(self, url: object, body: Body, left_s: float) -> bytes:
+    async def image(self, url: object, body: Body, deadline: Deadline) -> bytes:
         """Return the bytes behind `url`; they count as held by the request with this `body`.
 
         Raises:
-            DeadlineExceededError: when they are not there within `left_s`, the request's own time.
+            DeadlineExceededError: when they have not arrived by the request's deadline.
             InvalidParameterError: when fetching is off or the host is not allowed.
             ImageUndecodableError: when nothing can be fetched there.
             BodyTooLargeError: when it is larger than an image may be.
@@ -46,6 +47,7 @@ class Fetch:
 
         """
         self._check(url)
+        left_s = deadline.left_s()
         if self._client is None:
             self._client = httpx.AsyncClient(timeout=TIMEOUT_S, headers=PLAIN, trust_env=False)
         try:

@@ -30,7 +30,7 @@ QUIET_ROUTES = ("/livez", "/readyz", "/healthz", "/health", "/metrics")
 logger = structlog.get_logger("gateway.access")
 
 
-class Envelope:
+class Lifecycle:
     """The one middleware."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, drain: Drain) -> None:

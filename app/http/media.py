@@ -77,8 +77,8 @@ class Media:
             body.limit(_encoded_size(limit) + ENVELOPE_BYTES)
             fields = await self._json(body, ("image", "image_url"))
             if "image_url" in fields:
-                left_s = Context.of(request).left_s()
-                return self._usable(await self._fetch.image(fields["image_url"], body, left_s))
+                deadline = Context.of(request).deadline
+                return self._usable(await self._fetch.image(fields["image_url"], body, deadline))
             return await self._text_image(fields["image"])
         if kind == RAW or kind.startswith("image/"):
             return await self.raw_image(body)

@@ -1,14 +1,14 @@
 """Items on their way to Triton: each in a call of its own, or, where that is cheaper, several in one call.
 
     item --> a call at once
-         --> waits while calls for the same are under way --one ends--> one call for all that wait, 8 at most
+         --> waits while calls of its group are under way --one ends--> one call for all that wait, 8 at most
 
-Joined are texts for a model so fast that a call costs more than its item, and only while others are under way: an idle
-gateway joins nothing. Pictures are never joined, as decoding them is to be spread over the steps' instances. When a
-joined call is refused, its items are sent singly, once, so that none is refused for another's fault.
+Coalesced are texts for a model so fast that a call costs more than its item, and only while other calls are under way:
+an idle gateway coalesces nothing. Pictures never are, because decoding is to be spread over the steps' instances. When
+a coalesced call is refused, its items are sent one by one, once, so that none is refused for another's fault.
 
-An item owns its place from the moment it comes until its call has ended. A caller may go before: at its deadline, or
-when its client leaves. Where a cancelled call would do harm, the call then runs on, and the place and the item's bytes
+An item owns its slot from the moment it comes until its call has ended. Its caller may go before: at the deadline, or
+when the client leaves. Where a cancelled call would do harm, the call then runs on, and the slot and the item's bytes
 count until it ends.
 """
 
@@ -18,109 +18,91 @@ import asyncio
 import contextvars
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from app.errors import BackendError, DeadlineExceededError, GatewayError
 from app.memory import Budget
-from app.scheduling.admission import Place
-from app.tasks.base import Parameter
-from app.triton.messages import Answer, Question, rows
+from app.scheduling.slot import Slot
+from app.triton.messages import rows
+from app.triton.question import Answer, Question, coalesced
 from app.triton.served import ServedModel
 from app.triton.servers import Servers
 
-MOST = 8
-AT_ONCE = 2
-"""So many calls for the same are under way, for each server, before items wait to be joined: one is prepared while
-Triton works on the other."""
-CHEAP_S = 0.002
-"""Only for models that take less than this for an item."""
-LEAST_LEFT_S = 1.0
-"""An item whose deadline is nearer is never joined: the earliest deadline is that of all."""
-ALONE_S = 60.0
-"""A model that refuses joined items and takes each of them singly is not tried again for so long."""
+MAX_COALESCED_ITEMS = 8
+MAX_CALLS_PER_SERVER = 2
+"""Concurrent calls of a group per server before further items wait to be coalesced: one is prepared while Triton works
+on the other."""
+MAX_ITEM_S = 0.002
+"""Only models that take less time than this for an item are sent coalesced calls."""
+MIN_LEFT_S = 1.0
+"""Items closer to their deadline are never coalesced, because the earliest deadline applies to the whole call."""
+PAUSE_S = 60.0
+"""How long coalescing stays off for a model that refused a coalesced call but accepted its items one by one."""
 
 
 @dataclass(eq=False)
 class _Item:
-    place: Place
-    value: bytes
-    request_id: str
-    traceparent: str
-    left_s: Callable[[], float]
+    question: Question
+    slot: Slot
     answer: asyncio.Future[Answer]
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
-    """Of its request, for the log."""
+    """The request's, for the log."""
     task: asyncio.Task[None] | None = None
-    """Its call; None while it waits to be joined."""
+    """Its call; None while it waits to be coalesced."""
     alone: bool = False
     """Whether no other item shares its call."""
-    over: bool = False
-    """Whether it is with Triton no more, and its place is given back."""
-    kept: int = 0
-    """Its bytes that count after its caller has gone."""
+    ended: bool = False
+    """Whether it is no longer with Triton, and its slot is given back."""
+    kept_bytes: int = 0
+    """Its bytes that still count after its caller has gone."""
 
 
 @dataclass(eq=False)
-class _Kind:
+class _Group:
     """Items that can share a call: of one model, version and set of options."""
 
     model: ServedModel
     version: str | None
-    parameters: dict[str, Parameter]
     running: int = 0
     waiting: deque[_Item] = field(default_factory=deque)
 
 
-class Calls:
+class Coalescer:
     """Sends items to Triton.
 
     Args:
         servers: all Tritons.
-        budget: is told of items that are with Triton after their callers have gone.
-        joins: whether items may share a call.
+        budget: counts items that are with Triton after their callers have gone.
+        enabled: whether items may share a call.
 
     """
 
-    def __init__(self, servers: Servers, budget: Budget, *, joins: bool = True) -> None:
+    def __init__(self, servers: Servers, budget: Budget, *, enabled: bool = True) -> None:
         self._servers = servers
         self._budget = budget
-        self._joins = joins
-        self._kinds: dict[Hashable, _Kind] = {}
-        self._alone_until: defaultdict[str, float] = defaultdict(float)
+        self._enabled = enabled
+        self._groups: dict[Hashable, _Group] = {}
+        self._paused_until: defaultdict[str, float] = defaultdict(float)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def infer(
-        self,
-        place: Place,
-        model: ServedModel,
-        version: str | None,
-        value: bytes,
-        parameters: dict[str, Parameter],
-        request_id: str,
-        left_s: Callable[[], float],
-        traceparent: str = "",
-    ) -> Answer:
-        """Return the answer to one item.
-
-        Args:
-            place: the item's leave to be with Triton. It is given back here, when the call has ended.
-            left_s: returns the time that is left until the deadline.
+    async def send(self, question: Question, slot: Slot) -> Answer:
+        """Return the answer to a question of one item. Its slot is given back when its call has ended.
 
         Raises:
             GatewayError: whatever went wrong, by the table of `app.triton.status`.
 
         """
         loop = asyncio.get_running_loop()
-        item = _Item(place, value, request_id, traceparent, left_s, loop.create_future())
+        item = _Item(question, slot, loop.create_future())
         timer: asyncio.TimerHandle | None = None
         try:
-            left = left_s()
-            if left <= 0:
+            left_s = question.deadline.left_s()
+            if left_s <= 0:
                 sentence = "The request's deadline passed before the model was called."
-                raise DeadlineExceededError(sentence, model=model.name)
-            self._send_or_wait(item, model, version, parameters, left)
-            timer = loop.call_later(left, _expire, item, model.name)
+                raise DeadlineExceededError(sentence, model=question.model.name)
+            self._start_or_queue(item, left_s)
+            timer = loop.call_later(left_s, _expire, item)
             return await item.answer
         except asyncio.CancelledError:
             if item.alone and item.task is not None and self._servers.cancel_calls:
@@ -129,86 +111,84 @@ class Calls:
         finally:
             if timer is not None:
                 timer.cancel()
-            if not item.over:
+            if not item.ended:
                 self._go_on_without_caller(item)
 
-    def _send_or_wait(
-        self, item: _Item, model: ServedModel, version: str | None, parameters: dict[str, Parameter], left: float
-    ) -> None:
-        key = (model.name, version, *parameters.items())
-        kind = self._kinds.get(key)
-        if kind is None:
-            kind = self._kinds[key] = _Kind(model, version, parameters)
-        kind.model = model
-        if kind.running >= self._most(kind) and left > LEAST_LEFT_S and self._pays(kind):
-            kind.waiting.append(item)
+    def _start_or_queue(self, item: _Item, left_s: float) -> None:
+        question = item.question
+        key = (question.model.name, question.version, *question.parameters.items())
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group(question.model, question.version)
+        group.model = question.model
+        if group.running >= self._max_calls(group) and left_s > MIN_LEFT_S and self._should_coalesce(group.model):
+            group.waiting.append(item)
         else:
-            self._start(key, kind, [item])
+            self._start(key, group, [item])
 
     def _go_on_without_caller(self, item: _Item) -> None:
         """Drop an item that was not sent; let the bytes of one that was count until its call ends."""
         if item.task is None:
-            item.over = True
-            item.place.end(measured=False)
+            item.ended = True
+            item.slot.end(measured=False)
         else:
-            item.kept = len(item.value)
-            self._budget.add(item.kept)
+            item.kept_bytes = sum(map(len, item.question.items))
+            self._budget.add(item.kept_bytes)
 
-    def _most(self, kind: _Kind) -> int:
-        return AT_ONCE * len(self._servers.serving(kind.model.name, kind.version))
+    def _max_calls(self, group: _Group) -> int:
+        return MAX_CALLS_PER_SERVER * len(self._servers.serving(group.model.name, group.version))
 
-    def _pays(self, kind: _Kind) -> bool:
-        model = kind.model
-        if not self._joins or model.task.input != "text" or model.max_batch_size < 2:
+    def _should_coalesce(self, model: ServedModel) -> bool:
+        if not self._enabled or model.task.input != "text" or model.max_batch_size < 2:
             return False
-        if time.monotonic() < self._alone_until[model.name]:
+        if time.monotonic() < self._paused_until[model.name]:
             return False
-        return self._servers.item_s(model.name) < CHEAP_S
+        return self._servers.item_s(model.name) < MAX_ITEM_S
 
-    def _start(self, key: Hashable, kind: _Kind, items: list[_Item]) -> None:
-        kind.running += 1
-        task = asyncio.create_task(self._run(kind, items), context=items[0].context)
+    def _start(self, key: Hashable, group: _Group, items: list[_Item]) -> None:
+        group.running += 1
+        task = asyncio.create_task(self._run(items), context=items[0].context)
         for item in items:
             item.task, item.alone = task, len(items) == 1
         self._tasks.add(task)
-        task.add_done_callback(lambda done: self._ended(key, kind, items, done))
+        task.add_done_callback(lambda done: self._after_call(key, group, items, done))
 
-    def _ended(self, key: Hashable, kind: _Kind, items: list[_Item], task: asyncio.Task[None]) -> None:
+    def _after_call(self, key: Hashable, group: _Group, items: list[_Item], task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        # Cancelled, or no failure of Triton's: our own fault.
+        # The call was cancelled, or it failed by a fault of ours; Triton's failures are answers.
         fault = asyncio.CancelledError() if task.cancelled() else task.exception()
         for item in items:
             self._end(item, fault, measured=False)
-        kind.running -= 1
+        group.running -= 1
         # One call has ended, so one may begin, however many others did not wait for their turn.
         first = True
-        while kind.waiting and (first or kind.running < self._most(kind)):
+        while group.waiting and (first or group.running < self._max_calls(group)):
             first = False
-            if items := self._next(key, kind):
-                self._start(key, kind, items)
-        if not kind.running:
-            self._kinds.pop(key, None)
+            if items := self._next(key, group):
+                self._start(key, group, items)
+        if not group.running:
+            self._groups.pop(key, None)
 
-    def _next(self, key: Hashable, kind: _Kind) -> list[_Item]:
-        """Take the items of the next call from those that wait; whose deadline has come near gets one of its own."""
+    def _next(self, key: Hashable, group: _Group) -> list[_Item]:
+        """Take the items of the next call from those that wait; one close to its deadline is sent by itself."""
         items: list[_Item] = []
-        while kind.waiting and len(items) < min(MOST, kind.model.max_batch_size):
-            item = kind.waiting.popleft()
-            if item.answer.done():  # its caller has left, or its time is over
+        while group.waiting and len(items) < min(MAX_COALESCED_ITEMS, group.model.max_batch_size):
+            item = group.waiting.popleft()
+            if item.answer.done():  # its caller has left, or its deadline has passed
                 continue
-            if item.left_s() > LEAST_LEFT_S:
+            if item.question.deadline.left_s() > MIN_LEFT_S:
                 items.append(item)
             else:
-                self._start(key, kind, [item])
+                self._start(key, group, [item])
         return items
 
-    async def _run(self, kind: _Kind, items: list[_Item]) -> None:
+    async def _run(self, items: list[_Item]) -> None:
         try:
-            answers = await self._ask(kind, items)
+            answers = await self._call(items)
         except GatewayError as error:
             may_be_one_items_fault = isinstance(error, BackendError) or (error.status < 500 and not error.retryable)
             if len(items) > 1 and may_be_one_items_fault:
-                await self._run_singly(kind, items)
+                await self._run_one_by_one(items)
                 return
             for item in items:
                 self._end(item, error)
@@ -218,44 +198,36 @@ class Calls:
             if not item.answer.done():
                 item.answer.set_result(answer)
 
-    def _end(self, item: _Item, error: BaseException | None, *, measured: bool = True) -> None:
-        """Give back all that an item has held while it was with Triton."""
-        if item.over:
-            return
-        item.over = True
-        self._budget.give_back(item.kept)
-        late = error is None and item.left_s() <= 0
-        item.place.end(DeadlineExceededError("The answer came too late.") if late else error, measured=measured)
-        if error is not None:
-            _fail(item, error)
+    async def _call(self, items: list[_Item]) -> list[Answer]:
+        answer = await self._servers.infer(coalesced([item.question for item in items]))
+        return [answer] if len(items) == 1 else rows(answer, len(items), items[0].question.model.task)
 
-    async def _run_singly(self, kind: _Kind, items: list[_Item]) -> None:
+    async def _run_one_by_one(self, items: list[_Item]) -> None:
         for item in items:
             if item.answer.done():
                 self._end(item, None, measured=False)
-        items = [item for item in items if not item.over]
-        await asyncio.gather(*(self._run(kind, [item]) for item in items))
-        if all(item.answer.done() and not item.answer.cancelled() and not item.answer.exception() for item in items):
-            self._alone_until[kind.model.name] = time.monotonic() + ALONE_S
+        items = [item for item in items if not item.ended]
+        await asyncio.gather(*(self._run([item]) for item in items))
+        if items and all(
+            item.answer.done() and not item.answer.cancelled() and not item.answer.exception() for item in items
+        ):
+            self._paused_until[items[0].question.model.name] = time.monotonic() + PAUSE_S
 
-    async def _ask(self, kind: _Kind, items: list[_Item]) -> list[Answer]:
-        model, first = kind.model, items[0]
-        question = Question(
-            model.name,
-            kind.version,
-            model.task.input,
-            [item.value for item in items],
-            model.task.outputs,
-            kind.parameters,
-            first.request_id,
-            first.traceparent,
-        )
-        answer = await self._servers.infer(question, lambda: min(item.left_s() for item in items))
-        return [answer] if len(items) == 1 else rows(answer, len(items), model.task)
+    def _end(self, item: _Item, error: BaseException | None, *, measured: bool = True) -> None:
+        """Give back all that an item has held while it was with Triton."""
+        if item.ended:
+            return
+        item.ended = True
+        self._budget.give_back(item.kept_bytes)
+        late = error is None and item.question.deadline.left_s() <= 0
+        item.slot.end(DeadlineExceededError("The answer came too late.") if late else error, measured=measured)
+        if error is not None:
+            _fail(item, error)
 
 
-def _expire(item: _Item, model: str) -> None:
-    _fail(item, DeadlineExceededError("The model did not answer within the request's deadline.", model=model))
+def _expire(item: _Item) -> None:
+    sentence = "The model did not answer within the request's deadline."
+    _fail(item, DeadlineExceededError(sentence, model=item.question.model.name))
 
 
 def _fail(item: _Item, error: BaseException) -> None:

@@ -18,17 +18,18 @@ import base64
 import struct
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
+from app.context import Deadline
 from app.errors import GatewayError
-from app.http.drain import Drain
 from app.tasks import TASKS
 from app.tasks.base import texts
 from app.triton.catalog import Catalog
 from app.triton.client import TritonClient
-from app.triton.messages import Question
+from app.triton.question import Question
 from app.triton.served import ServedModel
 from app.triton.servers import Servers
 
@@ -61,12 +62,17 @@ class Readiness:
 
 
 class Canaries:
-    """Asks models for their expected answers."""
+    """Asks models for their expected answers.
 
-    def __init__(self, servers: Servers, catalog: Catalog, drain: Drain) -> None:
+    Args:
+        draining: returns whether the gateway is about to stop.
+
+    """
+
+    def __init__(self, servers: Servers, catalog: Catalog, draining: Callable[[], bool]) -> None:
         self._servers = servers
         self._catalog = catalog
-        self._drain = drain
+        self._draining = draining
         self._last: Readiness | None = None
         self._last_at = 0.0
         self._lock = asyncio.Lock()
@@ -74,7 +80,7 @@ class Canaries:
 
     async def readiness(self) -> Readiness:
         """Return the readiness of at most a second ago."""
-        if self._drain.begun:
+        if self._draining():
             return Readiness(False, "The gateway is stopping.", self._last.models if self._last else ())
         async with self._lock:
             loop = asyncio.get_running_loop()
@@ -163,10 +169,10 @@ class Canaries:
         return reason
 
     async def _canary_failure(self, client: TritonClient, model: ServedModel) -> str:
-        name, item = canary_item(model)
-        question = Question(model.name, None, name, [item], model.task.outputs, request_id="canary")
+        items = (canary_item(model),)
+        question = Question(model, None, items, {}, "canary", "", Deadline.after(TIMEOUT_S), late_s=0.0)
         try:
-            answer = await client.infer(question, TIMEOUT_S)
+            answer = await client.infer(question)
         except GatewayError as error:
             return error.detail
         seen = client.dead_steps.get(model.name)
@@ -182,15 +188,15 @@ class Canaries:
         return f"The canary must answer '{expected}' and answered '{labels[0] if labels else ''}'."
 
 
-def canary_item(model: ServedModel) -> tuple[str, bytes]:
+def canary_item(model: ServedModel) -> bytes:
     """Return the model's canary input, or a neutral one of the task's kind when it names none."""
     given = (model.canary or {}).get(model.task.input)
     if model.task.input == "text":
-        return "text", (given or "canary").encode()
+        return (given or "canary").encode()
     try:
-        return "image", base64.b64decode(given or "", validate=True) or _grey()
+        return base64.b64decode(given or "", validate=True) or _grey()
     except ValueError:  # no base64
-        return "image", _grey()
+        return _grey()
 
 
 def _grey() -> bytes:

@@ -8,7 +8,6 @@ back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -20,8 +19,6 @@ from app.errors import (
     ModelNotFoundError,
     ModelNotReadyError,
     RestrictedError,
-    UnsupportedError,
-    VersionNotFoundError,
 )
 from app.tasks.base import Task
 from app.triton.client import TritonClient
@@ -44,7 +41,11 @@ class Catalog:
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
         self._models: dict[str, ServedModel] = {}
+        """What is served now, sorted by name."""
+        self._defaults: dict[str, ServedModel] = {}
+        """The default model of each task that has one; the first by name where a task has several."""
         self._vanished: dict[str, tuple[ServedModel, float]] = {}
+        """What was served a moment ago, and when it vanished by the loop's clock; sorted by name."""
         self._others: dict[str, dict[str, tuple[str, ...]]] = {}
         self._readings: dict[str, tuple[TritonClient, asyncio.Task[None]]] = {}
         self._tried: set[str] = set()
@@ -56,12 +57,12 @@ class Catalog:
 
     def models(self) -> list[ServedModel]:
         """Return what is served now, by name."""
-        return sorted(self._models.values(), key=lambda model: model.name)
+        return list(self._models.values())
 
     def vanished(self) -> list[ServedModel]:
         """Return what was served within the last half minute and is not now, by name."""
         self._forget()
-        return sorted((model for model, _ in self._vanished.values()), key=lambda model: model.name)
+        return [model for model, _ in self._vanished.values()]
 
     def find(self, task: Task, name: str | None, version: str | None = None) -> ServedModel:
         """Return the model that serves `task` under `name`, or the task's default.
@@ -70,14 +71,10 @@ class Catalog:
             GatewayError: ModelNotFound, VersionNotFound, ModelNotReady, Unsupported or BackendUnavailable.
 
         """
-        model = self._choose(self.models(), task, name)
-        if model is None:
+        model = self._defaults.get(task.name) if name is None else self._models.get(name)
+        if model is None or model.task is not task:
             raise self._absence(task, name)
-        if model.fault:
-            raise UnsupportedError(f"The model does not fit the task: {model.fault}", model=model.name)
-        if version is not None and version not in model.versions:
-            served = ", ".join(model.versions)
-            raise VersionNotFoundError(f"There is no version {version}; served: {served}.", model=model.name)
+        model.check(version)
         return model
 
     def get(self, name: str) -> ServedModel:
@@ -86,13 +83,9 @@ class Catalog:
             return self._models[name]
         raise self._absence(None, name)
 
-    @staticmethod
-    def _choose(models: Iterable[ServedModel], task: Task | None, name: str | None) -> ServedModel | None:
-        fits = (model for model in models if task is None or model.task is task)
-        return next((model for model in fits if model.name == name or (name is None and model.default)), None)
-
     def _absence(self, task: Task | None, name: str | None) -> GatewayError:
-        gone = self._choose(self.vanished(), task, name)
+        fits = (model for model in self.vanished() if task is None or model.task is task)
+        gone = next((model for model in fits if model.name == name or (name is None and model.default)), None)
         if gone is not None:
             return ModelNotReadyError("The model was served a moment ago and is not ready now.", model=gone.name)
         if not self.read:
@@ -207,6 +200,11 @@ class Catalog:
         for name in sorted(found.keys() - self._models.keys()):
             self._vanished.pop(name, None)
             logger.info("model served", model=name, task=found[name].task.name, fault=found[name].fault or None)
-        self._models = found
+        self._vanished = dict(sorted(self._vanished.items()))
+        self._models = dict(sorted(found.items()))
+        self._defaults = {}
+        for model in self._models.values():
+            if model.default:
+                self._defaults.setdefault(model.task.name, model)
         self.had_default |= {model.task.name for model in found.values() if model.default}
         self.read = self.read or any(client.reachable for client in self._servers.clients)

@@ -21,15 +21,13 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from app.errors import BackendError, BackendUnavailableError, GatewayError, ModelNotReadyError, RestrictedError
 from app.telemetry.metrics import Metrics
 from app.triton.control import ControlKey
-from app.triton.messages import Answer, Question, read_outputs
+from app.triton.messages import read_outputs, request_message
+from app.triton.question import Answer, Question
 from app.triton.served import ServedModel
 from app.triton.status import gateway_error, is_dead_step
 
 # Servers before 25.06 crash on calls that are cancelled within milliseconds, so no call gets less.
-SHORTEST_DEADLINE_S = 0.05
-LATE_S = 5.0
-"""So long a call may go on after its caller's deadline where it must not be cancelled: gRPC cancels it when its own
-deadline passes, and what Triton still does then would be seen by nobody."""
+MIN_TIMEOUT_S = 0.05
 CANCELS_SINCE = (2, 59)
 """The version of the server, release 25.06, since which a cancelled call does no harm."""
 
@@ -143,27 +141,24 @@ class TritonClient:
         oldest = time.perf_counter() - next(iter(running.values())) if running else 0.0
         return max(self._latencies.get(model, 0.0), oldest) * (self.outstanding + 1)
 
-    async def infer(self, question: Question, timeout_s: float, late_s: float = 0.0) -> Answer:
-        """Send one call and return its answer. It ends by itself when its time is over, 50 ms at the earliest.
+    async def infer(self, question: Question) -> Answer:
+        """Send one call and return its answer. The call ends by itself at its deadline, 50 ms from now at the earliest.
 
-        Where `cancels` is false it must not be cancelled.
-
-        Args:
-            late_s: so long the call goes on after its time where `cancels` is false.
+        Where `cancels` is false the call must not be cancelled, and goes on for the question's `late_s`.
 
         Raises:
             GatewayError: whatever went wrong, by the table of `app.triton.status`.
 
         """
-        model = question.model
+        model = question.model.name
         metadata = (("traceparent", question.traceparent),) if question.traceparent else None
         begun = time.perf_counter()
-        timeout_s = max(timeout_s, SHORTEST_DEADLINE_S)
+        timeout_s = max(question.deadline.left_s(), MIN_TIMEOUT_S)
         try:
             with self._under_way(model, begun):
                 response = await self._stub.ModelInfer(
-                    question.message(timeout_s),
-                    timeout=timeout_s + (0.0 if self.cancels else late_s),
+                    request_message(question, timeout_s),
+                    timeout=timeout_s + (0.0 if self.cancels else question.late_s),
                     metadata=metadata,
                 )
         except grpc.aio.AioRpcError as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tritonclient.grpc import model_config_pb2
 
+from app.errors import UnsupportedError, VersionNotFoundError
 from app.tasks import BY_NAME
 from app.tasks.base import Task, Tensor
 
@@ -31,6 +32,20 @@ class ServedModel:
     steps: tuple[str, ...]
     fault: str = ""
     canary: Mapping[str, str] | None = field(default=None, repr=False)
+
+    def check(self, version: str | None) -> None:
+        """Check that the model can be called, in that version where one is named.
+
+        Raises:
+            UnsupportedError: when its tensors do not fit the task's contract.
+            VersionNotFoundError: when it has no such version.
+
+        """
+        if self.fault:
+            raise UnsupportedError(f"The model does not fit the task: {self.fault}", model=self.name)
+        if version is not None and version not in self.versions:
+            served = ", ".join(self.versions)
+            raise VersionNotFoundError(f"There is no version {version}; served: {served}.", model=self.name)
 
 
 def served_model(config: Any, versions: tuple[str, ...]) -> ServedModel | None:

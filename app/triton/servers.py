@@ -13,14 +13,13 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
-from collections.abc import Callable
 
 import structlog
 
 from app.errors import BackendUnavailableError, GatewayError, ModelNotReadyError
 from app.telemetry.metrics import Metrics
-from app.triton.client import LATE_S, TritonClient
-from app.triton.messages import Answer, Question
+from app.triton.client import TritonClient
+from app.triton.question import Answer, Question
 
 DNS = "dns:///"
 RESOLVE_S = 5.0
@@ -151,31 +150,28 @@ class Servers:
         """Return what an item of a model takes a server, as far as is known; infinite when nothing is."""
         return min((client.item_s.get(model, math.inf) for client in self.serving(model)), default=math.inf)
 
-    async def infer(self, question: Question, left_s: Callable[[], float]) -> Answer:
+    async def infer(self, question: Question) -> Answer:
         """Ask the best server, and once more, another where there is one, when the connection or the server failed.
 
         Inference changes nothing, so asking again is safe. It is never done after a deadline or a refusal.
-
-        Args:
-            left_s: returns the time that is left until the deadline.
 
         Raises:
             GatewayError: whatever went wrong, by the table of `app.triton.status`.
 
         """
-        model, version = question.model, question.version
+        model, version = question.model.name, question.version
         self._budget.deposit()
         client = self.choose(model, version)
         if client is None:
             raise ModelNotReadyError("The model was served a moment ago and is not ready now.", model=model)
         try:
-            return await client.infer(question, left_s(), LATE_S)
+            return await client.infer(question)
         except (BackendUnavailableError, ModelNotReadyError) as error:
-            again = self._again(client, error, model, version) if left_s() > 0 else None
+            again = self._again(client, error, model, version) if question.deadline.left_s() > 0 else None
             if again is None:
                 raise
         self._metrics.retries.labels(client.address).inc()
-        return await again.infer(question, left_s(), LATE_S)
+        return await again.infer(question)
 
     def _again(self, failed: TritonClient, error: GatewayError, model: str, version: str | None) -> TritonClient | None:
         """Return where a request is tried again: another server, or the same after a broken connection; or nowhere."""

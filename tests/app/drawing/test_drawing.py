@@ -21,7 +21,8 @@ import psutil
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
-from app.drawing import marks, picture, pool
+from app.context import Deadline
+from app.drawing import contract, marks, picture, pool
 from app.errors import DeadlineExceededError, ImageTooLargeError, ImageUndecodableError, InternalError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -146,7 +147,7 @@ def test_pictures_are_what_models_see() -> None:
 
 def ask(pen: pool.Drawing, image: bytes, seconds: float = 60, kind: str = "image/png") -> Any:
     """Return what draws an image without predictions."""
-    return pen.picture(image, [], kind, seconds)
+    return pen.picture(image, [], kind, Deadline.after(seconds))
 
 
 def processes() -> list[psutil.Process]:
@@ -227,7 +228,7 @@ def test_few_are_drawn_at_a_time() -> None:
         await pen.close()
         return most
 
-    assert asyncio.run(crowd()) == pool.AT_ONCE
+    assert asyncio.run(crowd()) == pool.MAX_PROCESSES
 
 
 def test_what_takes_too_much_is_the_pictures_fault() -> None:
@@ -302,7 +303,7 @@ def test_drawn_pictures_have_16_megapixels_at_most(size: tuple[int, int], drawn_
     grey = Image.new("L", size)
     made, (found,) = picture.scaled(grey, [prediction((size[0] / 2, 0, size[0], size[1]))])
     assert made.size == pytest.approx(drawn_size, rel=0.001)
-    assert made.width * made.height <= pool.MAX_DRAWN_PIXELS
+    assert made.width * made.height <= contract.MAX_DRAWN_PIXELS
     assert found["box"]["xmin"] == pytest.approx(made.width / 2)
     assert (found["box"]["xmax"], found["box"]["ymax"]) == pytest.approx(made.size)
 

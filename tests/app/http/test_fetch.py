@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from fastapi import Request
 
+from app.context import Deadline
 from app.errors import (
     DeadlineExceededError,
     ImageUndecodableError,
@@ -59,7 +60,8 @@ def fetched(url: object, budget: Budget | None = None, left_s: float = 5) -> byt
     async def ask() -> bytes:
         fetch = Fetch(Settings(image_url_hosts=("127.0.0.1",)))
         try:
-            return await fetch.image(url, Body(Request({"type": "http"}), budget or Budget(10_000), 1), left_s)
+            body = Body(Request({"type": "http"}), budget or Budget(10_000), Deadline.after(1))
+            return await fetch.image(url, body, Deadline.after(left_s))
         finally:
             await fetch.close()
 

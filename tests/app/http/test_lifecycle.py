@@ -22,7 +22,7 @@ class Call:
     def __init__(self, app: ASGIApp) -> None:
         self.metrics = Metrics()
         self.sent: list[Message] = []
-        self._app = lifecycle.Envelope(app, self.metrics, Drain())
+        self._app = lifecycle.Lifecycle(app, self.metrics, Drain())
 
     async def serve(self) -> None:
         """Serve it."""

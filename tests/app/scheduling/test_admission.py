@@ -1,4 +1,4 @@
-"""Who gets a place, who waits for one in turns, who is refused, and how many places there are."""
+"""Who gets a slot, who waits for one in turns, who is refused, and how many slots there are."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
-from app.api.tasks import _infer_all
-from app.context import Context
+from app.api.batch import infer_all
+from app.context import Context, Deadline
 from app.errors import DeadlineExceededError, OverloadedError
-from app.scheduling.admission import FORGET_S, GRACE_S, MOST_PROMISES, Admission, Limit, Place
+from app.scheduling.admission import Admission
+from app.scheduling.limit import FORGET_S, ConcurrencyLimit
+from app.scheduling.queue import GRACE_S, MAX_PROMISES
+from app.scheduling.slot import Slot
 from app.tasks import sentiment
 from app.telemetry.metrics import Metrics
+from app.triton.question import Question
 from app.triton.served import ServedModel
 
 A, B = (ServedModel(name, sentiment.TASK, ("1",), True, 1, ()) for name in "ab")
@@ -30,23 +34,28 @@ def made(ceiling: int, queue: int = 0) -> Admission:
     return Admission(ceiling, queue, Metrics())
 
 
-async def take(admission: Admission, model: ServedModel = A, *, request_id: str = "id", left_s: float = 5) -> Place:
-    """Take a place as a single request."""
-    return await admission.enter(model, left_s, request_id)
+def about(model: ServedModel = A, *, request_id: str = "id", left_s: float = 5, item: bytes = b"") -> Question:
+    """Return a question to a model."""
+    return Question(model, None, (item,), {}, request_id, "", Deadline.after(left_s))
 
 
-def give_back(place: Place) -> None:
-    """Leave a place after a success."""
-    place.end()
+async def take(admission: Admission, model: ServedModel = A, *, request_id: str = "id", left_s: float = 5) -> Slot:
+    """Take a slot as a single request."""
+    return await admission.enter(about(model, request_id=request_id, left_s=left_s))
+
+
+def give_back(slot: Slot) -> None:
+    """Leave a slot after a success."""
+    slot.end()
 
 
 def with_rate(admission: Admission, rate: float) -> None:
     """Let the model's measured rate be this."""
-    admission._lane(A).limit.rate = rate
+    admission._queue(A).limit.rate = rate
 
 
 def test_a_request_is_refused_at_once_when_places_and_queue_are_full() -> None:
-    """The bounds are kept for each model apart, and a place that is given back serves the next."""
+    """The bounds are kept for each model apart, and a slot that is given back serves the next."""
 
     async def test() -> None:
         admission = made(2)
@@ -62,20 +71,20 @@ def test_a_request_is_refused_at_once_when_places_and_queue_are_full() -> None:
 
 
 def test_who_waits_is_served_in_turns() -> None:
-    """A place goes to a single request and to an item of a batch by turns, and within each to who came first."""
+    """A slot goes to a single request and to an item of a batch by turns, and within each to who came first."""
 
     async def test() -> None:
         admission, order = made(1, queue=9), []
 
         async def single(name: str) -> None:
-            place = await take(admission)
+            slot = await take(admission)
             order.append(name)
-            give_back(place)
+            give_back(slot)
 
         async def item(name: str) -> None:
-            place = await admission.wait(A, 5)
+            slot = await admission.wait(about())
             order.append(name)
-            give_back(place)
+            give_back(slot)
 
         held = await take(admission)
         waiting = [asyncio.create_task(item(f"item{number}")) for number in range(4)]
@@ -94,17 +103,17 @@ def test_who_waits_is_served_in_turns() -> None:
 
 @pytest.mark.parametrize("timeout_s", [0.05, 0, -1])
 def test_a_wait_ends_at_the_deadline(timeout_s: float) -> None:
-    """It takes no place from anybody, and leaves the queue."""
+    """It takes no slot from anybody, and leaves the queue."""
 
     async def test() -> None:
         admission = made(2, queue=1)
-        places = [await take(admission), await take(admission)]
+        slots = [await take(admission), await take(admission)]
         with pytest.raises(DeadlineExceededError):
-            await admission.wait(A, timeout_s)
+            await admission.wait(about(left_s=timeout_s))
         with pytest.raises(DeadlineExceededError):
             await take(admission, left_s=timeout_s)
-        for place in places:
-            give_back(place)
+        for slot in slots:
+            give_back(slot)
         for _ in range(2):
             await take(admission, left_s=0.5)
 
@@ -112,7 +121,7 @@ def test_a_wait_ends_at_the_deadline(timeout_s: float) -> None:
 
 
 def test_who_leaves_while_waiting_frees_the_turn() -> None:
-    """Also when the place comes at the very moment of the cancellation."""
+    """Also when the slot comes at the very moment of the cancellation."""
 
     async def test() -> None:
         admission = made(1, queue=3)
@@ -137,8 +146,8 @@ def test_a_request_that_cannot_make_it_is_refused_before_it_waits() -> None:
         waiting = [asyncio.create_task(take(admission)) for _ in range(6)]
         await asyncio.sleep(0.01)
         with pytest.raises(OverloadedError, match=r"takes 0\.8 s"):
-            admission.check(A, 0.5, "id")
-        admission.check(A, 2, "id")
+            admission.check(A, Deadline.after(0.5), "id")
+        admission.check(A, Deadline.after(2), "id")
         for task in waiting:
             task.cancel()
 
@@ -151,21 +160,21 @@ def test_a_batch_that_cannot_make_it_is_refused_whole() -> None:
     async def test() -> None:
         admission = made(1, queue=20)
         with_rate(admission, 10)
-        with admission.admit(A, 100, 1):
-            with pytest.raises(OverloadedError) as caught, admission.admit(A, 1, 5):
+        with admission.admit(A, 100, Deadline.after(1)):
+            with pytest.raises(OverloadedError) as caught, admission.admit(A, 1, Deadline.after(5)):
                 pass
             assert caught.value.retry_after_s == 10
-            with admission.admit(A, 1, 20):
+            with admission.admit(A, 1, Deadline.after(20)):
                 pass
-            with pytest.raises(OverloadedError), admission.admit(A, 100, 60):
+            with pytest.raises(OverloadedError), admission.admit(A, 100, Deadline.after(60)):
                 pass  # more than eight times the queue
-        with admission.admit(A, 1, 1):
+        with admission.admit(A, 1, Deadline.after(1)):
             pass
 
     run(test())
 
 
-def test_places_are_promised_one_after_the_other() -> None:
+def test_slots_are_promised_one_after_the_other() -> None:
     """At two a second the tenth that is refused is told five seconds; without a rate, one."""
 
     async def test() -> None:
@@ -174,7 +183,7 @@ def test_places_are_promised_one_after_the_other() -> None:
 
         def told(request_id: str) -> int | None:
             with pytest.raises(OverloadedError) as caught:
-                admission.check(A, 60, request_id)
+                admission.check(A, Deadline.after(60), request_id)
             return caught.value.retry_after_s
 
         assert told("before") == 1
@@ -196,19 +205,19 @@ def test_who_comes_back_as_told_finds_a_longer_queue() -> None:
         await asyncio.sleep(0.01)
         with_rate(admission, 0.4)
         with pytest.raises(OverloadedError) as caught:
-            admission.check(A, 60, "again")
+            admission.check(A, Deadline.after(60), "again")
         assert caught.value.retry_after_s == 3
         with pytest.raises(OverloadedError):
-            admission.check(A, 60, "again")  # too early
-        lane = admission._lane(A)
-        lane._promises["again"] = admission._now()
+            admission.check(A, Deadline.after(60), "again")  # too early
+        queue = admission._queue(A)
+        queue._promises["again"] = admission._now()
         waiting.append(asyncio.create_task(take(admission, request_id="again", left_s=60)))
         await asyncio.sleep(0.01)
-        assert lane.waiting(0) == 2
+        assert queue.waiting(0) == 2
         with pytest.raises(OverloadedError):
-            admission.check(A, 60, "other")
+            admission.check(A, Deadline.after(60), "other")
         with pytest.raises(OverloadedError):
-            admission.check(A, 60, "again")
+            admission.check(A, Deadline.after(60), "again")
         for task in waiting:
             task.cancel()
 
@@ -216,7 +225,7 @@ def test_who_comes_back_as_told_finds_a_longer_queue() -> None:
 
 
 def test_all_may_leave_at_once() -> None:
-    """Those who wait are cancelled in the very moment in which the places become free."""
+    """Those who wait are cancelled in the very moment in which the slots become free."""
 
     async def test() -> None:
         admission = made(2, queue=9)
@@ -225,8 +234,8 @@ def test_all_may_leave_at_once() -> None:
         for caller in callers:
             caller.cancel()
         await asyncio.gather(*callers, return_exceptions=True)
-        lane = admission._lane(A)
-        assert (lane.with_triton, lane.waiting(0)) == (0, 0)
+        queue = admission._queue(A)
+        assert (queue.with_triton, queue.waiting(0)) == (0, 0)
         give_back(await take(admission))
 
     run(test())
@@ -239,7 +248,8 @@ def test_a_fault_at_one_item_leaves_nothing_of_its_batch() -> None:
         admission = made(2)
         asked = []
 
-        async def infer(place: Place, _model: object, _version: object, item: bytes, *_: object) -> None:
+        async def send(question: Question, slot: Slot) -> None:
+            (item,) = question.items
             asked.append(item)
             try:
                 await asyncio.sleep(0.01)
@@ -247,31 +257,30 @@ def test_a_fault_at_one_item_leaves_nothing_of_its_batch() -> None:
                     raise ZeroDivisionError
                 await asyncio.sleep(0.01)
             finally:
-                place.end()
+                slot.end()
 
-        parts: Any = SimpleNamespace(admission=admission, calls=SimpleNamespace(infer=infer))
+        parts: Any = SimpleNamespace(admission=admission, coalescer=SimpleNamespace(send=send))
         items: list[Any] = [b"%d" % number for number in range(6)]
         context = Context("id")
         context.spans = {"wait": 0.0}
-        context.deadline = context.started + 5
-        with pytest.raises(ZeroDivisionError), admission.admit(A, 6, 5) as batch:
-            await _infer_all(parts, batch, A, sentiment.TASK.options(), items, context)
-        lane = admission._lane(A)
-        assert (lane.batched, lane.with_triton, lane.waiting(1)) == (0, 0, 0)
+        with pytest.raises(ZeroDivisionError), admission.admit(A, 6, Deadline.after(5)) as batch:
+            await infer_all(parts, batch, about(), items, context)
+        queue = admission._queue(A)
+        assert (queue.batched, queue.with_triton, queue.waiting(1)) == (0, 0, 0)
         await asyncio.sleep(0.05)
-        assert (lane.batched, lane.with_triton) == (0, 0)
+        assert (queue.batched, queue.with_triton) == (0, 0)
         assert len(asked) < 6
 
     run(test())
 
 
 async def hold(admission: Admission) -> None:
-    """Take a place and keep it."""
-    place = await admission.enter(A, 5, "id")
+    """Take a slot and keep it."""
+    slot = await take(admission)
     try:
         await asyncio.sleep(60)
     finally:
-        place.end()
+        slot.end()
 
 
 def test_promises_are_forgotten() -> None:
@@ -280,14 +289,14 @@ def test_promises_are_forgotten() -> None:
     async def test() -> None:
         admission = made(1)
         await take(admission)
-        lane = admission._lane(A)
+        queue = admission._queue(A)
         with_rate(admission, 1e6)
-        for number in range(MOST_PROMISES + 500):
-            lane.promise(str(number), 0)
-            lane.promise("always the same", 0)
-        assert len(lane._promises) == MOST_PROMISES
-        lane.promise("late", 1 + GRACE_S + 1)
-        assert list(lane._promises) == ["late"]
+        for number in range(MAX_PROMISES + 500):
+            queue.promise(str(number), 0)
+            queue.promise("always the same", 0)
+        assert len(queue._promises) == MAX_PROMISES
+        queue.promise("late", 1 + GRACE_S + 1)
+        assert list(queue._promises) == ["late"]
 
     run(test())
 
@@ -297,7 +306,7 @@ class Simulated:
 
     def __init__(self, lanes: int, seconds: float, ceiling: int = 128) -> None:
         self.lanes, self.seconds = lanes, seconds
-        self.limit = Limit(8, ceiling, 0.0)
+        self.limit = ConcurrencyLimit(8, ceiling, 0.0)
         self._now = 0.0
 
     def run(self, seconds: float, *, load: int = 1000, failing: bool = False) -> int:
@@ -341,25 +350,25 @@ def test_an_idle_time_is_no_slow_time() -> None:
 
     async def test() -> None:
         admission = made(8, queue=9)
-        lane = admission._lane(A)
-        lane.limit._begun -= 600
-        places = [await take(admission) for _ in range(4)]
+        queue = admission._queue(A)
+        queue.limit._begun -= 600
+        slots = [await take(admission) for _ in range(4)]
         await asyncio.sleep(0.6)
-        for place in places:
-            give_back(place)
-        assert lane.limit.rate > 5
+        for slot in slots:
+            give_back(slot)
+        assert queue.limit.rate > 5
 
     run(test())
 
 
 def test_what_a_step_refuses_is_work_too() -> None:
     """Refused items count in the rate, and not in the service time; those that missed their deadline in neither."""
-    limit = Limit(4, 8, 0.0)
+    limit = ConcurrencyLimit(4, 8, 0.0)
     for number in range(1, 21):
         limit.observe(number / 10, 0.1 if number % 2 else None, 4)
     assert limit.rate == pytest.approx(10, rel=0.3)
     assert limit.service_s == pytest.approx(0.1)
-    late = Limit(4, 8, 0.0)
+    late = ConcurrencyLimit(4, 8, 0.0)
     for number in range(1, 21):
         late.observe(number / 10, 0.1, 4, failed=number % 2 == 0)
     assert late.rate == pytest.approx(5, rel=0.3)
@@ -370,12 +379,12 @@ def test_a_call_that_takes_longer_than_the_deadline_is_refused_at_once() -> None
 
     async def test() -> None:
         admission = made(4, queue=9)
-        admission._lane(A).limit.service_s = 2.0
-        place = await take(admission, left_s=0.5)
+        admission._queue(A).limit.service_s = 2.0
+        slot = await take(admission, left_s=0.5)
         with pytest.raises(DeadlineExceededError, match=r"takes 2\.00 s"):
-            admission.check(A, 0.5, "id")
-        admission.check(A, 3, "id")
-        give_back(place)
+            admission.check(A, Deadline.after(0.5), "id")
+        admission.check(A, Deadline.after(3), "id")
+        give_back(slot)
 
     run(test())
 

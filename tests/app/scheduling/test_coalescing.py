@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
+from app.context import Deadline
 from app.errors import BackendError, DeadlineExceededError, GatewayError, OverloadedError, TextEmptyError
 from app.memory import Budget
-from app.scheduling.admission import Batch, Lane, Place
-from app.scheduling.coalescing import AT_ONCE, MOST, Calls
+from app.scheduling.coalescing import MAX_CALLS_PER_SERVER, MAX_COALESCED_ITEMS, Coalescer
+from app.scheduling.queue import ModelQueue
+from app.scheduling.slot import Batch, Slot
 from app.tasks import classification, sentiment
 from app.telemetry.metrics import Metrics
-from app.triton.messages import Answer, Question, rows
+from app.triton.messages import rows
+from app.triton.question import Answer, Question
 from app.triton.served import ServedModel
 from app.triton.servers import Servers
 
@@ -35,9 +37,9 @@ class Echo(Servers):
         client.item_s = dict.fromkeys(client.models, 0.0005)
         self.calls: list[list[bytes]] = []
         self.refusal: GatewayError = TextEmptyError("The text is bad.")
-        self.most = MOST
+        self.most = MAX_COALESCED_ITEMS
 
-    async def infer(self, question: Question, left_s: Callable[[], float]) -> Answer:
+    async def infer(self, question: Question) -> Answer:
         """Answer after a moment."""
         self.calls.append(list(question.items))
         await asyncio.sleep(0.01)
@@ -54,29 +56,44 @@ class Echo(Servers):
         return [len(call) for call in self.calls]
 
 
-def place(lane: Lane | None = None, batch: Batch | None = None) -> Place:
-    """Return a place of a lane that nobody else asks, or of this one."""
-    lane = lane or a_lane()
-    assert lane.take()
-    return Place(lane, batch)
+def slot(queue: ModelQueue | None = None, batch: Batch | None = None) -> Slot:
+    """Return a slot of a queue that nobody else uses, or of this one."""
+    queue = queue or a_queue()
+    assert queue.take()
+    return Slot(queue, batch)
 
 
-def a_lane() -> Lane:
-    """Return a lane of 99 places."""
-    return Lane("fast", 99, 99, time.monotonic(), Metrics())
+def a_queue() -> ModelQueue:
+    """Return the queue of a model with 99 slots."""
+    return ModelQueue("fast", 99, 99, time.monotonic(), Metrics())
 
 
-def made(servers: Servers, budget: Budget | None = None) -> Calls:
+def made(servers: Servers, budget: Budget | None = None) -> Coalescer:
     """Return what sends items to a Triton."""
-    return Calls(servers, budget or Budget(1000))
+    return Coalescer(servers, budget or Budget(1000))
+
+
+def about(text: bytes, left_s: float = 5, model: ServedModel = FAST, **options: Any) -> Question:
+    """Return a question about one text."""
+    return Question(model, None, (text,), options, text.decode("latin-1"), "", Deadline.after(left_s))
 
 
 async def ask(
-    calls: Calls, texts: list[bytes], model: ServedModel = FAST, left: float = 5, **options: Any
+    coalescer: Coalescer, texts: list[bytes], model: ServedModel = FAST, left: float = 5, **options: Any
 ) -> list[Any]:
     """Ask for all at once; return answers and failures in order."""
-    asked = (calls.infer(place(), model, None, text, options, text.decode(), lambda: left) for text in texts)
+    asked = (coalescer.send(about(text, left, model, **options), slot()) for text in texts)
     return await asyncio.gather(*asked, return_exceptions=True)
+
+
+class Nearing(Deadline):
+    """A deadline that is far when it is first looked at, and near ever after."""
+
+    looked: ClassVar[list[bool]] = []
+
+    def left_s(self) -> float:
+        self.looked.append(True)
+        return 5.0 if len(self.looked) == 1 else 0.5
 
 
 def numbered(count: int) -> list[bytes]:
@@ -89,7 +106,7 @@ def test_who_waits_shares_a_call_and_gets_its_own_answer() -> None:
     servers = Echo()
     texts = numbered(20)
     answers = asyncio.run(ask(made(servers), texts))
-    assert servers.sizes == [1] * AT_ONCE + [MOST, MOST, 2]
+    assert servers.sizes == [1] * MAX_CALLS_PER_SERVER + [MAX_COALESCED_ITEMS, MAX_COALESCED_ITEMS, 2]
     for text, answer in zip(texts, answers, strict=True):
         assert answer.tensors["label"].tolist() == [[text, text] if len(text) > 2 else [text]]
         assert len(answer.tensors["score"][0]) == len(answer.tensors["label"][0])
@@ -100,9 +117,9 @@ def test_one_that_comes_alone_waits_for_nobody() -> None:
     """An idle gateway joins nothing."""
 
     async def test(servers: Echo) -> None:
-        calls = made(servers)
+        coalescer = made(servers)
         for text in numbered(3):
-            await ask(calls, [text])
+            await ask(coalescer, [text])
 
     servers = Echo()
     asyncio.run(test(servers))
@@ -129,8 +146,8 @@ def test_what_is_not_joined(model: ServedModel, left: float, item_s: float) -> N
 def test_only_equal_options_are_joined() -> None:
     """What is asked of a model differently cannot be one request."""
 
-    async def test(calls: Calls) -> None:
-        await asyncio.gather(ask(calls, numbered(5), top=1), ask(calls, numbered(5), top=2))
+    async def test(coalescer: Coalescer) -> None:
+        await asyncio.gather(ask(coalescer, numbered(5), top=1), ask(coalescer, numbered(5), top=2))
 
     servers = Echo()
     asyncio.run(test(made(servers)))
@@ -159,9 +176,9 @@ def test_a_failure_that_is_no_items_fault_is_that_of_all() -> None:
 def test_a_model_that_takes_no_joined_items_is_left_alone() -> None:
     """When each of a refused call's items is taken singly, the next ones are not joined."""
 
-    async def test(calls: Calls) -> None:
+    async def test(coalescer: Coalescer) -> None:
         for _ in range(2):
-            answers = await ask(calls, numbered(6))
+            answers = await ask(coalescer, numbered(6))
             assert all(isinstance(answer, Answer) for answer in answers)
 
     servers = Echo()
@@ -174,19 +191,17 @@ def test_who_leaves_is_not_sent() -> None:
     """A caller that leaves while it waits is dropped, and one whose time is over is told so."""
 
     async def test(servers: Echo) -> None:
-        calls = made(servers)
-        asked = [
-            asyncio.create_task(calls.infer(place(), FAST, None, text, {}, "id", lambda: 5)) for text in numbered(4)
-        ]
+        coalescer = made(servers)
+        asked = [asyncio.create_task(coalescer.send(about(text), slot())) for text in numbered(4)]
         await asyncio.sleep(0.001)
         asked[3].cancel()
         results = await asyncio.gather(*asked, return_exceptions=True)
         assert isinstance(results[3], asyncio.CancelledError)
         assert all(isinstance(result, Answer) for result in results[:3])
         with pytest.raises(DeadlineExceededError):
-            await calls.infer(place(), FAST, None, b"late", {}, "id", lambda: 0.001)
+            await coalescer.send(about(b"late", 0.001), slot())
         with pytest.raises(DeadlineExceededError):
-            await calls.infer(place(), FAST, None, b"too late", {}, "id", lambda: 0.0)
+            await coalescer.send(about(b"too late", 0.0), slot())
 
     servers = Echo()
     asyncio.run(test(servers))
@@ -198,15 +213,15 @@ def test_who_waits_is_served_whatever_passes_by() -> None:
     """Requests with a near deadline are sent at once, and keep more calls under way than are waited for."""
 
     async def test(servers: Echo) -> None:
-        calls = made(servers)
+        coalescer = made(servers)
 
         async def hurry() -> None:
             for _ in range(20):
-                await calls.infer(place(), FAST, None, b"now", {}, "id", lambda: 0.9)
+                await coalescer.send(about(b"now", 0.9), slot())
 
         busy = [asyncio.create_task(hurry()) for _ in range(4)]
         await asyncio.sleep(0.001)
-        answers = await asyncio.wait_for(ask(calls, numbered(5)), 0.15)
+        answers = await asyncio.wait_for(ask(coalescer, numbered(5)), 0.15)
         assert all(isinstance(answer, Answer) for answer in answers)
         assert not any(task.done() for task in busy)
         await asyncio.gather(*busy)
@@ -218,16 +233,11 @@ def test_an_item_whose_deadline_has_come_near_is_sent_by_itself() -> None:
     """Its deadline would be that of all."""
 
     async def test(servers: Echo) -> None:
-        calls = made(servers)
-        left = iter([5.0, *[0.5] * 10])
-        first = [
-            asyncio.create_task(calls.infer(place(), FAST, None, text, {}, "id", lambda: 5)) for text in numbered(2)
-        ]
+        coalescer = made(servers)
+        first = [asyncio.create_task(coalescer.send(about(text), slot())) for text in numbered(2)]
         await asyncio.sleep(0.001)
-        late = asyncio.create_task(calls.infer(place(), FAST, None, b"late", {}, "id", lambda: next(left)))
-        others = [
-            asyncio.create_task(calls.infer(place(), FAST, None, text, {}, "id", lambda: 5)) for text in numbered(3)
-        ]
+        late = asyncio.create_task(coalescer.send(replace(about(b"late"), deadline=Nearing(0)), slot()))
+        others = [asyncio.create_task(coalescer.send(about(text), slot())) for text in numbered(3)]
         await asyncio.gather(*first, late, *others)
 
     servers = Echo()
@@ -242,69 +252,69 @@ def test_an_answer_of_another_length_is_the_models_fault() -> None:
         rows(Answer("1", {"label": np.array([[b"a"]], object)}), 2, sentiment.TASK)
 
 
-def test_a_place_ends_with_its_call_and_not_with_its_caller() -> None:
+def test_a_slot_ends_with_its_call_and_not_with_its_caller() -> None:
     """A caller that leaves or whose time is over frees nothing: its item counts with its bytes until Triton answers."""
 
     async def test(servers: Echo) -> None:
-        lane, budget = a_lane(), Budget(1000)
-        calls, batch = made(servers, budget), Batch(lane, 5)
-        leaver = asyncio.create_task(calls.infer(place(lane, batch), FAST, None, b"left", {}, "id", lambda: 0.9))
-        late = asyncio.create_task(calls.infer(place(lane), FAST, None, b"late", {}, "id", lambda: 0.002))
+        queue, budget = a_queue(), Budget(1000)
+        coalescer, batch = made(servers, budget), Batch(queue, 5)
+        leaver = asyncio.create_task(coalescer.send(about(b"left", 0.9), slot(queue, batch)))
+        late = asyncio.create_task(coalescer.send(about(b"late", 0.002), slot(queue)))
         await asyncio.sleep(0.001)
         leaver.cancel()
         assert isinstance(*await asyncio.gather(leaver, return_exceptions=True), asyncio.CancelledError)
         assert isinstance(*await asyncio.gather(late, return_exceptions=True), DeadlineExceededError)
         batch.close()
-        assert (lane.with_triton, lane.batched, budget.held) == (2, 1, len(b"left") + len(b"late"))
+        assert (queue.with_triton, queue.batched, budget.held) == (2, 1, len(b"left") + len(b"late"))
         await asyncio.sleep(0.03)
-        assert (lane.with_triton, lane.batched, budget.held) == (0, 0, 0)
+        assert (queue.with_triton, queue.batched, budget.held) == (0, 0, 0)
 
     asyncio.run(test(Echo()))
 
 
-def test_an_item_that_was_never_sent_frees_its_place_with_its_caller() -> None:
+def test_an_item_that_was_never_sent_frees_its_slot_with_its_caller() -> None:
     """Who waits to be joined is not with Triton yet; who shares a call is, until that ends."""
 
     async def test(servers: Echo) -> None:
-        lane, calls = a_lane(), made(servers)
-        asked = [asyncio.create_task(calls.infer(place(lane), FAST, None, b"a", {}, "id", lambda: 5)) for _ in "12345"]
+        queue, coalescer = a_queue(), made(servers)
+        asked = [asyncio.create_task(coalescer.send(about(b"a"), slot(queue))) for _ in "12345"]
         await asyncio.sleep(0.001)
         asked[4].cancel()
         await asyncio.sleep(0.001)
-        assert lane.with_triton == 4
+        assert queue.with_triton == 4
         async with asyncio.timeout(5):
             while len(servers.sizes) < 3:
                 await asyncio.sleep(0)
         assert servers.sizes == [1, 1, 2]
         asked[3].cancel()
         await asyncio.sleep(0.001)
-        assert lane.with_triton == 2
+        assert queue.with_triton == 2
         await asyncio.gather(*asked, return_exceptions=True)
         await asyncio.sleep(0.001)
-        assert lane.with_triton == 0
+        assert queue.with_triton == 0
 
     asyncio.run(test(Echo()))
 
 
-def test_a_place_is_given_back_whatever_happens() -> None:
+def test_a_slot_is_given_back_whatever_happens() -> None:
     """After answers, refusals, faults of our own, and calls that are cancelled where that does no harm."""
 
     async def test(servers: Echo) -> None:
-        lane, budget = a_lane(), Budget(1000)
-        calls = made(servers, budget)
+        queue, budget = a_queue(), Budget(1000)
+        coalescer = made(servers, budget)
         for text, left in ((b"a", 5.0), (BAD, 5.0), (b"late", 0.0), (b"\xff" * 3, 5.0)):
             await asyncio.gather(
-                calls.infer(place(lane), FAST, None, text, {}, "id", lambda left=left: left),  # type: ignore[misc]
+                coalescer.send(about(text, left), slot(queue)),
                 return_exceptions=True,
             )
         servers.refusal = RuntimeError("a fault of our own")  # type: ignore[assignment]
         with pytest.raises(RuntimeError):
-            await calls.infer(place(lane), FAST, None, BAD, {}, "id", lambda: 5)
+            await coalescer.send(about(BAD), slot(queue))
         servers.clients[0].cancels = True
-        caller = asyncio.create_task(calls.infer(place(lane), FAST, None, b"a", {}, "id", lambda: 5))
+        caller = asyncio.create_task(coalescer.send(about(b"a"), slot(queue)))
         await asyncio.sleep(0.001)
         caller.cancel()
         await asyncio.sleep(0.001)
-        assert (lane.with_triton, budget.held) == (0, 0)
+        assert (queue.with_triton, budget.held) == (0, 0)
 
     asyncio.run(test(Echo()))

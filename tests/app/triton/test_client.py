@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from app.api.tasks import _fields
-from app.context import Context
+from app.api.inference import fields
+from app.context import Deadline
 from app.errors import BackendError, BackendUnavailableError
-from app.tasks import TASKS, detection
+from app.tasks import TASKS, detection, sentiment
 from app.telemetry.metrics import Metrics
 from app.triton.client import TritonClient
-from app.triton.messages import Answer, Question, read_outputs
+from app.triton.messages import read_outputs
+from app.triton.question import Answer, Question
 from app.triton.served import ServedModel
 
 # Answers the first call of any method with an empty message, and no other for an hour.
@@ -56,7 +57,8 @@ def response(*outputs: tuple[str, str, list[int], bytes]) -> Any:
 
 def infer(client: TritonClient, timeout_s: float = 1) -> Any:
     """Return the coroutine of one call."""
-    return client.infer(Question("m", None, "text", [b"a"], ("x",)), timeout_s)
+    model = ServedModel("m", sentiment.TASK, ("1",), True, 1, ())
+    return client.infer(Question(model, None, (b"a",), {}, "id", "", Deadline.after(timeout_s)))
 
 
 def test_outputs_are_read_by_their_types() -> None:
@@ -112,10 +114,10 @@ def test_numbers_that_json_cannot_hold_are_the_models_fault(tensor: str, value: 
     }
     model = ServedModel("m", detection.TASK, ("1",), True, 1, ())
     assert detection.TASK in TASKS
-    assert _fields(model, Answer("1", tensors), Context("id"))["predictions"][0]["box"]["xmax"] == 1
+    assert fields(model, Answer("1", tensors), "id")["predictions"][0]["box"]["xmax"] == 1
     tensors[tensor].flat[0] = value
     with pytest.raises(BackendError):
-        _fields(model, Answer("1", tensors), Context("id"))
+        fields(model, Answer("1", tensors), "id")
 
 
 def test_a_server_that_hangs_is_noticed_before_the_deadline() -> None:

@@ -19,7 +19,7 @@ from app.triton import catalog as catalogs
 from app.triton.canary import Canaries, Readiness
 from app.triton.catalog import Catalog
 from app.triton.client import TritonClient
-from app.triton.messages import Answer, Question
+from app.triton.question import Answer, Question
 from app.triton.served import ServedModel
 from app.triton.servers import Servers
 
@@ -29,8 +29,8 @@ class Answering(TritonClient):
 
     failing: tuple[str, ...] = ()
 
-    async def infer(self, question: Question, timeout_s: float) -> Answer:
-        if question.model in self.failing:
+    async def infer(self, question: Question) -> Answer:
+        if question.model.name in self.failing:
             raise BackendError("It fails.")
         return Answer("1", {"label": np.array([[b"any"]], object)})
 
@@ -61,7 +61,7 @@ def readiness(*readings: Iterable[ServedModel]) -> Readiness:
         for found in readings:
             servers.clients[0].models = {one.name: one for one in found}
             catalog._merge()
-        return await Canaries(servers, catalog, Drain()).readiness()
+        return await Canaries(servers, catalog, lambda: False).readiness()
 
     return asyncio.run(ask())
 
@@ -107,7 +107,7 @@ def test_one_server_that_answers_is_enough(monkeypatch: pytest.MonkeyPatch) -> N
         for client in servers.clients:
             client.models = {CLASSIFIER.name: CLASSIFIER}
         catalog._merge()
-        canaries = Canaries(servers, catalog, Drain())
+        canaries = Canaries(servers, catalog, lambda: False)
         bad, good = servers.clients
         bad.failing = (CLASSIFIER.name,)  # type: ignore[attr-defined]
         assert (await canaries.readiness()).ready
@@ -136,7 +136,7 @@ def test_a_server_that_hangs_does_not_hold_up_readiness() -> None:
             client.models = {CLASSIFIER.name: CLASSIFIER}
         catalog._merge()
         drain = Drain()
-        canaries = Canaries(servers, catalog, drain)
+        canaries = Canaries(servers, catalog, lambda: drain.begun)
         async with asyncio.timeout(1):
             assert (await canaries.readiness()).ready
         servers.clients.pop()
@@ -160,7 +160,7 @@ def test_an_answer_that_cannot_be_read_is_a_reason() -> None:
         servers.clients[0].mark_reachable(True)
         servers.clients[0].models = {CLASSIFIER.name: CLASSIFIER}
         catalog._merge()
-        told = await Canaries(servers, catalog, Drain()).readiness()
+        told = await Canaries(servers, catalog, lambda: False).readiness()
         assert told.models[0].reason == "The model's answer cannot be read."
 
     asyncio.run(test())
@@ -174,7 +174,7 @@ def test_a_gateway_that_is_stopping_is_not_ready() -> None:
         servers.clients[0].models = {CLASSIFIER.name: CLASSIFIER}
         catalog._merge()
         drain = Drain()
-        canaries = Canaries(servers, catalog, drain)
+        canaries = Canaries(servers, catalog, lambda: drain.begun)
         assert (await canaries.readiness()).ready
         drain.begun = True
         told = await canaries.readiness()
