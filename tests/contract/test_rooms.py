@@ -5,6 +5,7 @@ from __future__ import annotations
 import dis
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import CodeType
 
@@ -68,3 +69,79 @@ def test_only_one_folder_speaks_grpc() -> None:
     for path in (ROOT / "app").rglob("*.py"):
         if path.parent.name != "triton":
             assert not imports(path) & {"grpc", "tritonclient"}, path
+
+
+ARROWS: dict[str, dict[str, set[str]]] = {
+    # package: {room or loose module: what it imports of the same package}
+    "app": {
+        "__main__": {"http", "security", "settings", "telemetry"},
+        "main": {"api", "drawing", "http", "memory", "scheduling", "settings", "telemetry", "triton"},
+        "api": {
+            *("context", "dialects", "drawing", "errors", "http", "memory", "scheduling", "security", "settings"),
+            *("tasks", "telemetry", "triton"),
+        },
+        "scheduling": {"context", "errors", "memory", "telemetry", "triton"},
+        "triton": {"context", "errors", "tasks", "telemetry"},
+        "dialects": {"errors", "http"},
+        "tasks": {"drawing"},
+        "http": {"context", "errors", "memory", "settings", "telemetry"},
+        "drawing": {"context", "errors", "memory"},
+        "security": {"errors", "settings"},
+        "telemetry": {"context", "settings"},
+        "context": {"errors", "settings"},
+        "memory": {"errors"},
+        "settings": set(),
+        "errors": set(),
+    },
+}
+"""Which rooms each room of a package imports; they make no circle either, so each can be read by itself."""
+
+
+def modules(package: str) -> dict[str, set[str]]:
+    """Return what each module of a package imports of the same package, imports for type checkers included."""
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
+    found: dict[str, set[str]] = {}
+    for name, path in files.items():
+        waiting, imported = [compile(path.read_text(), str(path), "exec")], set()
+        while waiting:
+            code = waiting.pop()
+            waiting += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+            module = ""
+            for each in dis.get_instructions(code):
+                if each.opname == "IMPORT_NAME":
+                    module = each.argval
+                    imported.add(module)
+                elif each.opname == "IMPORT_FROM":
+                    imported.add(f"{module}.{each.argval}")
+        found[name] = {each for each in imported & files.keys() if each not in (name, package)}
+    return found
+
+
+def circle(arrows: dict[str, set[str]]) -> list[str]:
+    """Return the names of a circle of imports; empty when there is none."""
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+@pytest.mark.parametrize("package", ARROWS)
+def test_a_package_has_no_circles(package: str) -> None:
+    """Its modules can be put in an order in which each imports only earlier ones; and so can its rooms."""
+    assert not circle(modules(package))
+    assert not circle(ARROWS[package])
+
+
+@pytest.mark.parametrize("package", ARROWS)
+def test_rooms_of_a_package_import_each_other_as_the_table_says(package: str) -> None:
+    """A new arrow is a decision: it is added to the table, or not made."""
+    arrows: dict[str, set[str]] = {}
+    for module, imported in modules(package).items():
+        rooms = [name.split(".")[1] for name in (module, *imported) if name != package]
+        if rooms:
+            arrows.setdefault(rooms[0], set()).update(room for room in rooms[1:] if room != rooms[0])
+    assert arrows == ARROWS[package]
