@@ -1,4 +1,4 @@
-"""Puts the gateway together: the only place where its parts meet."""
+"""Put the gateway together: the only place where its parts meet."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from app.triton.servers import Servers
 TITLE = "Triton Gateway"
 VERSION = "0.1.0"
 FIRST_READING_S = 5.0
-"""Nobody is served before each Triton has been read, which takes a tenth of a second, or is known not to be there, in
-one. A Triton that hangs holds up the start for so long at most: probes of liveness must find the gateway in time."""
+"""The longest wait at the start until each Triton has been read (a tenth of a second) or is known not to be there (one
+second). A Triton that hangs must not keep the gateway from its liveness probes."""
 DESCRIPTION = "Image classification, object detection and sentiment by models on NVIDIA Triton."
 
 
 def app() -> FastAPI:
-    """Return the gateway of a process of its own, by the environment's settings."""
+    """Return the gateway, with its settings from the environment; called by uvicorn in each process."""
     settings = Settings()
     logging.configure(settings)
     made = create_app(settings)
-    gc.freeze()  # what has been imported stays: it need not be looked through again and again
+    gc.freeze()  # imported modules stay, so the collector need not look through them again
     return made
 
 
@@ -113,7 +113,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document, with the one answer that no route declares as its own: the problem."""
+    """Return the OpenAPI document, with the schema of problems, which no route declares as its own."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
         schemas = document["components"]["schemas"]

@@ -23,7 +23,7 @@ class Gauge(Protocol):
 
 
 class Budget:
-    """How many bytes of bodies and of answers the process may hold at once."""
+    """The bytes of bodies and answers that the process may hold at once."""
 
     def __init__(self, most: int, gauge: Gauge | None = None) -> None:
         self.most = most
@@ -32,7 +32,7 @@ class Budget:
         self._gauge = gauge
 
     def take(self, count: int) -> None:
-        """Hold `count` bytes more.
+        """Hold `count` more bytes.
 
         Raises:
             OverloadedError: when there is no room for them.
@@ -47,14 +47,14 @@ class Budget:
         self.add(-count)
 
     def add(self, count: int) -> None:
-        """Count `count` bytes more that are there already, room or not; fewer, where it is negative."""
+        """Count `count` more bytes, which exist already whether there is room or not; fewer where it is negative."""
         self.held += count
         self._peak = max(self._peak, self.held)
         if self._gauge is not None:
             self._gauge.set(self.held)
 
     def settle(self) -> None:
-        """Give memory back to the system when much was held and little is now; called now and then."""
+        """Give memory back to the system when much was held and little is held now; called every second."""
         if self._peak > LARGE_BYTES and self.held < self._peak // 4:
             self._peak = self.held
             give_back()
@@ -68,7 +68,7 @@ class Held:
         self._count = 0
 
     def resize(self, count: int) -> None:
-        """Hold so many bytes instead of those until now.
+        """Hold `count` bytes instead of the current number.
 
         Raises:
             OverloadedError: when there is no room for more.

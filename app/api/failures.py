@@ -1,4 +1,4 @@
-"""Whatever a route raises -> a problem answer, and its line in the log."""
+"""Whatever a route raises becomes a problem answer, and a line in the log."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ def add_to(app: FastAPI) -> None:
 
 
 def answer(request: Request, error: errors.GatewayError, headers: dict[str, str] | None = None) -> Response:
-    """Return the problem answer, and log what the caller does not get."""
+    """Return the problem answer, and log what the caller does not see."""
     context = Context.of(request)
     context.code = error.code
     if error.status >= 500:
-        # The full text, which the caller does not get.
         logger.warning("request failed", code=error.code, model=error.model, cause=str(error.__cause__ or "") or None)
     if b"format" in request.scope["query_string"] and request.query_params.get("format") == hf.DIALECT.name:
         headers = {**(headers or {}), **hf.problem_headers(error)}

@@ -1,4 +1,4 @@
-"""The option `format` of the single routes: which dialect a request speaks, and what follows from it."""
+"""The option `format` of the single routes: the dialect in which a request is read and answered."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def of(options: Options) -> Dialect | None:
 async def read(
     media: Media, task: Task, dialect: Dialect, request: Request, body: Body, options: Options
 ) -> tuple[bytes, Options, DialectRequest]:
-    """Read a body: JSON as the dialect has it, images also as the plain routes take them, or without a content type.
+    """Read a body: JSON in the dialect; images also as the plain routes take them, or without a content type.
 
     Returns:
-        the item, the options of the query with those of the body, and what the body asked for.
+        the item, the options of query and body together, and what the body asked for.
 
     """
     kind = media_type(request)

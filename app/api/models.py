@@ -1,4 +1,4 @@
-"""The catalogue: which models are served, read live from Triton."""
+"""The routes of the catalogue: which models are served now."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ModelList(BaseModel):
 
 
 def entry(model: ServedModel, *, vanished: bool = False) -> ModelEntry:
-    """Return what is told of a model."""
+    """Return the entry of a model."""
     state: Literal["ready", "not_ready", "unsupported"] = "unsupported" if model.fault else "ready"
     reason = model.fault or None
     if vanished:

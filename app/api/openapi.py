@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the task routes by hand: headers, bodies, examples, and the answer of a batch.
+"""The parts of the OpenAPI document that are written by hand: headers, bodies, examples, and the answer of a batch.
 
 Headers and bodies are read from the request itself (`app.telemetry`, `app.http.media`), so FastAPI knows none of them.
 """
@@ -72,7 +72,7 @@ def batch_example(task: Task) -> dict[str, Any]:
 
 
 def success(example: dict[str, Any], pictures: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return what the document says of a 200 beside its schema; `pictures` are media types that `Accept` may name."""
+    """Return the description of a 200 answer; `pictures` are the media types that `Accept` may name."""
     content: dict[str, Any] = {"application/json": {"example": example}}
     if not pictures:
         return {"content": content, "headers": ANSWER_HEADERS}
@@ -82,7 +82,7 @@ def success(example: dict[str, Any], pictures: tuple[str, ...] = ()) -> dict[str
 
 
 def request(task: Task, *, many: bool) -> dict[str, Any]:
-    """Return what the document says of a task route's headers and body."""
+    """Return the description of a task route's headers and body."""
     return {"parameters": REQUEST_HEADERS, "requestBody": _request_body(task, many=many)}
 
 

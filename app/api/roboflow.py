@@ -133,7 +133,7 @@ def _schema(body: type[roboflow.Body]) -> dict[str, Any]:
 
 
 def _described(schema: dict[str, Any], *kinds: str, options: type[BaseModel] | None = None) -> dict[str, Any]:
-    """Return what the document says of a route's headers, query and body."""
+    """Return the description of a route's headers, query and body."""
     content = {kind: {"schema": schema} for kind in kinds}
     known = {} if options is None else options.model_json_schema()["properties"]
     query_parameters = [{"name": name, "in": "query", "required": False, "schema": its} for name, its in known.items()]

@@ -28,10 +28,10 @@ Result = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class DialectRequest:
-    """What a JSON body asks for.
+    """What a JSON body asks for, in the gateway's words.
 
     Attributes:
-        item: what should be the image as base64, or the text; it is checked where it is decoded.
+        item: the image as base64, or the text; it is checked where it is decoded.
         options: options of the task, by the names of the query.
         max_labels: how many labels to answer at most, where the task has no option for it.
 
@@ -93,7 +93,7 @@ MayBeLong = WrapValidator(_may_be_long)
 
 
 class Fields(BaseModel):
-    """The fields of a JSON body; what is not declared is refused, so that nothing is silently ignored."""
+    """The fields of a JSON body; others are refused, so that nothing is silently ignored."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -113,7 +113,7 @@ def checked(kind: type[Checked], fields: dict[str, Any], item: str) -> Checked:
         return kind.model_validate(fields)
     except ValidationError as error:
         found = first(error)
-        if not found["loc"]:  # pydantic names no place for a name that it cannot read
+        if not found["loc"]:  # pydantic gives no location for a name that it cannot read
             raise MalformedRequestError("The names in the body are not valid Unicode.") from error
         name = ".".join(str(part) for part in found["loc"])
         what = f"{name} {sentence(found)}."

@@ -1,7 +1,7 @@
 """What Roboflow's `inference-sdk` sends and expects: detection and classification, in both versions of its API.
 
-Boxes are the pixels of their centres and their sizes. Options that would change nothing here are taken when they are
-off, as the client always sends some of them; those without an equivalent are refused by not being declared.
+Boxes are the pixels of their centres and their sizes. Options that would change nothing here are accepted
+when they are off, because the client always sends some of them; options without an equivalent are refused.
 """
 
 from __future__ import annotations

@@ -21,12 +21,12 @@ COLOURS = (
     *("#0db3c1", "#ffa5c8", "#019427", "#a884ff", "#f6ba00", "#0584b8"),
 )
 
-Place = tuple[int, int, int, int]
+Rectangle = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels, right and bottom not included."""
 
 
 def mark(picture: Image.Image, predictions: Sequence[dict[str, Any]]) -> None:
-    """Draw predictions, best first, on a picture: the best come last, over the others."""
+    """Draw predictions, which come best first: the best is drawn last, over the others."""
     brush = ImageDraw.Draw(picture)
     line = line_width(picture.size)
     for prediction in reversed(predictions):
@@ -34,10 +34,10 @@ def mark(picture: Image.Image, predictions: Sequence[dict[str, Any]]) -> None:
         left, top, right, bottom = edges(prediction["box"], picture.size)
         brush.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=line)
         if line > 1 and min(right - left, bottom - top) > 4 * line:
-            # A rim inside, of black or white: the line is seen on a ground of its own colour too.
+            # A black or white rim inside, so that the line shows on a background of its own colour too.
             inner = (left + line, top + line, right - 1 - line, bottom - 1 - line)
             brush.rectangle(inner, outline=ink(colour), width=max(1, line // 4))
-    taken: list[Place] = []
+    taken: list[Rectangle] = []
     for prediction in predictions:
         taken += _label(brush, picture.size, prediction, taken)
 
@@ -52,7 +52,7 @@ def text_size(size: tuple[int, int]) -> int:
     return max(SMALLEST_TEXT, round(min(math.sqrt(size[0] * size[1]) / 32, min(size) / 3)))
 
 
-def edges(box: dict[str, float], size: tuple[int, int]) -> Place:
+def edges(box: dict[str, float], size: tuple[int, int]) -> Rectangle:
     """Return the whole pixels of a box, one at least, inside the picture."""
     left, top = (min(max(0, round(box[name])), side - 1) for name, side in zip(("xmin", "ymin"), size, strict=True))
     right, bottom = (min(max(1, round(box[name])), side) for name, side in zip(("xmax", "ymax"), size, strict=True))
@@ -60,9 +60,9 @@ def edges(box: dict[str, float], size: tuple[int, int]) -> Place:
 
 
 def _label(
-    brush: ImageDraw.ImageDraw, size: tuple[int, int], prediction: dict[str, Any], taken: list[Place]
-) -> list[Place]:
-    """Draw a label's plate where it hides no other if there is such a place; return it, or nothing when none fits."""
+    brush: ImageDraw.ImageDraw, size: tuple[int, int], prediction: dict[str, Any], taken: list[Rectangle]
+) -> list[Rectangle]:
+    """Draw a label's plate where it hides no other, if possible; return it, or nothing when no wording fits."""
     wording = _fitting(prediction, size)
     if wording is None:
         return []
@@ -80,14 +80,14 @@ def _label(
 def _fitting(
     prediction: dict[str, Any], size: tuple[int, int]
 ) -> tuple[str, ImageFont.FreeTypeFont, tuple[int, int], tuple[int, int]] | None:
-    """Return the longest wording that fits into the picture, its font, its plate's size, and where it begins there."""
+    """Return the longest wording that fits into the picture, its font, its plate's size, and its offset there."""
     label, score = written(prediction["label"], prediction["class_id"]), f"{prediction['score']:.2f}"
     largest = text_size(size)
     for text in (f"{label} {score}", label, score):
         for points in dict.fromkeys((largest, max(SMALLEST_TEXT, largest * 2 // 3), SMALLEST_TEXT)):
             font = _font(points)
             margin = max(1, points // 6)
-            # Of letters that go up and down: every plate has the same height, every text the same baseline.
+            # Measured by tall and deep letters: all plates have the same height, all texts the same baseline.
             _, top, _, bottom = font.getbbox("Agjl", anchor="ls")
             width, height = (math.ceil(length) + 2 * margin for length in (font.getlength(text), bottom - top))
             if width <= size[0] and height <= size[1] and width * height * PLATE_SHARE <= size[0] * size[1]:
@@ -104,7 +104,7 @@ def _font(points: int) -> ImageFont.FreeTypeFont:
 
 
 def written(label: str, class_id: int) -> str:
-    """Return a label as the font can write it, which has ASCII only: without accents, or else as the class's number."""
+    """Return a label in the font's characters, ASCII: without accents, or else the number of the class."""
     plain = "".join(part for part in unicodedata.normalize("NFKD", label) if not unicodedata.combining(part))
     plain = " ".join(plain.split())
     return plain if plain and plain.isascii() and plain.isprintable() else f"class {class_id}"
@@ -118,11 +118,11 @@ def ink(colour: str) -> str:
     return "black" if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else "white"
 
 
-def _inside(corner: tuple[int, int], plate: tuple[int, int], size: tuple[int, int]) -> Place:
+def _inside(corner: tuple[int, int], plate: tuple[int, int], size: tuple[int, int]) -> Rectangle:
     """Push a plate that begins at `corner` into the picture."""
     left, top = (min(max(0, corner[axis]), size[axis] - plate[axis]) for axis in (0, 1))
     return left, top, left + plate[0], top + plate[1]
 
 
-def _overlap(one: Place, other: Place) -> bool:
+def _overlap(one: Rectangle, other: Rectangle) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

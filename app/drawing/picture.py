@@ -20,7 +20,7 @@ from app.drawing.marks import mark
 from app.errors import ImageTooLargeError, ImageUndecodableError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-# The models' own default. An image that passed a model with a higher one is answered as JSON only.
+# The models' default limit. An image that only a model with a higher limit accepts is answered as JSON only.
 MAX_PIXELS = 50_000_000
 JPEG_SIDE = 65_500  # the encoder's limit
 # EXIF orientation (EXIF 2.32, tag 0x0112) -> what turns a stored picture upright. Not Pillow's `exif_transpose`: it
@@ -37,16 +37,16 @@ TURNS = {
 
 
 def draw(image: bytes, predictions: Sequence[dict[str, Any]], kind: str) -> bytes:
-    """Return the picture answer; see `app.drawing.pool`."""
+    """Return the picture answer; see `Drawing.picture`."""
     picture = upright(image)
     picture, predictions = scaled(picture, predictions)
     if kind == "image/jpeg" and max(picture.size) > JPEG_SIDE:
         raise ImageTooLargeError(f"A JPEG may have {JPEG_SIDE} pixels a side; ask for image/png.")
     mark(picture, predictions)
-    picture.info.clear()  # no profile, no text, no date of the sender's goes out
+    picture.info.clear()  # the sender's profile, texts and dates are not sent on
     buffer = io.BytesIO()
     if kind == "image/jpeg":
-        picture.save(buffer, "JPEG", quality=90, subsampling="4:4:4")  # else thin coloured lines fade
+        picture.save(buffer, "JPEG", quality=90, subsampling="4:4:4")  # else thin coloured lines would fade
     else:
         picture.save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
@@ -55,7 +55,7 @@ def draw(image: bytes, predictions: Sequence[dict[str, Any]], kind: str) -> byte
 def upright(image: bytes) -> Image.Image:
     """Decode an image as models see it: first frame, EXIF orientation applied, RGB, transparency on white.
 
-    Only its colours are those that a viewer shows: a picture with a sound colour profile is converted to sRGB.
+    Only the colours differ: a picture with a sound colour profile is converted to sRGB, as viewers show it.
     """
     try:
         opened = Image.open(io.BytesIO(image), formats=FORMATS)
@@ -65,7 +65,7 @@ def upright(image: bytes) -> Image.Image:
         raise ImageTooLargeError(f"A picture answer may have {MAX_PIXELS} pixels.") from error
     except MemoryError as error:
         raise ImageTooLargeError("The picture takes more memory to draw than there is for one.") from error
-    except Exception as error:  # decoders raise nearly every exception there is on broken bytes
+    except Exception as error:  # decoders raise nearly anything on broken bytes
         raise ImageUndecodableError("The image cannot be drawn on.") from error
 
 
@@ -83,9 +83,9 @@ def scaled(picture: Image.Image, predictions: Sequence[dict[str, Any]]) -> tuple
 
 
 def _srgb(image: Image.Image) -> Image.Image:
-    """Return an image in sRGB where it has a profile that can be read and is of its own kind, else as it is.
+    """Return an image in sRGB where it has a readable profile for its kind of colours, else as it is.
 
-    The profile is left out of the answer in both cases: viewers take a picture without one for sRGB.
+    The answer has no profile in both cases: viewers take a picture without one for sRGB.
     """
     profile = image.info.get("icc_profile")
     kinds = {"RGB": "RGB ", "RGBA": "RGB ", "CMYK": "CMYK"}
@@ -105,7 +105,7 @@ def _srgb(image: Image.Image) -> Image.Image:
 def _turned(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # noqa: BLE001 - broken metadata beside sound pixels: shown as stored, as the models see it
+    except Exception:  # noqa: BLE001 - broken metadata, sound pixels: shown as stored, as models see it
         return image
     turn = TURNS.get(orientation) if isinstance(orientation, int) else None
     return image if turn is None else image.transpose(turn)

@@ -1,9 +1,9 @@
-"""Has answers drawn by processes of their own, which can be ended: the gateway itself decodes no picture.
+"""Have answers drawn by child processes, which can be killed: the gateway itself decodes no picture.
 
     image, predictions --> process: app.drawing.process --> encoded picture
                            └ ended by the request's deadline, by its CPU time or by its memory
 
-A process is started when it is first needed, draws one picture at a time, and stays for the next.
+A process is started when it is needed, draws one picture at a time, and stays for the next.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LIMIT_SIGNALS = {
 
 
 class Drawing:
-    """Has answers drawn, few at a time.
+    """Has answers drawn, a few at a time.
 
     Args:
         command: starts a process that draws.
@@ -64,7 +64,7 @@ class Drawing:
         return body
 
     async def close(self) -> None:
-        """End the processes that have nothing to do; a request that is under way ends its own."""
+        """End the idle processes; a running request ends its own."""
         while self._idle:
             process = self._idle.pop()
             _kill(process)
@@ -78,7 +78,7 @@ class Drawing:
             if await _end(process) not in LIMIT_SIGNALS:
                 raise InternalError("The process that draws has failed.") from None
             raise ImageTooLargeError("The picture takes more CPU time or memory to draw than one may.") from None
-        except BaseException:  # the deadline has passed or the client has gone: nobody waits for the picture
+        except BaseException:  # the deadline has passed or the client has gone
             _kill(process)
             raise
         self._idle.append(process)
@@ -94,10 +94,10 @@ class Drawing:
                 *self._command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,  # libraries write what strangers send
+                stderr=asyncio.subprocess.DEVNULL,  # image libraries print warnings about what strangers send
                 cwd=Path(__file__).parents[2],
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-                start_new_session=True,  # Ctrl-C is for the gateway, which ends it when its answers are out
+                start_new_session=True,  # Ctrl-C is for the gateway, which ends this process after its last answer
             )
         except OSError as error:
             raise InternalError("The process that draws could not be started.") from error
@@ -117,7 +117,7 @@ async def _exchange(
 
 
 async def _end(process: asyncio.subprocess.Process) -> int:
-    """Let a process end that is about to, else kill it; return its exit code, which tells why it ended."""
+    """Wait a moment for a process to end, else kill it; return its exit code, which shows why it ended."""
     try:
         await asyncio.wait_for(process.wait(), END_S)
     except TimeoutError:

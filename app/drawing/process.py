@@ -36,26 +36,26 @@ def prepare() -> None:
     """Limit this process, and Pillow in it: no further formats, no warnings, no more than `MAX_PIXELS`."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # whoever stops all processes: the gateway ends this
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # signals to all processes: the gateway ends this one
         signal.signal(number, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES
     warnings.simplefilter("ignore")
-    # Pillow warns above its limit and raises above twice of it; both are a refusal here. It guards the sizes that
-    # show only while decoding: tiles, frames, canvases.
+    # Pillow warns above its limit and raises above twice the limit; both are a refusal here. It also checks the sizes
+    # that show only while decoding: tiles, frames, canvases.
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     for name in ("Jpeg", "Png", "WebP", "Gif", "Bmp", "Tiff", "Avif"):
         import_module(f"PIL.{name}ImagePlugin")
-    # A JPEG of several pictures is read as its first; Pillow would load the plugin MPO for the others.
+    # Only the first picture of a JPEG is read; for files with several, Pillow would load the plugin MPO.
     Image.register_open("JPEG", JpegImagePlugin.JpegImageFile, lambda prefix: prefix.startswith(b"\xff\xd8\xff"))
-    Image._initialized = 2  # what `Image.init` sets when all of its plugins are loaded: it has no switch for fewer
+    Image._initialized = 2  # as `Image.init` sets it when all plugins are loaded; Pillow has no option to load fewer
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MAX_BYTES
     limit(resource.RLIMIT_AS, size)
 
 
 def limit(kind: int, most: int) -> None:
-    """Lower a limit of this process; one that it was given stays if it is lower."""
+    """Lower a limit of this process; a lower one that it already has stays."""
     _, hard = resource.getrlimit(kind)
     resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
@@ -80,8 +80,8 @@ def main() -> None:
     while lengths := given.read(LENGTHS.size):
         text, image = (given.read(length) for length in LENGTHS.unpack(lengths))
         head, picture = answer(json.loads(text), image)
-        told = json.dumps(head).encode()
-        taken.write(LENGTHS.pack(len(told), len(picture)) + told)
+        text_out = json.dumps(head).encode()
+        taken.write(LENGTHS.pack(len(text_out), len(picture)) + text_out)
         taken.write(picture)
         taken.flush()
         if len(image) + len(picture) > LARGE_BYTES:

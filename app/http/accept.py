@@ -1,4 +1,4 @@
-"""Which media type an answer has: the best of a route's, by the caller's `Accept` (RFC 9110, 12.5.1)."""
+"""The media type of an answer: the best that a route offers, by the caller's `Accept` (RFC 9110, 12.5.1)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from functools import lru_cache
 JSON = "application/json"
 
 
-@lru_cache(256)  # callers send few different headers
+@lru_cache(256)  # there are few different headers
 def best(accept: str, offered: tuple[str, ...]) -> str | None:
-    """Return the offered media type that the caller likes best, the earlier of two alike; None when it takes none."""
+    """Return the offered media type that the caller prefers, the earlier of two equals; None when it takes none."""
     ranges = [_range(part) for part in accept.split(",") if part.strip()] or [("*/*", 1.0)]
-    quality, _, kind = max((_quality(kind, ranges), -place, kind) for place, kind in enumerate(offered))
+    quality, _, kind = max((_quality(kind, ranges), -index, kind) for index, kind in enumerate(offered))
     return kind if quality > 0 else None
 
 
 def _range(part: str) -> tuple[str, float]:
-    """Return a media range and its weight; a weight that cannot be read is 1, as if it were not there."""
+    """Return a media range and its weight; a missing weight, or one that cannot be read, is 1."""
     kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
     weights = [value.removeprefix("q=").strip() for value in parameters if value.startswith("q=")]
     try:
@@ -26,7 +26,7 @@ def _range(part: str) -> tuple[str, float]:
 
 
 def _quality(kind: str, ranges: list[tuple[str, float]]) -> float:
-    """Return the weight of the range that names `kind` most exactly; 0 when none does."""
+    """Return the weight of the most specific range that includes `kind`; 0 when none does."""
     for name in (kind, f"{kind.partition('/')[0]}/*", "*/*"):
         weights = [weight for given, weight in ranges if given == name]
         if weights:

@@ -19,7 +19,7 @@ from app.memory import Budget
 
 
 class Body:
-    """One request's body. Used as a context: its bytes count as held until the request is answered."""
+    """One request's body, used as a context manager: its bytes count as held until the request is answered."""
 
     def __init__(self, request: Request, budget: Budget, deadline: Deadline) -> None:
         self._request = request
@@ -27,7 +27,7 @@ class Body:
         self._deadline = deadline
         self._limit = 0
         self.announced = 0
-        """The bytes that the header announces, once `limit` has read it; 0 without one."""
+        """The bytes that Content-Length announces, once `limit` has read it; 0 without the header."""
         self._held = 0
 
     def __enter__(self) -> Self:
@@ -37,11 +37,11 @@ class Body:
         self._budget.give_back(self._held)
 
     def limit(self, most: int) -> None:
-        """Set the most bytes that are read; a longer body announced by its header is refused unread.
+        """Set how many bytes are read at most; a longer body that its header announces is refused unread.
 
         Raises:
             BodyTooLargeError: when the header announces more.
-            MalformedRequestError: when the header is no number.
+            MalformedRequestError: when the header is not a number.
 
         """
         self._limit = most
@@ -52,7 +52,7 @@ class Body:
         self._check(self.announced)
 
     def hold(self, count: int) -> None:
-        """Count `count` bytes more as held until the request is answered, its own or what was fetched for it.
+        """Count `count` more bytes as held until the request is answered: of its body, or fetched for it.
 
         Raises:
             OverloadedError: when all requests together would hold more than the process may.

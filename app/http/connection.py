@@ -1,14 +1,14 @@
-"""One connection: read by httptools, which costs less than h11; by h11 where httptools would be wrong or unbounded.
+"""One connection: parsed by httptools, which costs less than h11; by h11 where httptools would be wrong or unbounded.
 
     bytes --whole head--> plain: head and body to httptools, one request at a time
-                      --> anything else: this connection is h11's from now on
+                      --> anything else: h11 parses this connection from now on
 
-httptools loses the body of a request that offers to upgrade to HTTP/2, as some clients do by default, takes heads and
-trailers of any length, and does not mind a missing Host. So it is only ever given requests that have none of this.
+httptools loses the body of a request that offers to upgrade to HTTP/2, as some clients do by default. It accepts heads
+and trailers of any length, and a missing Host. So it only gets requests that have none of this.
 
-A client may end its side of the connection and read on. It gets the answers to what it has sent whole, unless a
-request waits for its turn: see `Context.half_close`. The next request begins when the client has taken the answer
-before it, and who takes none is cut off (`app.http.outgoing`).
+A client may end its side of the connection and go on reading. It gets the answers to all requests that it has sent
+whole, unless one waits for its turn: see `Context.half_close`. The next request begins when the client has read the
+answer before it, and a client that does not read is cut off (`app.http.outgoing`).
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.http.outgoing import OUTGOING, UNSENT_BYTES, Backlog, Outgoing
 
-HEAD_BYTES = 64 * 1024
-HEAD_S = 10.0
-"""Within this time after its first bytes a head must be whole."""
+MAX_HEAD_BYTES = 64 * 1024
+MAX_HEAD_S = 10.0
+"""A head must be complete this many seconds after its first bytes."""
 SLICE = 8 * 1024
 TINY_CHUNK = re.compile(rb"\r\n0*[0-9a-fA-F](?=\r\n)")
 MAX_TINY_CHUNKS = 2000
-"""Chunks of less than 16 bytes in one body. Each costs h11 as much as a long one."""
+"""Chunks of less than 16 bytes in one body. Each costs h11 as much as a long chunk."""
 END = re.compile(rb"\r?\n\r?\n")
-# The target of a request names no host; where it does, that host counts (RFC 9112, 3.2.2), and httptools would drop it.
+# A target may name a host, which then counts instead of `Host` (RFC 9112, 3.2.2); httptools would drop it.
 ORIGIN_FORM = re.compile(rb"[A-Z]+ [/*]")
 UNUSUAL = re.compile(rb"\n(?:upgrade|transfer-encoding)[ \t]*:", re.IGNORECASE)
 HOST = re.compile(rb"\nhost:", re.IGNORECASE)
@@ -41,8 +41,8 @@ LENGTH = re.compile(rb"\ncontent-length", re.IGNORECASE)
 PLAIN_LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r?\n", re.IGNORECASE)
 
 
-class _Line(asyncio.Protocol):
-    """What both protocols do for a client that does not read, or has ended its side of the connection."""
+class _Base(asyncio.Protocol):
+    """What both protocols do when a client does not read, or has ended its side of the connection."""
 
     app_state: Any
     cycle: Any
@@ -54,14 +54,14 @@ class _Line(asyncio.Protocol):
     _ended = False
     """Whether the client has ended its side."""
     _postponed = False
-    """Whether an answer is complete, and what follows waits until the client has taken it."""
+    """Whether the next request waits until the client has read a complete answer."""
 
     @property
     def _outgoing(self) -> Outgoing:
         return self.app_state[OUTGOING]  # type: ignore[no-any-return]
 
     def _has_more(self) -> bool:
-        """Tell whether more has come than the request that is answered, or was answered last."""
+        """Return whether more bytes have come than those of the current request."""
         raise NotImplementedError
 
     def pause_writing(self) -> None:
@@ -76,7 +76,7 @@ class _Line(asyncio.Protocol):
             self.on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the request that is not answered yet."""
+        """Cancel the request that is not answered yet."""
         self._outgoing.remove(self._backlog)
         super().connection_lost(exc)
         if self.cycle is not None and not self.cycle.response_complete:
@@ -85,7 +85,7 @@ class _Line(asyncio.Protocol):
                 context.leave()
 
     def eof_received(self) -> bool:
-        """Tell whether the connection stays open although the client sends nothing more."""
+        """Return whether the connection stays open although the client sends nothing more."""
         self._ended = True
         if self.cycle is None or self.cycle.response_complete:
             return self._postponed and self._has_more()
@@ -94,11 +94,11 @@ class _Line(asyncio.Protocol):
         state = self.scope["state"]
         if "context" in state:
             return bool(state["context"].half_close(self.transport.close))
-        state["hang_up"] = self.transport.close  # its task is about to begin
+        state["hang_up"] = self.transport.close  # its task has not begun yet
         return True
 
-    def _is_taken(self) -> bool:
-        """Tell whether to go on after an answer now; else that happens when the client has taken it."""
+    def _is_read(self) -> bool:
+        """Return whether the next request may begin now; else it begins when the client has read the answer."""
         self._postponed = self.flow.write_paused and not self.transport.is_closing()
         return not self._postponed
 
@@ -107,17 +107,17 @@ class _Line(asyncio.Protocol):
             self.transport.close()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: to offer HTTP/2 is no fault, and the answer is HTTP/1.1's."""
+        """Log nothing: a client may offer HTTP/2, and is answered by HTTP/1.1."""
 
 
-class _H11(_Line, H11Protocol):
-    """Reads SLICE bytes in one turn of the loop: a body in chunks of one byte takes it long."""
+class _H11(_Base, H11Protocol):
+    """Parses SLICE bytes per turn of the event loop: h11 is slow on a body in chunks of one byte."""
 
     _waiting = b""
     _tiny_chunks = 0
-    """Of the running request's body."""
+    """In the current request's body."""
     _head_due: float | None = None
-    """Until when the head that has begun must be whole."""
+    """When the head that has begun must be complete."""
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
@@ -148,21 +148,21 @@ class _H11(_Line, H11Protocol):
         self._close_if_ended()
 
     def on_response_complete(self) -> None:
-        """Go on with what has come meanwhile."""
+        """Go on with the bytes that have come meanwhile."""
         self._tiny_chunks = 0
-        if self._is_taken():
+        if self._is_read():
             super().on_response_complete()
             self._close_if_ended()
 
-    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's never keep a connection at its end
-        """Tell whether the connection stays open; judged when all that has come is read."""
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's protocols never keep a connection that the client has ended
+        """Return whether the connection stays open; decided when all bytes that have come are parsed."""
         if self._waiting:
             self._ended = True
             return True
         return super().eof_received()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what cannot be read; a request whose answer has begun cannot be answered anew."""
+        """Refuse what cannot be parsed; close the connection when an answer has begun already."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(msg)
         else:
@@ -172,25 +172,25 @@ class _H11(_Line, H11Protocol):
         return bool(self._waiting or self.conn.trailing_data[0])
 
     def _limit_head(self) -> None:
-        """Give a head that has begun HEAD_S from its first bytes, however slowly the others come."""
+        """Give a head that has begun MAX_HEAD_S from its first bytes, however slowly the rest comes."""
         if self.conn.their_state is not h11.IDLE or not self.conn.trailing_data[0]:
             self._head_due = None
             return
         if self._head_due is None:
-            self._head_due = self.loop.time() + HEAD_S
+            self._head_due = self.loop.time() + MAX_HEAD_S
         self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_at(self._head_due, self.timeout_keep_alive_handler)
 
 
-class Connection(_Line, HttpToolsProtocol):  # type: ignore[misc]  # as for `_H11.eof_received`
-    """Hands on a request when its head is whole and the one before is answered; holds back the bytes until then."""
+class Connection(_Base, HttpToolsProtocol):  # type: ignore[misc]  # as for `_H11.eof_received`
+    """Hands on a request when its head is complete and the one before is answered; holds its bytes until then."""
 
     _held = b""
     _body_left = 0
-    """Bytes of the running request's body that have not come yet."""
+    """Bytes of the current request's body that have not come yet."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to watch what the client takes."""
+        """Begin to watch what the client reads."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=HIGH_WATER_LIMIT, low=0)
         connected = transport.get_extra_info("socket")
@@ -210,12 +210,12 @@ class Connection(_Line, HttpToolsProtocol):  # type: ignore[misc]  # as for `_H1
         self._held += data
         if self.cycle is None or (self.cycle.response_complete and not self._postponed):
             self._begin(searched)
-        elif len(self._held) > HEAD_BYTES:
+        elif len(self._held) > MAX_HEAD_BYTES:
             self.flow.pause_reading()  # until the answer is out
 
     def on_response_complete(self) -> None:
-        """Go on with what has come meanwhile."""
-        if self._is_taken():
+        """Go on with the bytes that have come meanwhile."""
+        if self._is_read():
             super().on_response_complete()
             if self._held and not self._body_left and not self.transport.is_closing():
                 self._begin(0)
@@ -225,14 +225,14 @@ class Connection(_Line, HttpToolsProtocol):  # type: ignore[misc]  # as for `_H1
         return bool(self._held)
 
     def _begin(self, searched: int) -> None:
-        """Hand on the next request, if its head is whole; up to `searched` it was looked for before."""
-        if self._held[:1] in (b"\r", b"\n"):  # empty lines before a request count for nothing (RFC 9112, 2.2)
+        """Hand on the next request if its head is complete; its end is not in the first `searched` bytes."""
+        if self._held[:1] in (b"\r", b"\n"):  # empty lines before a request are ignored (RFC 9112, 2.2)
             self._held, searched = self._held.lstrip(b"\r\n"), 0
         end = END.search(self._held, searched)
-        if end is None and len(self._held) <= HEAD_BYTES:
+        if end is None and len(self._held) <= MAX_HEAD_BYTES:
             if self._held and not searched:
                 self._unset_keepalive_if_required()
-                self.timeout_keep_alive_task = self.loop.call_later(HEAD_S, self.timeout_keep_alive_handler)
+                self.timeout_keep_alive_task = self.loop.call_later(MAX_HEAD_S, self.timeout_keep_alive_handler)
             return
         size = None if end is None else _plain(self._held[: end.end()])
         data, self._held = self._held, b""
@@ -256,8 +256,13 @@ class Connection(_Line, HttpToolsProtocol):  # type: ignore[misc]  # as for `_H1
 
 
 def _plain(head: bytes) -> int | None:
-    """Return how long the body is that follows a head; None when httptools is not to be trusted with it."""
-    if len(head) > HEAD_BYTES or not ORIGIN_FORM.match(head) or UNUSUAL.search(head) or len(HOST.findall(head)) != 1:
+    """Return the length of the body after a head; None when httptools must not parse the request."""
+    if (
+        len(head) > MAX_HEAD_BYTES
+        or not ORIGIN_FORM.match(head)
+        or UNUSUAL.search(head)
+        or len(HOST.findall(head)) != 1
+    ):
         return None
     lengths = PLAIN_LENGTH.findall(head)
     if len(lengths) != len(LENGTH.findall(head)) or len(lengths) > 1:

@@ -1,10 +1,10 @@
-"""How the gateway ends: it says that it will, goes on for a while so that others notice, finishes what runs, and stops.
+"""How the gateway stops: it reports that it will, serves on until others have noticed, finishes requests, and ends.
 
 SIGTERM --> readyz 503, answers say `Connection: close` --GATEWAY_DRAIN_DELAY_S--> no new connections
         --until all is answered, GATEWAY_DRAIN_TIMEOUT_S at most--> the end
 SIGINT (Ctrl-C), or a worker whose master is gone --> no new connections, at once
 
-Before the gateway serves, both end it at once (`app.http.server`).
+Before the gateway serves, both signals end it at once (`app.http.server`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ logger = structlog.get_logger(__name__)
 
 
 class Drain:
-    """Whether the gateway is about to stop, and so wants no more requests."""
+    """Whether the gateway is about to stop and should get no more requests."""
 
     def __init__(self, delay_s: float = 0) -> None:
         self._delay_s = delay_s
         self.begun = False
 
     def watch(self) -> None:
-        """Put ourselves before the web server's handler of SIGTERM; called in the running loop, before it serves."""
+        """Handle SIGTERM before the web server's handler does; called in the running loop, before it serves."""
         stop = signal.getsignal(signal.SIGTERM)
         if not callable(stop) or threading.current_thread() is not threading.main_thread():
             return

@@ -1,4 +1,4 @@
-"""Base64, decoded in pieces: one call for a whole image would hold up everybody else."""
+"""Base64, decoded in pieces: one call for a whole image would hold up the event loop."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import binascii
 from app.errors import MalformedRequestError
 from app.http.json_reader import LongText
 
-# What `str.split` takes for white space, as far as it is ASCII.
+# The ASCII part of what `str.split` takes for white space.
 SPACE = b"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f "
 
 
 async def decode(value: object) -> bytes:
-    """Return the bytes of base64 text, or of a `data:` URL that holds base64. White space counts for nothing.
+    """Return the bytes of base64 text, or of a `data:` URL that holds base64. White space is ignored.
 
     Raises:
         MalformedRequestError: when it is neither.
@@ -27,10 +27,10 @@ async def decode(value: object) -> bytes:
 
 
 async def decode_pieces(pieces: list[bytes]) -> bytes:
-    """Decode UTF-8 in pieces of whole characters, one at least; they are given up on the way.
+    """Decode UTF-8 in one or more pieces of whole characters; the list is emptied on the way, to free memory.
 
     Raises:
-        MalformedRequestError: when it is no base64.
+        MalformedRequestError: when it is not base64.
 
     """
     decoder = _Decoder()
@@ -49,7 +49,7 @@ async def decode_pieces(pieces: list[bytes]) -> bytes:
 
 
 def _content(piece: bytes) -> bytes:
-    """Return what follows the header of a `data:` URL; what is none is returned as it is."""
+    """Return what follows the header of a `data:` URL; anything else is returned as it is."""
     if piece[:5].lower() != b"data:":
         return piece
     header, comma, content = piece.partition(b",")
@@ -59,23 +59,23 @@ def _content(piece: bytes) -> bytes:
 
 
 class _Decoder:
-    """Decodes whole groups of four signs, as they come."""
+    """Decodes groups of four characters as they come."""
 
     def __init__(self) -> None:
         self._held = b""
 
     def decode(self, piece: bytes, *, last: bool) -> bytes:
-        """Return the bytes of all groups but the newest, which may be padded; with the last piece, of all."""
-        signs = self._held + _signs(piece)
-        whole = len(signs) if last else max(0, (len(signs) - 1) // 4 * 4)
-        self._held = signs[whole:]
-        if not last and b"=" in signs[:whole]:
+        """Return the bytes of all complete groups but the newest, which may be padded; with the last piece, of all."""
+        characters = self._held + _without_space(piece)
+        whole = len(characters) if last else max(0, (len(characters) - 1) // 4 * 4)
+        self._held = characters[whole:]
+        if not last and b"=" in characters[:whole]:
             raise ValueError
-        return binascii.a2b_base64(signs[:whole], strict_mode=True)
+        return binascii.a2b_base64(characters[:whole], strict_mode=True)
 
 
-def _signs(piece: bytes) -> bytes:
-    """Return a piece without its white space, of any alphabet."""
+def _without_space(piece: bytes) -> bytes:
+    """Return a piece without its white space, Unicode's included."""
     if piece.isascii():
         return piece.translate(None, SPACE)
     return "".join(piece.decode("utf-8", "surrogatepass").split()).encode("ascii")

@@ -1,4 +1,4 @@
-"""Images by URL, from hosts that the operator has allowed and from no other; off unless some are."""
+"""Images by URL, only from hosts that the operator has allowed; off when none is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.http.body import Body
 from app.settings import Settings
 
 TIMEOUT_S = 5.0
-# Compressed content could inflate to a thousand times what was counted.
+# Compressed content could inflate to a thousand times the bytes that were counted.
 PLAIN = {"Accept-Encoding": "identity"}
 
 
@@ -27,7 +27,7 @@ class Fetch:
 
     def __init__(self, settings: Settings) -> None:
         self._hosts = frozenset(settings.image_url_hosts)
-        self._most = settings.max_image_bytes
+        self._max_bytes = settings.max_image_bytes
         self._client: httpx.AsyncClient | None = None
 
     async def close(self) -> None:
@@ -41,7 +41,7 @@ class Fetch:
         Raises:
             DeadlineExceededError: when they have not arrived by the request's deadline.
             InvalidParameterError: when fetching is off or the host is not allowed.
-            ImageUndecodableError: when nothing can be fetched there.
+            ImageUndecodableError: when the image cannot be fetched.
             BodyTooLargeError: when it is larger than an image may be.
             OverloadedError: when the process holds as many bytes as it may.
 
@@ -78,8 +78,8 @@ class Fetch:
         chunks, size = [], 0
         async for chunk in response.aiter_raw():
             size += len(chunk)
-            if size > self._most:
-                raise BodyTooLargeError(f"An image may have {self._most} bytes at most.")
+            if size > self._max_bytes:
+                raise BodyTooLargeError(f"An image may have {self._max_bytes} bytes at most.")
             body.hold(len(chunk))
             chunks.append(chunk)
         return b"".join(chunks)

@@ -1,10 +1,10 @@
-"""JSON that is read while it arrives, for bodies too long to be read at once.
+"""A JSON reader that works while the body arrives, for bodies too long to be parsed at once.
 
 chunks -> feed() -> tokens -> values -> close()
 
-What costs more than its bytes is bounded before it is built: depth, elements, names. A chunk is read in a few
-milliseconds, whatever it holds, so that the event loop goes on between two of them. Values are those of `json.loads`:
-the last of two equal names wins, NaN is a number, half a surrogate pair stays what it is. Long strings stay UTF-8.
+What costs more memory than its bytes is limited before it is built: depth, elements, names. A chunk is read in a few
+milliseconds, whatever it holds, so that the event loop runs between two chunks. Values are those of `json.loads`: the
+last of two equal names wins, NaN is a number, half a surrogate pair is kept. Long strings stay UTF-8.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ MAX_NAME = 1024
 MAX_SCALAR = 4400
 """The longest number, in characters; `int` takes 4,300 digits."""
 PIECE = 64 * 1024
-"""Strings of more bytes are kept as a LongText, in pieces of about this size."""
+"""A longer string is kept as a LongText, in pieces of about this many bytes."""
 
 SPACE = re.compile(r"[ \t\n\r]*+")
 SCALAR = re.compile(r'[^\x00-\x20",:\[\]{}]*+')
-# Ends before the closing quote, before an escape that is wrong or not whole yet, or with what has come.
+# Ends before the closing quote, before an escape that is wrong or incomplete, or at the end of the text.
 STRING = re.compile(r'[^"\\]*+(?:\\(?:[^u]|u[0-9A-Fa-f]{4})[^"\\]*+)*+')
 ESCAPE = len(r"\u0000")
 
-# What may come next.
+# The states: what may come next.
 VALUE, FIRST_VALUE, NAME, FIRST_NAME, COLON, COMMA, NOTHING = range(7)
 
 
@@ -57,28 +57,28 @@ class JsonReader:
     """Reads one JSON text.
 
     Args:
-        names: the names that the outermost object may have; empty: any.
-        most_items: how many elements a list in the outermost object may have, where that is a batch: they come on top
-            of those that any body may have.
+        names: the names that the outermost object may have; empty for any.
+        max_items: how many elements a list in the outermost object may have, for a batch: in addition to those that
+            any body may have.
 
     Attributes:
-        items: the newest list in the outermost object, which may be incomplete. Its elements may be replaced.
+        items: the newest list in the outermost object, which may be incomplete; the caller may replace its elements.
 
     """
 
-    def __init__(self, names: tuple[str, ...] = (), most_items: int | None = None) -> None:
+    def __init__(self, names: tuple[str, ...] = (), max_items: int | None = None) -> None:
         self.items: list[Any] = []
         self._names = names
-        self._most_items = most_items
-        self._most_elements = MAX_ELEMENTS + (most_items or 0)
+        self._max_items = max_items
+        self._max_elements = MAX_ELEMENTS + (max_items or 0)
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._expected = VALUE
         self._containers: list[dict[str, Any] | list[Any]] = []
         self._fields: list[str] = []
-        """The names that wait for their values, one for each open object that has one."""
+        """The names that wait for their values, one at most for each open object."""
         self._elements = 0
         self._held = ""
-        """The end of what was fed, when it is not a whole token."""
+        """The end of the text so far, when it is not a whole token."""
         self._string: _String | None = None
         self._result: Any = None
 
@@ -86,7 +86,7 @@ class JsonReader:
         """Take the next bytes.
 
         Raises:
-            MalformedRequestError: when they are no JSON.
+            MalformedRequestError: when they are not JSON.
             BodyTooLargeError: when they are nested too deep, or have too many elements or too long names or numbers.
             BatchTooLargeError: when a list has more elements than a batch may have.
 
@@ -161,15 +161,15 @@ class JsonReader:
         self._expected = COLON
 
     def _begin_value(self) -> None:
-        """Count a value before it is built."""
+        """Count a value, before it is built."""
         if self._expected not in (VALUE, FIRST_VALUE):
             raise ValueError
         self._elements += 1
-        in_batch = self._most_items is not None and len(self._containers) == 2 and self._containers[1] is self.items
-        if in_batch and len(self.items) == self._most_items:
-            raise BatchTooLargeError(f"A batch may have {self._most_items} items at most.")
-        if self._elements > self._most_elements:
-            raise BodyTooLargeError(f"A JSON body may have {self._most_elements} elements at most.")
+        in_batch = self._max_items is not None and len(self._containers) == 2 and self._containers[1] is self.items
+        if in_batch and len(self.items) == self._max_items:
+            raise BatchTooLargeError(f"A batch may have {self._max_items} items at most.")
+        if self._elements > self._max_elements:
+            raise BodyTooLargeError(f"A JSON body may have {self._max_elements} elements at most.")
 
     def _open(self, container: dict[str, Any] | list[Any]) -> None:
         self._begin_value()
@@ -195,7 +195,7 @@ class JsonReader:
         self._expected = NAME if sign == "," and isinstance(self._containers[-1], dict) else VALUE
 
     def _add(self, value: Any) -> None:
-        """Put a complete value where it belongs."""
+        """Add a complete value to its list or object."""
         if not self._containers:
             self._result, self._expected = value, NOTHING
             return
@@ -208,7 +208,7 @@ class JsonReader:
 
 
 class _String:
-    """A string while it arrives."""
+    """A string that is arriving."""
 
     def __init__(self, name: bool) -> None:
         self.name = name
@@ -218,7 +218,7 @@ class _String:
         self._newest = bytearray()
 
     def read(self, text: str, at: int) -> int:
-        """Read on; return where to go on in `text`, or from where to hold it until more has come."""
+        """Read on; return where to continue in `text`, or from where to hold it until more has come."""
         end = STRING.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing too
         self.open = text[end : end + 1] != '"'
         if self.open and len(text) - end >= ESCAPE:
@@ -246,5 +246,5 @@ def _text(encoded: bytes) -> str:
 
 
 def either(names: tuple[str, ...]) -> str:
-    """Return the names as a sentence has them."""
+    """Return the names as part of a sentence."""
     return " or ".join(f"'{name}'" for name in names)

@@ -1,9 +1,9 @@
-"""What surrounds every request: its id, its access line, its metrics, and the answer to a fault of our own.
+"""What surrounds every request: its id, its line in the access log, its metrics, and the answer to a fault of ours.
 
-Plain ASGI, since Starlette's BaseHTTPMiddleware hides the client's disconnect. The connection tells at once when the
-client has left (`app.http.connection`), and the request is cancelled: nobody waits for its answer. When a request is
-answered before its body was read, the rest of the body is read and thrown away for a moment before the connection
-closes: a connection closed with unread bytes is reset, and the client would never see why.
+Plain ASGI, since Starlette's BaseHTTPMiddleware hides the client's disconnect. When the client leaves, the connection
+reports it at once (`app.http.connection`), and the request is cancelled: nobody waits for its answer. When a request
+is answered before its body was read, the rest of the body is read and thrown away for a moment before the connection
+closes. A connection that is closed with unread bytes is reset, and the client would never see the answer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from app.telemetry.metrics import Metrics
 
 LINGER_S = 2.0
 CLIENT_LEFT = 499
-"""What logs and metrics say of a request whose client did not wait; the number is nginx's."""
+"""The status in logs and metrics of a request whose client did not wait; nginx has the same number."""
 QUIET_ROUTES = ("/livez", "/readyz", "/healthz", "/health", "/metrics")
 
 logger = structlog.get_logger("gateway.access")
@@ -42,7 +42,7 @@ class Lifecycle:
         """Serve one request."""
         method = scope["method"]
         if method == "HEAD":
-            # A HEAD is answered as its GET would be (RFC 9110, 9.3.2); the server leaves the content away.
+            # HEAD is answered as GET (RFC 9110, 9.3.2); the server leaves out the content.
             scope = {**scope, "method": "GET"}
         headers = Headers(scope=scope)
         context = Context(request_id(headers.get("x-request-id")))
@@ -89,7 +89,7 @@ class Lifecycle:
             if exchange.client_left:
                 asyncio.current_task().uncancel()  # type: ignore[union-attr]  # there is one: we run in it
                 return
-            # The server cancels what still runs when its time to drain is over, and would answer a plain 500 itself.
+            # At the end of the drain the server cancels what still runs, and would answer a plain 500 itself.
             if exchange.status:
                 raise
             await self._answer(DrainingError("The gateway stopped before it could answer."), scope, exchange, context)
@@ -116,21 +116,21 @@ class _Exchange:
         self._body_read = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
         self.status = 0
         self.ended = 0.0
-        """When the last byte of the answer was handed on, before any lingering; 0 until then."""
+        """When the last byte of the answer was handed on, before the rest of a body is discarded; 0 until then."""
         self.client_left = False
-        """Whether the client has closed the connection before it was answered."""
+        """Whether the client closed the connection before it was answered."""
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.disconnect":
             self._body_read = True
-            self.client_left = not self.status  # else it has its answer, and need not send the rest
+            self.client_left = not self.status  # after its answer the client need not send the rest
         elif not message.get("more_body", False):
             self._body_read = True
         return message
 
     def leave(self) -> None:
-        """Hear that the client has left: cancel the request, unless it is being answered."""
+        """Cancel the request, whose client has left, unless it is being answered."""
         if not self.status and self._task is not None:
             self.client_left = True
             self._task.cancel()
@@ -162,4 +162,4 @@ class _Exchange:
                 while not self._body_read:
                     await self.receive()
         except (TimeoutError, asyncio.CancelledError):
-            return  # cancelled at the server's end: the answer is out, only its last mark is missing
+            return  # cancelled when the server stops: the answer is out, only its end mark is missing

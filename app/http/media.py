@@ -1,9 +1,9 @@
-"""How images and texts reach us: multipart, a raw body, base64 or a URL in JSON. Bytes are counted as they stream in.
+"""Images and texts from request bodies: multipart, raw, base64 or a URL in JSON. Bytes are counted as they stream in.
 
     receive() -> Body (caps, clock) -> media type -> one item, or the items of a batch
 
-A body of more than SMALL bytes is read in slices, so that no body, whatever is in it, holds up the event loop.
-An item of a batch that cannot be used is returned as its error, in its place: its neighbours are served.
+A body of more than SMALL bytes is read in slices, so that no body holds up the event loop, whatever it holds.
+An item of a batch that cannot be used is returned as its error, in its place; the other items are served.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from app.settings import Settings
 
 Item = bytes | GatewayError
 JSON, MULTIPART, RAW = "application/json", "multipart/form-data", "application/octet-stream"
-# Room for JSON's braces and keys, and for multipart's boundaries, around what is counted.
-ENVELOPE_BYTES = 16_384
+# Room for JSON's braces and keys, and for multipart's boundaries, around the items.
+FRAMING_BYTES = 16_384
 SMALL = 65_536
-"""JSON of no more bytes is read at once: that takes a few milliseconds at most."""
+"""JSON of up to this many bytes is parsed at once, in a few milliseconds at most."""
 SLICE = 8_192
-"""Bytes of a form that are read at once: its parser takes long for many short lines."""
+"""Bytes of a form that are parsed at once: the parser is slow on many short lines."""
 # JSON may write a byte of text as six: \u00e9.
 ESCAPED = 6
 
 
 class _InMemoryParser(MultiPartParser):
-    """Starlette's parser; parts stay in memory, since the bytes of a body are capped before."""
+    """Starlette's parser; parts stay in memory, since the bytes of a body are limited already."""
 
     spool_max_size = 1 << 40
     complete = False
 
     def on_end(self) -> None:
-        """Note that the last boundary has come; a form without it was cut on its way."""
+        """Note that the last boundary has come; without it, the form was cut short."""
         self.complete = True
 
 
@@ -68,13 +68,13 @@ class Media:
         limit = self._settings.max_image_bytes
         kind = media_type(request)
         if kind == MULTIPART:
-            body.limit(limit + ENVELOPE_BYTES)
+            body.limit(limit + FRAMING_BYTES)
             form = await self._form(request, body, "image", 1)
             if len(form) != 1:
                 raise MalformedRequestError("The form must hold exactly one part 'image'.")
             return await self._part_image(form[0])
         if kind == JSON:
-            body.limit(_encoded_size(limit) + ENVELOPE_BYTES)
+            body.limit(_encoded_size(limit) + FRAMING_BYTES)
             fields = await self._json(body, ("image", "image_url"))
             if "image_url" in fields:
                 deadline = Context.of(request).deadline
@@ -93,7 +93,7 @@ class Media:
 
     async def encoded_image(self, body: Body) -> bytes:
         """Return the image that is the whole body, as base64."""
-        body.limit(_encoded_size(self._settings.max_image_bytes) + ENVELOPE_BYTES)
+        body.limit(_encoded_size(self._settings.max_image_bytes) + FRAMING_BYTES)
         whole = await body.bytes()
         if not whole.isascii():
             raise MalformedRequestError("The image is not valid base64.")
@@ -102,14 +102,14 @@ class Media:
         return self._usable(await encoded.decode_pieces(pieces))
 
     async def fields(self, request: Request, body: Body, kind: Literal["image", "text"]) -> dict[str, Any]:
-        """Return the JSON object of a body that holds one image or text beside other fields."""
+        """Return the JSON object of a body that holds one image or text among other fields."""
         if media_type(request) != JSON:
             raise UnsupportedMediaTypeError("Send the body as application/json.")
         sizes = {
             "image": _encoded_size(self._settings.max_image_bytes),
             "text": self._settings.max_text_bytes * ESCAPED,
         }
-        body.limit(sizes[kind] + ENVELOPE_BYTES)
+        body.limit(sizes[kind] + FRAMING_BYTES)
         fields = await _read_json(body, JsonReader())
         if not isinstance(fields, dict):
             raise MalformedRequestError("The body must be a JSON object.")
@@ -123,19 +123,19 @@ class Media:
         """Return the encoded images of a batch, in order."""
         kind = media_type(request)
         if kind == MULTIPART:
-            body.limit(self._settings.max_batch_bytes + ENVELOPE_BYTES * self._settings.max_batch_items)
+            body.limit(self._settings.max_batch_bytes + FRAMING_BYTES * self._settings.max_batch_items)
             parts = await self._form(request, body, "images", self._settings.max_batch_items)
             self._check_count(parts)
             return [await _item(self._part_image, part) for part in parts]
         if kind == JSON:
-            body.limit(_encoded_size(self._settings.max_batch_bytes) + ENVELOPE_BYTES)
+            body.limit(_encoded_size(self._settings.max_batch_bytes) + FRAMING_BYTES)
             return await self._json_list(body, "images", self._text_image)
         raise UnsupportedMediaTypeError("Send a batch as multipart/form-data or application/json.")
 
     async def text(self, request: Request, body: Body) -> bytes:
         """Return the one text of a request, as UTF-8."""
         self._require_json(request)
-        body.limit(self._settings.max_text_bytes * ESCAPED + ENVELOPE_BYTES)
+        body.limit(self._settings.max_text_bytes * ESCAPED + FRAMING_BYTES)
         return await self._text((await self._json(body, ("text",)))["text"])
 
     async def texts(self, request: Request, body: Body) -> list[Item]:
@@ -232,7 +232,7 @@ async def _nothing() -> None:
 
 
 async def _read_json(body: Body, reader: JsonReader, after: Callable[[], Awaitable[None]] = _nothing) -> object:
-    """Return the JSON of a body: a small one by `json.loads`, else by `reader`, with a call of `after` each chunk."""
+    """Return the JSON of a body: by `json.loads` when it is small, else by `reader`, calling `after` for each chunk."""
     if 0 < body.announced <= SMALL:
         return _parse(await body.bytes())
     async for chunk in body.stream():
@@ -243,7 +243,7 @@ async def _read_json(body: Body, reader: JsonReader, after: Callable[[], Awaitab
 
 def _parse(body: bytes) -> object:
     try:
-        # Not pydantic's parser: it refuses all of a body in which one string holds half a surrogate pair.
+        # Not pydantic's parser: it refuses the whole body when one string holds half a surrogate pair.
         return json.loads(body.decode())
     except ValueError as error:
         raise MalformedRequestError("The body is not valid JSON.") from error
@@ -258,7 +258,7 @@ def _one_field(fields: object, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 class _Batch:
-    """Reads the elements of a batch while the rest arrives, so that they are not kept twice."""
+    """Turns the elements of a batch into items while the rest arrives, so that they are not kept twice."""
 
     def __init__(self, reader: JsonReader, read: Callable[[object], Awaitable[bytes]]) -> None:
         self._reader = reader
@@ -267,7 +267,7 @@ class _Batch:
         self._done = 0
 
     async def read_new(self) -> None:
-        """Replace what has come since by items."""
+        """Replace the elements that have come since the last call."""
         if self._list is not self._reader.items:
             self._list, self._done = self._reader.items, 0
         while self._done < len(self._list):

@@ -1,11 +1,11 @@
-"""Answers on their way out: their bytes count while they wait for the client, and a client that does not read is left.
+"""Answers on their way out: their bytes count while they wait, and a client that does not read is cut off.
 
-    connection --what its transport holds back, looked at every second--> Budget
-                                                                      --> too slow: the connection is cut
+    connection --unsent bytes of its transport, every second--> Budget
+                                                            --> too slow: the connection is cut
 
-The web server hands a whole answer to the transport, which keeps what the client does not take: without this, for ever.
-What is asked of a client is a rate over whole windows of time, so a byte now and then does not help, and a reader that
-is slow but steady gets all of a large answer.
+The web server hands a whole answer to the transport, which would keep what the client does not read for ever. A client
+must read at a rate, measured over whole windows of time: a byte now and then does not help, and a reader that is slow
+but steady gets all of a large answer.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from app.memory import Budget
 
 OUTGOING = "outgoing"
 """The key of the lifespan's state under which connections find this."""
-LEAST_RATE = 20_000
-"""Bytes a second that a client must take."""
+MIN_RATE = 20_000
+"""Bytes per second that a client must read."""
 LOOK_S = 1.0
 UNSENT_BYTES = 128 * 1024
-"""What the kernel takes of an answer beyond what the client's window lets out (TCP_NOTSENT_LOWAT): else it may take
-megabytes, which count nowhere, and which a slow client takes so long to read that it seems to have stopped."""
+"""Bytes that the kernel buffers beyond the client's window (TCP_NOTSENT_LOWAT). By default it may buffer megabytes,
+which count nowhere, and which keep a slow client busy for so long that it seems to have stopped."""
 
 logger = structlog.get_logger(__name__)
 
 
 @dataclass(eq=False)
 class Backlog:
-    """What one connection has been given to write and has not written yet.
+    """The bytes that one connection was given to write and has not written yet.
 
     Attributes:
         transport: the connection's.
-        size: bytes, when they were last looked at.
-        since: when the window began in which the client must take its share, by the loop's clock.
-        first: bytes at that time.
+        size: the bytes when they were last counted.
+        since: when the current window began, by the loop's clock.
+        first: the bytes when it began.
 
     """
 
@@ -51,8 +51,8 @@ class Outgoing:
     """Watches the answers of all connections.
 
     Args:
-        budget: is told how many bytes wait.
-        timeout_s: a window; in each a client must take what was left at its begin, or `LEAST_RATE` on average.
+        budget: counts the bytes that wait.
+        timeout_s: the length of a window, in which a client must read all that waited, or `MIN_RATE` on average.
 
     """
 
@@ -62,13 +62,13 @@ class Outgoing:
         self._backlogs: set[Backlog] = set()
 
     def add(self, transport: asyncio.Transport) -> Backlog:
-        """Watch a connection; return what `look` and `remove` are to be called with."""
+        """Watch a connection; return its backlog, for `look` and `remove`."""
         backlog = Backlog(transport)
         self._backlogs.add(backlog)
         return backlog
 
     def remove(self, backlog: Backlog) -> None:
-        """Forget a connection that is no more."""
+        """Forget a connection that is closed."""
         self._backlogs.discard(backlog)
         self._budget.give_back(backlog.size)
         backlog.size = 0
@@ -82,7 +82,7 @@ class Outgoing:
             self._budget.settle()
 
     def look(self, backlog: Backlog) -> None:
-        """Count what a connection holds back now, and cut it when its client takes too little of it."""
+        """Count what a connection holds back now, and cut it when its client reads too slowly."""
         size = backlog.transport.get_write_buffer_size()
         if not size and not backlog.size:
             return
@@ -94,7 +94,7 @@ class Outgoing:
         if grown:
             backlog.since, backlog.first = now, size
         elif size and now - backlog.since >= self._timeout_s:
-            if backlog.first - size < min(backlog.first, LEAST_RATE * self._timeout_s):
+            if backlog.first - size < min(backlog.first, MIN_RATE * self._timeout_s):
                 logger.info("a client does not take its answer", waiting=size)
                 backlog.transport.abort()
             backlog.since, backlog.first = now, size

@@ -31,7 +31,7 @@ class Problem(BaseModel):
 
 
 def problem(error: GatewayError, request_id: str) -> Problem:
-    """Return what is told of `error`."""
+    """Return the problem that describes `error`."""
     return Problem(
         type=f"urn:triton-gateway:problem:{error.code}",
         title=error.title,

@@ -11,21 +11,21 @@ from starlette.datastructures import QueryParams
 from app.errors import InvalidParameterError
 from app.http.validation import first, sentence
 
-LONGEST_KEPT = 256
+MAX_CACHED = 256
 MAX_OPTIONS = 1100
-"""Options of one query: `classes` may be given a thousand times."""
+"""Options in one query: `classes` may be given a thousand times."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def read(kind: type[Model], query: bytes) -> Model:
-    """Return the options of a query; the same queries come again and again.
+    """Return the options of a query; short queries are cached, because the same ones come again and again.
 
     Raises:
-        InvalidParameterError: when one is unknown, out of its range or given twice.
+        InvalidParameterError: when an option is unknown, out of its range or given twice.
 
     """
-    return cast(Model, _kept(kind, query) if len(query) <= LONGEST_KEPT else _read(kind, query))
+    return cast(Model, _cached(kind, query) if len(query) <= MAX_CACHED else _read(kind, query))
 
 
 def _read(kind: type[BaseModel], query: bytes) -> BaseModel:
@@ -45,7 +45,7 @@ def _read(kind: type[BaseModel], query: bytes) -> BaseModel:
     return options
 
 
-_kept = lru_cache(maxsize=1024)(_read)
+_cached = lru_cache(maxsize=1024)(_read)
 
 
 @lru_cache

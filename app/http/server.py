@@ -1,7 +1,7 @@
-"""The web server of one process, and what it does when it is told to stop.
+"""The web server of one process, and what it does at a signal.
 
-starting: SIGTERM and SIGINT end the process at once, as nothing is under way; the exit code is 128 and the signal's
-serving:  they begin the end that `app.http.drain` describes; the exit code is then 0
+starting: SIGTERM and SIGINT end the process at once, because no request is running; the exit code is 128 + the signal
+serving:  they begin the drain that `app.http.drain` describes; the exit code is 0
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take the signals for good: uvicorn raises them again at its end, and they would become the exit code."""
+        """Keep the signals: uvicorn raises them again at its end, and they would become the exit code."""
         for number in HANDLED_SIGNALS:
             signal.signal(number, self.handle_exit)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED_SIGNALS)  # `workers` starts its workers with SIGINT blocked
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop serving; end the process when it does not serve yet."""
+        """Stop serving; end the process at once when it does not serve yet."""
         if not self.started:
             os._exit(128 + sig)
         super().handle_exit(sig, frame)
 
 
 def config(settings: Settings) -> uvicorn.Config:
-    """Return how the gateway is served."""
+    """Return uvicorn's configuration."""
     return uvicorn.Config(
         "app.main:app",
         factory=True,

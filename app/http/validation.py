@@ -1,4 +1,4 @@
-"""What pydantic finds wrong, in words that a person can use after the value's name."""
+"""Pydantic's errors as sentences that go on after the name of the value."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-# Where pydantic's own words would not be clear there.
+# Replacements for pydantic's words where they would not be clear after a name.
 SENTENCES = {
     "extra_forbidden": "is no option of this route",
     "missing": "is missing",
@@ -19,11 +19,11 @@ SENTENCES = {
 
 
 def first(error: ValidationError) -> Mapping[str, Any]:
-    """Return the first of pydantic's errors; without inputs and URLs, as there may be thousands."""
+    """Return the first of pydantic's errors, without inputs and URLs: there may be thousands of errors."""
     return error.errors(include_url=False, include_context=False, include_input=False)[0]
 
 
 def sentence(error: Mapping[str, Any]) -> str:
-    """Return what is wrong by one of pydantic's errors."""
-    told: str = SENTENCES.get(error["type"], error["msg"].removeprefix("Input "))
-    return told
+    """Return what is wrong, by one of pydantic's errors."""
+    found: str = SENTENCES.get(error["type"], error["msg"].removeprefix("Input "))
+    return found

@@ -1,8 +1,7 @@
-"""What is served: Triton's repository index and its models' configurations -> one catalogue.
+"""Which models are served: Triton's repository index and its models' configurations -> one catalogue.
 
-Every server is read again every few seconds, so that a model which is loaded or removed while all runs is noticed
-without a restart; servers may serve different models. What vanishes is remembered for a while: it may be on its way
-back.
+Every server is read every few seconds, so that a model which is loaded or removed is noticed without a restart.
+Servers may serve different models. A model that vanishes is remembered for a while: it may be on its way back.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from app.triton.servers import Servers
 
 REFRESH_S = 2.0
 REMEMBERED_S = 30.0
-ATTEMPTS = 3
-"""After so many, within a second, a server that cannot be reached is not there: a busy one may miss the first."""
-# Models without a task are tensors for other protocols: whether one has gained a task is looked up less often.
+MAX_ATTEMPTS = 3
+"""Failed readings, within a second, after which a server counts as absent: a busy one may miss the first."""
+# Models without a task serve other protocols; every tenth reading looks whether one has gained a task.
 OTHERS_EVERY = 10
 
 logger = structlog.get_logger(__name__)
@@ -49,7 +48,7 @@ class Catalog:
         self._others: dict[str, dict[str, tuple[str, ...]]] = {}
         self._readings: dict[str, tuple[TritonClient, asyncio.Task[None]]] = {}
         self._tried: set[str] = set()
-        """The addresses that have been read, or are not there."""
+        """The addresses that have been read or count as absent."""
         self.had_default: set[str] = set()
         """The tasks that have had a default model since the gateway started."""
         self.read = False
@@ -99,14 +98,14 @@ class Catalog:
         self._vanished = {n: (m, at) for n, (m, at) in self._vanished.items() if now - at < REMEMBERED_S}
 
     async def wait_until_read(self, seconds: float) -> None:
-        """Wait, at most so long, until every server has been read or is known not to be there; `keep_reading` reads."""
+        """Wait, at most `seconds`, until `keep_reading` has read every server or found it absent."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while any(client.address not in self._tried for client in self._servers.clients):
                     await asyncio.sleep(0.01)
 
     async def keep_reading(self) -> None:
-        """Read every server for ever. One that cannot be read keeps the models that it was last seen to serve."""
+        """Read every server for ever. A server that cannot be read keeps the models that it last served."""
         try:
             while True:
                 clients = {client.address: client for client in self._servers.clients}
@@ -136,23 +135,23 @@ class Catalog:
                     logger.error("triton does not tell its models", server=client.address, reason=error.detail)
                 client.restriction = error.detail
             except BackendUnavailableError as error:
-                if reads >= ATTEMPTS - 1:
+                if reads >= MAX_ATTEMPTS - 1:
                     self._tried.add(client.address)
                 client.mark_reachable(False)
                 if was_reachable:
                     logger.warning("triton cannot be read", server=client.address, reason=error.detail)
                 elif not reads:
                     logger.info("waiting for triton", server=client.address, reason=error.detail)
-            except GatewayError as error:  # it is slow, or a model has just gone: it is read again soon
+            except GatewayError as error:  # the server is slow, or a model has just gone; it is read again soon
                 logger.warning("triton was not read", server=client.address, reason=error.detail)
             except Exception:
                 logger.exception("the catalogue could not be read", server=client.address)
             reads += 1
-            # Until Triton is there, look more often: it may be starting beside us.
+            # Look more often until Triton is there: it may be starting at the same time.
             await asyncio.sleep(REFRESH_S if client.reachable else REFRESH_S / 4)
 
     async def refresh(self, client: TritonClient, *, everything: bool = True) -> None:
-        """Read one server once; `everything`: also models that had no task when they were last looked at."""
+        """Read one server once; with `everything`, also models that had no task at the last reading."""
         if not client.reachable:
             await client.read_version()
         ready: dict[str, list[str]] = {}
@@ -170,7 +169,7 @@ class Catalog:
             try:
                 model = served_model(await client.model_config(name), versions)
             except ModelNotReadyError:
-                continue  # unloaded between the index and this call; it is looked at again next time
+                continue  # unloaded between the index and this call; the next reading decides
             if model is None:
                 others[name] = versions
             else:
@@ -183,7 +182,7 @@ class Catalog:
         self._merge()
 
     def _merge(self) -> None:
-        """Make one catalogue of all servers' models: of two under one name, one that fits its task."""
+        """Make one catalogue of all servers' models; of two under one name, prefer one that fits its task."""
         now = asyncio.get_running_loop().time()
         found: dict[str, ServedModel] = {}
         for client in self._servers.clients:

@@ -89,7 +89,7 @@ def test_a_second_head_that_does_not_end_has_its_time(
     told: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch, first: bytes
 ) -> None:
     """By either parser the connection is closed so long after the head's first byte, however the others drip."""
-    monkeypatch.setattr(connection, "HEAD_S", 0.5)
+    monkeypatch.setattr(connection, "MAX_HEAD_S", 0.5)
     assert told(first, b"G").count(b"200 OK") == 1
     assert told(first, b"G", b"E", b"T", b" ", b"/", b" ").count(b"200 OK") == 1
 

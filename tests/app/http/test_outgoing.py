@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.http.outgoing import LEAST_RATE, Outgoing
+from app.http.outgoing import MIN_RATE, Outgoing
 from app.memory import Budget
 
 TIMEOUT_S = 30.0
@@ -66,7 +66,7 @@ def test_who_takes_too_little_is_cut(size: int, take: Callable[[int], int]) -> N
 @pytest.mark.parametrize("every", [1, 20])
 def test_who_is_slow_and_steady_gets_all(size: int, every: int) -> None:
     """A little more than the least rate, in small pieces or large ones."""
-    rate = int(LEAST_RATE * 1.5)
+    rate = int(MIN_RATE * 1.5)
     seconds, cut = watched(size, lambda second: rate * every * (second % every == 0), 10_000)
     assert not cut
     assert seconds <= size / rate + every + 1

@@ -72,7 +72,7 @@ def test_names_follow_from_the_address(
     settings = Settings()
     assert settings.allowed_hosts == allowed
     with structlog.testing.capture_logs() as lines:
-        exposure.tell(settings)
+        exposure.warn(settings)
     assert [line["event"].startswith("no authentication") for line in lines] == [True] * (not settings.loopback)
 
 

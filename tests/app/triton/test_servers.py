@@ -31,7 +31,7 @@ from app.triton.catalog import Catalog
 from app.triton.client import TritonClient
 from app.triton.question import LATE_S, Answer, Question
 from app.triton.served import ServedModel
-from app.triton.servers import RETRIES_SAVED, Servers
+from app.triton.servers import MAX_SAVED_RETRIES, Servers
 
 MODEL = ServedModel("m", sentiment.TASK, ("1",), True, 1, ())
 
@@ -114,7 +114,7 @@ def test_an_outage_adds_a_tenth_of_the_load_at_most() -> None:
     for _ in range(200):
         with pytest.raises(BackendUnavailableError):
             ask(made)
-    assert 200 + 15 <= sum(client.calls for client in made.clients) <= 200 + 21 + RETRIES_SAVED
+    assert 200 + 15 <= sum(client.calls for client in made.clients) <= 200 + 21 + MAX_SAVED_RETRIES
 
 
 def test_the_least_loaded_server_is_chosen() -> None:
