@@ -5,6 +5,7 @@ from __future__ import annotations
 import dis
 import subprocess
 import sys
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import CodeType
@@ -22,17 +23,23 @@ FORBIDDEN = {
 }
 
 
-def imports(path: Path) -> set[str]:
-    """Return the top-level names that a file imports, by its compiled code.
+def code_of(path: Path) -> Iterator[CodeType]:
+    """Yield the compiled code of a file: of its module, and of every class and function in it.
 
-    Not by its syntax tree: to make one fails in Python 3.11 when garbage is collected meanwhile whose end makes another
+    Not its syntax tree: to make one fails in Python 3.11 when garbage is collected meanwhile whose end makes another
     (SystemError: AST constructor recursion depth mismatch).
     """
-    found: set[str] = set()
     waiting = [compile(path.read_text(), str(path), "exec")]
     while waiting:
         code = waiting.pop()
         waiting += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        yield code
+
+
+def imports(path: Path) -> set[str]:
+    """Return the top-level names that a file imports."""
+    found: set[str] = set()
+    for code in code_of(path):
         names = (each.argval for each in dis.get_instructions(code) if each.opname == "IMPORT_NAME")
         found |= {name.split(".")[0] for name in names}
     return found
@@ -97,6 +104,9 @@ ARROWS: dict[str, dict[str, set[str]]] = {
 """Which rooms each room of a package imports; they make no circle either, so each can be read by itself."""
 
 
+MAX_ARGUMENTS = 6
+
+
 def modules(package: str) -> dict[str, set[str]]:
     """Return what each module of a package imports of the same package, imports for type checkers included."""
     files = {
@@ -105,10 +115,8 @@ def modules(package: str) -> dict[str, set[str]]:
     }
     found: dict[str, set[str]] = {}
     for name, path in files.items():
-        waiting, imported = [compile(path.read_text(), str(path), "exec")], set()
-        while waiting:
-            code = waiting.pop()
-            waiting += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        imported = set()
+        for code in code_of(path):
             module = ""
             for each in dis.get_instructions(code):
                 if each.opname == "IMPORT_NAME":
@@ -145,3 +153,11 @@ def test_rooms_of_a_package_import_each_other_as_the_table_says(package: str) ->
         if rooms:
             arrows.setdefault(rooms[0], set()).update(room for room in rooms[1:] if room != rooms[0])
     assert arrows == ARROWS[package]
+
+
+def test_no_function_of_the_gateway_takes_many_loose_values() -> None:
+    """What belongs together travels together, as a `Question` does."""
+    for path in sorted((ROOT / "app").rglob("*.py")):
+        for code in code_of(path):
+            names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+            assert len([name for name in names if name != "self"]) <= MAX_ARGUMENTS, (path, code.co_qualname)
