@@ -6,8 +6,8 @@ import os
 import signal
 
 if __name__ == "__main__":
-    # The imports below take a second, and nothing is under way that could be finished: a signal ends the process. Not
-    # by its default, which does not end a container's first process.
+    # The imports below take a second, and no request is running yet: a signal ends the process at once. The default
+    # action of a signal would not, as it does not end the first process of a container.
     for _number in (signal.SIGTERM, signal.SIGINT):
         if signal.getsignal(_number) != signal.SIG_IGN:
             signal.signal(_number, lambda number, _: os._exit(128 + number))
@@ -18,9 +18,9 @@ import structlog
 from pydantic import ValidationError
 from uvicorn.config import STARTUP_FAILURE
 
-from app import workers
+from app.http import workers
+from app.http.server import Server, config
 from app.security import exposure
-from app.server import Server, config
 from app.settings import Settings, unknown_variables
 from app.telemetry import logging
 
@@ -28,7 +28,7 @@ logger = structlog.get_logger("app")
 
 
 def main() -> int:
-    """Run the gateway; a setting that cannot be right ends it with one sentence."""
+    """Run the gateway; an invalid setting ends it with one sentence."""
     try:
         settings = Settings()
     except ValidationError as error:
@@ -38,7 +38,7 @@ def main() -> int:
     logging.configure(settings)
     for name, known in unknown_variables().items():
         logger.warning("no setting reads this variable", variable=name, closest=known)
-    exposure.tell(settings)
+    exposure.warn(settings)
     if settings.workers > 1:
         return workers.serve(settings)
     server = Server(config(settings))

@@ -1,6 +1,6 @@
 """Every way in which a request can fail.
 
-A failure is raised where it is found as one of these, carried up untouched, and shown once by `app.problems`. Each
+A failure is raised where it is found as one of these, carried up untouched, and shown once by `app.http.problems`. Each
 class is one row of the table of problem codes; codes are part of the HTTP contract and never change.
 
 GatewayError

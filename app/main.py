@@ -1,4 +1,4 @@
-"""Puts the gateway together: the only place where its parts meet."""
+"""Put the gateway together: the only place where its parts meet."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from app.admission import Admission
 from app.api import health, models, pages, roboflow, tasks
-from app.body import Budget
-from app.drain import Drain
-from app.drawers import Drawing
-from app.fetch import Fetch
-from app.front import Gateway
-from app.media import Media
-from app.outgoing import OUTGOING, Outgoing
-from app.parts import Parts
-from app.problems import Problem
+from app.api.application import Gateway
+from app.api.parts import Parts
+from app.drawing.pool import Drawing
+from app.http.drain import Drain
+from app.http.fetch import Fetch
+from app.http.media import Media
+from app.http.outgoing import OUTGOING, Outgoing
+from app.http.problems import Problem
+from app.memory import Budget
+from app.scheduling.admission import Admission
+from app.scheduling.coalescing import Coalescer
 from app.settings import Settings
 from app.telemetry import logging
 from app.telemetry.metrics import Metrics
-from app.triton.calls import Calls
 from app.triton.canary import Canaries
 from app.triton.catalog import Catalog
 from app.triton.servers import Servers
@@ -33,17 +33,17 @@ from app.triton.servers import Servers
 TITLE = "Triton Gateway"
 VERSION = "0.1.0"
 FIRST_READING_S = 5.0
-"""Nobody is served before each Triton has been read, which takes a tenth of a second, or is known not to be there, in
-one. A Triton that hangs holds up the start for so long at most: probes of liveness must find the gateway in time."""
+"""The longest wait at the start until each Triton has been read (a tenth of a second) or is known not to be there (one
+second). A Triton that hangs must not keep the gateway from its liveness probes."""
 DESCRIPTION = "Image classification, object detection and sentiment by models on NVIDIA Triton."
 
 
 def app() -> FastAPI:
-    """Return the gateway of a process of its own, by the environment's settings."""
+    """Return the gateway, with its settings from the environment; called by uvicorn in each process."""
     settings = Settings()
     logging.configure(settings)
     made = create_app(settings)
-    gc.freeze()  # what has been imported stays: it need not be looked through again and again
+    gc.freeze()  # imported modules stay, so the collector need not look through them again
     return made
 
 
@@ -58,9 +58,9 @@ def create_app(settings: Settings) -> FastAPI:
     outgoing = Outgoing(budget, settings.write_timeout_s)
     parts = Parts(
         settings=settings,
-        calls=Calls(servers, budget, joins=settings.join_items),
+        coalescer=Coalescer(servers, budget, enabled=settings.join_items),
         catalog=catalog,
-        canaries=Canaries(servers, catalog, drain),
+        canaries=Canaries(servers, catalog, lambda: drain.begun),
         admission=Admission(
             settings.max_items_per_model, settings.max_queue_per_model, metrics, lambda name: len(servers.serving(name))
         ),
@@ -96,7 +96,6 @@ def create_app(settings: Settings) -> FastAPI:
             await servers.close()
 
     app = Gateway(
-        tasks.endpoints(parts),
         settings,
         metrics,
         drain,
@@ -106,7 +105,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for routes in (tasks.router(), roboflow.router(parts), models.router(parts), health.router(parts)):
+    for routes in (tasks.router(parts), roboflow.router(parts), models.router(parts), health.router(parts)):
         app.include_router(routes)
     pages.add_to(app)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
@@ -114,7 +113,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document, with the one answer that no route declares as its own: the problem."""
+    """Return the OpenAPI document, with the schema of problems, which no route declares as its own."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
         schemas = document["components"]["schemas"]

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from app import errors, problems
+from app import errors
+from app.http import problems
 from app.settings import PREFIX, Settings
 from modelctl import cli
 

@@ -1,4 +1,4 @@
-"""Liveness is the process alone; readiness is a real answer of every default model. And the metrics."""
+"""Routes for probes: liveness is the process alone, readiness a real answer of every default model. And metrics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
-from app.parts import Parts
+from app.api.parts import Parts
 
 
 class Alive(BaseModel):

@@ -1,4 +1,4 @@
-"""The catalogue: which models are served, read live from Triton."""
+"""The routes of the catalogue: which models are served now."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from app import errors, problems
-from app.parts import Parts
-from app.triton.catalog import ServedModel
+from app import errors
+from app.api.parts import Parts
+from app.http import problems
+from app.triton.served import ServedModel
 
 
 class ModelEntry(BaseModel):
@@ -33,7 +34,7 @@ class ModelList(BaseModel):
 
 
 def entry(model: ServedModel, *, vanished: bool = False) -> ModelEntry:
-    """Return what is told of a model."""
+    """Return the entry of a model."""
     state: Literal["ready", "not_ready", "unsupported"] = "unsupported" if model.fault else "ready"
     reason = model.fault or None
     if vanished:

@@ -10,17 +10,20 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from app import errors, problems
-from app.api import described, dialects, query, tasks
-from app.body import Body
+from app import errors
+from app.api import formats, inference, openapi
+from app.api.parts import Parts
+from app.api.tasks import COMMON_ERRORS, INPUT_ERRORS
+from app.context import Context
 from app.dialects import roboflow
-from app.dialects.base import Asked
-from app.media import JSON, media_type
-from app.parts import Parts
+from app.dialects.base import DialectRequest
+from app.http import problems, query
+from app.http.body import Body
+from app.http.media import JSON, media_type
 from app.tasks import BY_NAME
-from app.tasks.base import Options, Task
-from app.telemetry.timing import Context
-from app.triton.catalog import ServedModel
+from app.tasks.base import Task
+from app.triton.question import Question
+from app.triton.served import ServedModel
 
 # What the client calls the tasks; the last part of its path is the same in snake case.
 TASK_TYPES = {"image-classification": "classification", "object-detection": "object-detection"}
@@ -49,7 +52,7 @@ class RoboflowModels(BaseModel):
 def router(parts: Parts) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(prefix="/roboflow", tags=["roboflow"])
-    possible = problems.responses(*tasks.COMMON_ERRORS, *tasks.INPUT_ERRORS["image"])
+    possible = problems.responses(*COMMON_ERRORS, *INPUT_ERRORS["image"])
 
     @routes.get("/model/registry", summary="List the models", responses=problems.responses(errors.InternalError))
     async def registry() -> RoboflowModels:
@@ -59,12 +62,12 @@ def router(parts: Parts) -> APIRouter:
         "/model/add",
         summary="Find a model that is served",
         responses=possible,
-        openapi_extra=_told(roboflow.ModelBody.model_json_schema(), JSON),
+        openapi_extra=_described(roboflow.ModelBody.model_json_schema(), JSON),
     )
     async def add(request: Request) -> RoboflowModels:
-        tasks.accepted(request)
-        context = tasks.begin(parts, request)
-        with Body(request, parts.budget, tasks.body_timeout(parts, context)) as body:
+        inference.accepted(request)
+        context = inference.begin(parts, request)
+        with Body(request, parts.budget, inference.body_deadline(parts, context)) as body:
             fields = await parts.media.fields(request, body, "text")
         _served(parts, roboflow.read_model(fields))
         return _registry(parts)
@@ -77,24 +80,25 @@ def router(parts: Parts) -> APIRouter:
         summary="Ask a model, by the first API",
         response_model=roboflow.RoboflowClassification | roboflow.RoboflowDetections,
         responses=possible,
-        openapi_extra=_told(
+        openapi_extra=_described(
             {"type": "string", "description": "The image as base64."}, *ENCODED, options=roboflow.Query
         ),
     )
     async def first(model: str, version: str, request: Request) -> Response:
-        tasks.accepted(request)
-        context = tasks.begin(parts, request)
+        inference.accepted(request)
+        context = inference.begin(parts, request)
         given = query.read(roboflow.Query, request.scope["query_string"])
         served = _served(parts, f"{model}/{version}")
         asked = roboflow.read_query(served.task.name, f"{model}/{version}", given)
-        options = dialects.merged(served.task.options(), asked)
-        parts.admission.check(served, context.left_s(), context.request_id)
-        with Body(request, parts.budget, tasks.body_timeout(parts, context)) as body:
+        options = formats.merged(served.task.options(), asked)
+        parts.admission.check(served, context.deadline, context.request_id)
+        with Body(request, parts.budget, inference.body_deadline(parts, context)) as body:
             with context.span("read"):
                 if media_type(request) not in ENCODED:
                     raise errors.UnsupportedMediaTypeError(f"Send the image as base64, with {' or '.join(ENCODED)}.")
                 item = await parts.media.encoded_image(body)
-            return await _answer(parts, served.task, options, item, asked, context)
+            context.model = served.name
+            return await _answer(parts, inference.question(served, options, item, context), asked, context)
 
     return routes
 
@@ -106,16 +110,18 @@ def _add_second(routes: APIRouter, parts: Parts, task: Task, possible: dict[int 
         summary=task.summary,
         response_model=roboflow.DIALECT.answers[task.name],
         responses=possible,
-        openapi_extra=_told(_schema(BODIES[task.name]), JSON),
+        openapi_extra=_described(_schema(BODIES[task.name]), JSON),
     )
     async def second(request: Request) -> Response:
-        tasks.accepted(request)
-        context = tasks.begin(parts, request)
-        with Body(request, parts.budget, tasks.body_timeout(parts, context)) as body:
+        inference.accepted(request)
+        context = inference.begin(parts, request)
+        with Body(request, parts.budget, inference.body_deadline(parts, context)) as body:
             with context.span("read"):
-                asked = roboflow.DIALECT.reads[task.name](await parts.media.fields(request, body, "image"))
+                asked = roboflow.DIALECT.readers[task.name](await parts.media.fields(request, body, "image"))
                 item = await parts.media.value(asked.item, "image")
-            return await _answer(parts, task, dialects.merged(task.options(), asked), item, asked, context)
+            options = formats.merged(task.options(), asked)
+            model = inference.find(parts, task, options, context)
+            return await _answer(parts, inference.question(model, options, item, context), asked, context)
 
 
 def _schema(body: type[roboflow.Body]) -> dict[str, Any]:
@@ -126,19 +132,21 @@ def _schema(body: type[roboflow.Body]) -> dict[str, Any]:
     return schema
 
 
-def _told(schema: dict[str, Any], *kinds: str, options: type[BaseModel] | None = None) -> dict[str, Any]:
-    """Return what the document says of a route's headers, query and body."""
+def _described(schema: dict[str, Any], *kinds: str, options: type[BaseModel] | None = None) -> dict[str, Any]:
+    """Return the description of a route's headers, query and body."""
     content = {kind: {"schema": schema} for kind in kinds}
     known = {} if options is None else options.model_json_schema()["properties"]
-    told = [{"name": name, "in": "query", "required": False, "schema": its} for name, its in known.items()]
-    return {"parameters": [*told, *described.REQUEST_HEADERS], "requestBody": {"required": True, "content": content}}
+    query_parameters = [{"name": name, "in": "query", "required": False, "schema": its} for name, its in known.items()]
+    return {
+        "parameters": [*query_parameters, *openapi.REQUEST_HEADERS],
+        "requestBody": {"required": True, "content": content},
+    }
 
 
-async def _answer(parts: Parts, task: Task, options: Options, item: bytes, asked: Asked, context: Context) -> Response:
-    model = tasks.find(parts, task, options, context)
-    result = await tasks.run(parts, model, options, item, context)
+async def _answer(parts: Parts, question: Question, asked: DialectRequest, context: Context) -> Response:
+    result = await inference.run(parts, question, context)
     with context.span("encode"):
-        return tasks.as_json(dialects.tell(roboflow.DIALECT, model, result, item, asked, context))
+        return inference.as_json(formats.to_dialect(roboflow.DIALECT, question, result, asked, context))
 
 
 def _served(parts: Parts, model_id: str) -> ServedModel:
@@ -152,7 +160,8 @@ def _served(parts: Parts, model_id: str) -> ServedModel:
     model = parts.catalog.get(name)
     if model.task.name not in TASK_TYPES:
         raise errors.ModelNotFoundError("No model of this name serves a task that this client has.", model=name)
-    return parts.catalog.find(model.task, name, version or None)
+    model.check(version or None)
+    return model
 
 
 def _registry(parts: Parts) -> RoboflowModels:

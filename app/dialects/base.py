@@ -1,6 +1,6 @@
-"""What every dialect has: how its bodies are read into the gateway's words, and how results are told in its own.
+"""What every dialect has: how its bodies are read, and how the gateway's results are written in its words.
 
-body -> Asked (an item, options of the task) -> one inference -> result, Call -> answer
+body -> DialectRequest (an item, options of the task) -> one inference -> result, Call -> answer
 """
 
 from __future__ import annotations
@@ -20,48 +20,52 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.errors import InvalidParameterError, MalformedRequestError
-from app.json_reader import LongText
-from app.validation import first, sentence
+from app.http.json_reader import LongText
+from app.http.validation import first, sentence
 
 Result = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a JSON body asks for.
+class DialectRequest:
+    """What a JSON body asks for, in the gateway's words.
 
     Attributes:
-        item: what should be the image as base64, or the text; it is checked where it is decoded.
+        item: the image as base64, or the text; it is checked where it is decoded.
         options: options of the task, by the names of the query.
-        most: how many labels to answer at most, where the task has no option for it.
+        max_labels: how many labels to answer at most, where the task has no option for it.
 
     """
 
     item: object = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    most: int | None = None
+    max_labels: int | None = None
 
 
 @dataclass(frozen=True)
 class Call:
-    """What else an answer tells: the item's size in bytes, Triton's time in seconds, and what was asked."""
+    """What else an answer is written from: the item's size in bytes, Triton's time in seconds, and the request."""
 
     size: int
     seconds: float
-    asked: Asked
+    request: DialectRequest
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """One dialect. Its functions are pure; `reads` and `tells` are keyed by the names of the tasks that it knows.
+    """One dialect. Its functions are pure.
 
-    `reads` takes the JSON object of a body; `tells` takes the fields of the plain answer. `answers` holds the types of
-    what `tells` returns, for the OpenAPI document.
+    Attributes:
+        name: the value of the option `format`.
+        readers: by task name, what reads the JSON object of a body.
+        writers: by task name, what writes the answer from the fields of the plain answer.
+        answers: by task name, the type of the answer, for the OpenAPI document.
+
     """
 
     name: str
-    reads: Mapping[str, Callable[[dict[str, Any]], Asked]]
-    tells: Mapping[str, Callable[[Result, Call], Any]]
+    readers: Mapping[str, Callable[[dict[str, Any]], DialectRequest]]
+    writers: Mapping[str, Callable[[Result, Call], Any]]
     answers: Mapping[str, Any]
 
 
@@ -77,19 +81,19 @@ Word = Annotated[str, AfterValidator(_unicode)]
 """A text that may be shown or sent on: JSON can hold half a surrogate pair, UTF-8 cannot."""
 
 
-def _long(value: object, check: ValidatorFunctionWrapHandler) -> object:
+def _may_be_long(value: object, check: ValidatorFunctionWrapHandler) -> object:
     if not isinstance(value, LongText):
         return check(value)
     check(value.beginning())
     return value
 
 
-MayBeLong = WrapValidator(_long)
+MayBeLong = WrapValidator(_may_be_long)
 """Marks the text that holds the item: a LongText is taken too, when its beginning is as the text should be."""
 
 
 class Fields(BaseModel):
-    """The fields of a JSON body; what is not declared is refused, so that nothing is silently ignored."""
+    """The fields of a JSON body; others are refused, so that nothing is silently ignored."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -109,7 +113,7 @@ def checked(kind: type[Checked], fields: dict[str, Any], item: str) -> Checked:
         return kind.model_validate(fields)
     except ValidationError as error:
         found = first(error)
-        if not found["loc"]:  # pydantic names no place for a name that it cannot read
+        if not found["loc"]:  # pydantic gives no location for a name that it cannot read
             raise MalformedRequestError("The names in the body are not valid Unicode.") from error
         name = ".".join(str(part) for part in found["loc"])
         what = f"{name} {sentence(found)}."

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from app.dialects.base import Asked, Call, Dialect, Fields, MayBeLong, Result, checked
+from app.dialects.base import Call, Dialect, DialectRequest, Fields, MayBeLong, Result, checked
 from app.errors import GatewayError
 
 TopK = Annotated[int | None, Field(ge=1)]
@@ -56,31 +56,31 @@ class _DetectionBody(Fields):
     parameters: _Threshold = _Threshold()
 
 
-def read_classification(fields: dict[str, Any]) -> Asked:
+def read_classification(fields: dict[str, Any]) -> DialectRequest:
     """`top_k` is the task's own."""
     body = checked(_LabelsBody, fields, "inputs")
-    return Asked(body.inputs, body.parameters.model_dump(exclude_none=True))
+    return DialectRequest(body.inputs, body.parameters.model_dump(exclude_none=True))
 
 
-def read_detection(fields: dict[str, Any]) -> Asked:
+def read_detection(fields: dict[str, Any]) -> DialectRequest:
     """`threshold` is `score_threshold`."""
     body = checked(_DetectionBody, fields, "inputs")
     threshold = body.parameters.threshold
-    return Asked(body.inputs, {} if threshold is None else {"score_threshold": threshold})
+    return DialectRequest(body.inputs, {} if threshold is None else {"score_threshold": threshold})
 
 
-def read_text(fields: dict[str, Any]) -> Asked:
+def read_text(fields: dict[str, Any]) -> DialectRequest:
     """`top_k` cuts the list of all labels."""
     body = checked(_LabelsBody, fields, "inputs")
-    return Asked(body.inputs, most=body.parameters.top_k)
+    return DialectRequest(body.inputs, max_labels=body.parameters.top_k)
 
 
-def tell_classification(result: Result, _: Call) -> list[dict[str, Any]]:
+def write_classification(result: Result, _: Call) -> list[dict[str, Any]]:
     """Return the labels, best first."""
     return [{"label": row["label"], "score": row["score"]} for row in result["predictions"]]
 
 
-def tell_detection(result: Result, _: Call) -> list[dict[str, Any]]:
+def write_detection(result: Result, _: Call) -> list[dict[str, Any]]:
     """Return the objects, best first."""
     return [
         {
@@ -92,9 +92,9 @@ def tell_detection(result: Result, _: Call) -> list[dict[str, Any]]:
     ]
 
 
-def tell_text(result: Result, call: Call) -> list[list[dict[str, Any]]]:
+def write_text(result: Result, call: Call) -> list[list[dict[str, Any]]]:
     """Return the labels, best first, in a list of one: the client takes the first list of the answer."""
-    return [result["scores"][: call.asked.most]]
+    return [result["scores"][: call.request.max_labels]]
 
 
 def problem_headers(error: GatewayError) -> dict[str, str]:
@@ -105,15 +105,15 @@ def problem_headers(error: GatewayError) -> dict[str, str]:
 
 DIALECT = Dialect(
     name="hf",
-    reads={
+    readers={
         "image-classification": read_classification,
         "object-detection": read_detection,
         "text-classification": read_text,
     },
-    tells={
-        "image-classification": tell_classification,
-        "object-detection": tell_detection,
-        "text-classification": tell_text,
+    writers={
+        "image-classification": write_classification,
+        "object-detection": write_detection,
+        "text-classification": write_text,
     },
     answers={
         "image-classification": list[HfLabel],

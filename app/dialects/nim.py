@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
-from app.dialects.base import Asked, Call, Dialect, Fields, MayBeLong, Result, checked
+from app.dialects.base import Call, Dialect, DialectRequest, Fields, MayBeLong, Result, checked
 
 MEBIBYTE = 1024 * 1024
 
@@ -61,12 +61,12 @@ class _Body(Fields):
     input: Annotated[list[_Image], AfterValidator(_one)]
 
 
-def read(fields: dict[str, Any]) -> Asked:
+def read(fields: dict[str, Any]) -> DialectRequest:
     """Read the one image."""
-    return Asked(checked(_Body, fields, "input").input[0].url)
+    return DialectRequest(checked(_Body, fields, "input").input[0].url)
 
 
-def tell(result: Result, call: Call) -> dict[str, Any]:
+def write(result: Result, call: Call) -> dict[str, Any]:
     """Return the boxes by label, the labels and their boxes best first."""
     width, height = result["image"]["width"], result["image"]["height"]
     boxes: dict[str, list[dict[str, float]]] = {}
@@ -87,7 +87,7 @@ def tell(result: Result, call: Call) -> dict[str, Any]:
 
 DIALECT = Dialect(
     name="nim",
-    reads={"object-detection": read},
-    tells={"object-detection": tell},
+    readers={"object-detection": read},
+    writers={"object-detection": write},
     answers={"object-detection": NimDetections},
 )

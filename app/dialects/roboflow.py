@@ -1,7 +1,7 @@
 """What Roboflow's `inference-sdk` sends and expects: detection and classification, in both versions of its API.
 
-Boxes are the pixels of their centres and their sizes. Options that would change nothing here are taken when they are
-off, as the client always sends some of them; those without an equivalent are refused by not being declared.
+Boxes are the pixels of their centres and their sizes. Options that would change nothing here are accepted
+when they are off, because the client always sends some of them; options without an equivalent are refused.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from uuid import NAMESPACE_OID, uuid5
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from app.dialects.base import Asked, Call, Dialect, Fields, MayBeLong, Result, Word, checked
+from app.dialects.base import Call, Dialect, DialectRequest, Fields, MayBeLong, Result, Word, checked
 from app.errors import InvalidParameterError
 
 
@@ -40,7 +40,7 @@ def _fraction(value: float | None) -> float | None:
 Off = Annotated[bool | None, AfterValidator(_off)]
 Fraction = Annotated[float | None, Field(ge=0, le=1), BeforeValidator(_chosen)]
 Percent = Annotated[float | None, Field(ge=0, le=100), BeforeValidator(_chosen), AfterValidator(_fraction)]
-Most = Annotated[int | None, Field(ge=1, le=1000)]
+MaxBoxes = Annotated[int | None, Field(ge=1, le=1000)]
 Key = Annotated[str | None, Field(description="Not looked at; keys travel in the header Authorization.")]
 
 
@@ -121,7 +121,7 @@ class DetectionBody(Body):
 
     confidence: Fraction = None
     iou_threshold: Fraction = None
-    max_detections: Most = None
+    max_detections: MaxBoxes = None
     class_filter: list[Word] | None = None
     class_agnostic_nms: Off = None
     fix_batch_size: Off = None
@@ -142,7 +142,7 @@ class Query(BaseModel):
     api_key: Key = None
     confidence: Annotated[Percent, Field(description="A fraction, or from 1 on percent.")] = None
     overlap: Annotated[Percent, Field(description="A fraction, or from 1 on percent.")] = None
-    max_detections: Most = None
+    max_detections: MaxBoxes = None
     format: Literal["json"] | None = None
     disable_preproc_auto_orient: Off = None
     disable_preproc_contrast: Off = None
@@ -161,13 +161,13 @@ def _options(model_id: str | None, **options: object) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def read_classification(fields: dict[str, Any]) -> Asked:
+def read_classification(fields: dict[str, Any]) -> DialectRequest:
     """Read a body of `/infer/classification`."""
     body = checked(ClassificationBody, fields, "image")
-    return Asked(body.image.value, _options(body.model_id))
+    return DialectRequest(body.image.value, _options(body.model_id))
 
 
-def read_detection(fields: dict[str, Any]) -> Asked:
+def read_detection(fields: dict[str, Any]) -> DialectRequest:
     """`confidence` is `score_threshold`, `class_filter` is `classes`."""
     body = checked(DetectionBody, fields, "image")
     options = _options(
@@ -177,7 +177,7 @@ def read_detection(fields: dict[str, Any]) -> Asked:
         max_detections=body.max_detections,
         classes=body.class_filter,
     )
-    return Asked(body.image.value, options)
+    return DialectRequest(body.image.value, options)
 
 
 def read_model(fields: dict[str, Any]) -> str:
@@ -185,7 +185,7 @@ def read_model(fields: dict[str, Any]) -> str:
     return checked(ModelBody, fields, "model_id").model_id
 
 
-def read_query(task: str, model_id: str, query: Query) -> Asked:
+def read_query(task: str, model_id: str, query: Query) -> DialectRequest:
     """Read a call of the first API, whose body is the item: `overlap` is `iou_threshold`.
 
     Raises:
@@ -202,17 +202,17 @@ def read_query(task: str, model_id: str, query: Query) -> Asked:
         iou_threshold=query.overlap,
         max_detections=query.max_detections,
     )
-    return Asked(options=options)
+    return DialectRequest(options=options)
 
 
-def tell_classification(result: Result, call: Call) -> dict[str, Any]:
+def write_classification(result: Result, call: Call) -> dict[str, Any]:
     """Return the classes, best first."""
     rows = [_class(row) for row in result["predictions"]]
     best = rows[0]
     return {**_about(result, call), "predictions": rows, "top": best["class"], "confidence": best["confidence"]}
 
 
-def tell_detection(result: Result, call: Call) -> dict[str, Any]:
+def write_detection(result: Result, call: Call) -> dict[str, Any]:
     """Return the objects, best first."""
     rows = [_object(row, f"{result['request_id']}/{index}") for index, row in enumerate(result["predictions"])]
     return {**_about(result, call), "predictions": rows}
@@ -240,7 +240,7 @@ def _object(row: dict[str, Any], name: str) -> dict[str, Any]:
 
 DIALECT = Dialect(
     name="roboflow",
-    reads={"image-classification": read_classification, "object-detection": read_detection},
-    tells={"image-classification": tell_classification, "object-detection": tell_detection},
+    readers={"image-classification": read_classification, "object-detection": read_detection},
+    writers={"image-classification": write_classification, "object-detection": write_detection},
     answers={"image-classification": RoboflowClassification, "object-detection": RoboflowDetections},
 )

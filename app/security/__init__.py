@@ -1,1 +1,1 @@
-"""Who may ask: which names the gateway is called by, which web pages may use it, and what is said of an open door."""
+"""Who may use the gateway: by which host names, from which web pages; and a warning when there are no keys."""

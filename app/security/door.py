@@ -1,4 +1,4 @@
-"""What is asked of every request before anything else: by which name it came, and from which web page."""
+"""The first check of every request: by which host name it came, and from which web page."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from app.security.origins import is_same
 from app.settings import Settings
 
 SAFE = ("GET", "HEAD")
-"""Methods that run no model. OPTIONS is none of them: it asks whether a page may send something else."""
-REMEMBERED = 256
+"""Methods that run no model. OPTIONS is not among them: it asks whether a page may send another method."""
+MAX_REMEMBERED = 256
 MAX_HEADERS = 200
 URL = re.compile(rb"https?://([^/?#]+)(.*)", re.IGNORECASE)
 
 
 class Door:
-    """Lets requests in. Decisions are remembered by the values of the headers."""
+    """Lets requests in. Decisions are cached by the values of the two headers."""
 
     def __init__(self, settings: Settings) -> None:
         self._hosts = Hosts(settings.allowed_hosts)
         self._origins = frozenset(settings.cors_origins)
-        self._remembered = lru_cache(REMEMBERED)(self._refusal)
+        self._remembered = lru_cache(MAX_REMEMBERED)(self._refusal)
 
     def enter(self, scope: Scope) -> Scope:
-        """Return the scope of a request that may come in; a URL as its target is taken apart into host and path.
+        """Return the scope of a request that may come in; a target that is a URL is split into host and path.
 
         Raises:
-            ForbiddenError: when its host or its page is foreign.
+            ForbiddenError: when its host name or its page is not allowed.
             MalformedRequestError: when its target is neither a path nor a URL, or when it has too many headers.
 
         """
@@ -54,7 +54,7 @@ class Door:
         return scope
 
     def _refusal(self, host: bytes, origin: bytes | None) -> str:
-        """Return why a request is refused; empty when it is not."""
+        """Return why a request is refused; empty when it is allowed."""
         name = host.decode("latin-1")
         if not self._hosts.allows(name):
             return "This gateway is not called by that host name; GATEWAY_HOSTS allows further ones."

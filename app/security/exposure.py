@@ -1,4 +1,4 @@
-"""What the gateway says at its start when more than this machine reaches it."""
+"""The warning at the start when other machines can reach the gateway."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from app.settings import Settings
 logger = structlog.get_logger("app")
 
 
-def tell(settings: Settings) -> None:
-    """Say in one line that there is no authentication, where others than this machine may ask."""
+def warn(settings: Settings) -> None:
+    """Warn in one line that there is no authentication, where other machines can reach the gateway."""
     if not settings.loopback:
         logger.warning("no authentication: whoever reaches this address may use the gateway", host=settings.host)

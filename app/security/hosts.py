@@ -1,7 +1,7 @@
-"""By which names the gateway may be called.
+"""The host names by which the gateway may be called.
 
-A web page of a foreign name can make that name point to this machine (DNS rebinding). The browser then takes the
-gateway for the page's own server, and only the header `Host` tells. Addresses and localhost cannot be rebound.
+A web page can make its own name point to this machine (DNS rebinding). The browser then takes the gateway for the
+page's server, and only the header `Host` shows the difference. Addresses and localhost cannot be rebound.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def split(host: str) -> tuple[str, str] | None:
 
 
 def is_address(name: str) -> bool:
-    """Tell whether a name is an IP address as it is written in a URL, IPv6 in brackets."""
+    """Return whether a name is an IP address as it is written in a URL, IPv6 in brackets."""
     try:
         IPv6Address(name[1:-1]) if name.startswith("[") else IPv4Address(name)
     except ValueError:
@@ -42,7 +42,7 @@ class Hosts:
         self._ends = tuple(name[1:] for name in names if name.startswith("*."))
 
     def allows(self, host: str) -> bool:
-        """Tell whether a header `Host` is one of them. An empty one names nobody: no browser sends it."""
+        """Return whether a header `Host` is allowed. An empty one is: no browser sends it."""
         if self.any or not host:
             return True
         parts = split(host)

@@ -19,7 +19,7 @@ SHOWN = ("X-Request-ID", "Server-Timing", "Retry-After")
 
 
 def is_same(origin: str, host: str) -> bool:
-    """Tell whether a page of `origin` was loaded from `host`; by either scheme, since TLS may end before us."""
+    """Return whether a page of `origin` was loaded from `host`; by either scheme, since TLS may end at a proxy."""
     scheme, _, rest = origin.lower().partition("://")
     page, asked = hosts.split(rest), hosts.split(host)
     if page is None or asked is None or scheme not in PORTS:

@@ -20,8 +20,8 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 Parameter = int | float | bool | str
 
 
-def _spelt(pattern: str, kind: str) -> BeforeValidator:
-    """Refuse a text of the query that is not spelt so. (pydantic takes what Python's int() takes, such as 5_0.)"""
+def _spelled(pattern: str, kind: str) -> BeforeValidator:
+    """Refuse a text of the query that does not match. (pydantic accepts what Python's int() does, such as 5_0.)"""
 
     def check(value: object) -> object:
         if isinstance(value, str) and re.fullmatch(pattern, value) is None:
@@ -31,8 +31,8 @@ def _spelt(pattern: str, kind: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-WHOLE_NUMBER = _spelt(r"-?[0-9]+", "a whole number such as 1")
-NUMBER = _spelt(r"-?[0-9]*\.?[0-9]+(e-?[0-9]+)?", "a number such as 0.5")
+WHOLE_NUMBER = _spelled(r"-?[0-9]+", "a whole number such as 1")
+NUMBER = _spelled(r"-?[0-9]*\.?[0-9]+(e-?[0-9]+)?", "a number such as 0.5")
 VERSION = r"^[1-9][0-9]{0,9}$"
 
 
@@ -45,7 +45,7 @@ class Options(BaseModel):
     version: Annotated[
         str | None,
         Field(pattern=VERSION, description="Default: the newest."),
-        _spelt(VERSION, "a whole number such as 1"),
+        _spelled(VERSION, "a whole number such as 1"),
     ] = None
 
     def parameters(self) -> dict[str, Parameter]:
@@ -55,7 +55,7 @@ class Options(BaseModel):
 
 
 class Result(BaseModel):
-    """What every answer begins with."""
+    """The first fields of every answer."""
 
     model: str
     version: str
@@ -94,7 +94,7 @@ class Task:
     decode: Callable[[Tensors], dict[str, Any]]
     example: dict[str, Any]
     pictures: tuple[str, ...] = ()
-    """The media types in which one answer may be asked for besides JSON."""
+    """The media types besides JSON in which an answer may be requested."""
 
     @property
     def inputs(self) -> Mapping[str, Tensor]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, Field
 
-from app.drawers import MEDIA_TYPES
+from app.drawing.contract import MEDIA_TYPES
 from app.tasks.base import (
     NUMBER,
     WHOLE_NUMBER,

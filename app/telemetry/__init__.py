@@ -1,1 +1,1 @@
-"""What the gateway tells about itself: logs, metrics, timings."""
+"""What the gateway reports about itself: logs and metrics."""

@@ -1,7 +1,7 @@
 """Structured logs on standard error: readable by default, JSON by setting, with the request id on every line.
 
-Our own lines go straight to the stream: one is written for every request, and Python's logging would cost more than all
-else in it. What libraries log comes through Python's logging, and looks the same.
+Our own lines go straight to the stream: there is one for every request, and Python's logging would cost more than the
+rest of the line. Libraries log through Python's logging, and their lines look the same.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from app.settings import Settings
 
 
 class _Stream(io.TextIOBase):
-    """Standard error. That nobody reads it, or that a disk is full, is no reason to fail a request."""
+    """Standard error. No request fails because nobody reads it or a disk is full."""
 
     def write(self, text: str) -> int:
-        """Write what can be written."""
+        """Write, if that is possible."""
         with suppress(OSError, ValueError):
             return sys.stderr.write(text)
         return 0
 
     def flush(self) -> None:
-        """Hand on what was written."""
+        """Flush, if that is possible."""
         with suppress(OSError, ValueError):
             sys.stderr.flush()
 
@@ -66,7 +66,7 @@ def configure(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    # httpx tells of every fetch, uvicorn of every connection; our own line per request says more.
+    # httpx logs every fetch, uvicorn every connection; our own line per request says more.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel("WARNING")
 

@@ -1,8 +1,8 @@
 """Counters, gauges and latency histograms for Prometheus.
 
 Labels take values from closed sets only (routes, models of the catalogue, codes, servers), so that no caller can grow
-them. With several workers each writes its values into files (`app.telemetry.worker_files`), and whichever is asked
-tells the sum over all (prometheus_client's multiprocess mode).
+them. With several workers, each writes its values into files (`app.telemetry.worker_files`), and the worker that is
+scraped answers the sum over all (prometheus_client's multiprocess mode).
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from app.telemetry.timing import Context
+from app.context import Context
 from app.telemetry.worker_files import FOLDER, reading
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-READINGS, RETRY_S = 50, 0.001
+MAX_READINGS, RETRY_S = 50, 0.001
+"""A worker fills a new file within a moment after it has made it; a scrape that finds it empty reads again."""
 
 
 class Metrics:
@@ -33,7 +34,7 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._scrape = asyncio.Lock()
-        """With several workers: one reading of their files at a time, however many ask."""
+        """With several workers: their files are read once at a time, however many scrapes there are."""
         self._requests = self._counter(
             "gateway_requests",
             "Requests answered, by route, model, HTTP status (499: the client left) and problem code.",
@@ -62,7 +63,7 @@ class Metrics:
         )
         self.retries = self._counter("gateway_triton_retries", "Inferences tried again, by failed server.", "server")
         self.running_calls = self._gauge("gateway_triton_calls_running", "Inferences without an answer yet.", "server")
-        # To look a child up by its labels costs more than to count.
+        # Looking a child up by its labels costs more than counting.
         self._request: Callable[..., Counter] = cache(self._requests.labels)
         self._second: Callable[..., Histogram] = cache(self._seconds.labels)
         self._span: Callable[..., Histogram] = cache(self._spans.labels)
@@ -96,7 +97,7 @@ class Metrics:
 
     @staticmethod
     def forget(gauge: Gauge, *labels: str) -> None:
-        """Drop the value of something that is gone; with several workers, where none can be dropped, it is 0."""
+        """Drop the value of something that is gone; set it to 0 with several workers, where none can be dropped."""
         if FOLDER in os.environ:
             gauge.labels(*labels).set(0)
         else:
@@ -108,7 +109,7 @@ class Metrics:
         folder = os.environ.get(FOLDER)
         if folder is None:
             return generate_latest(self._registry)
-        left = READINGS
+        left = MAX_READINGS
         async with self._scrape:
             while True:
                 try:
@@ -122,7 +123,7 @@ class Metrics:
 
 
 def _of_all(folder: Path) -> bytes:
-    """Return the metrics of all workers; read in a thread, as a merge may have to be waited for."""
+    """Return the metrics of all workers; called in a thread, because it may wait for a merge."""
     registry = CollectorRegistry()
     with reading(folder):
         multiprocess.MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]

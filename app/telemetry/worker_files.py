@@ -1,13 +1,13 @@
-"""The folder in which workers keep their metrics, for the time that one gateway runs.
+"""The folder in which the workers of one running gateway keep their metrics.
 
     <temporary folder>/gateway-<random>/
         owner                      locked (flock(2)) by the master while it lives, whatever its pid means to others
-        reading                    locked by who reads, shared; by who merges, alone
+        reading                    locked: shared by scrapes, exclusively by a merge
         counter_<pid>.db ...       of a living worker, written by prometheus_client
-        counter_dead.db ...        the sum of all that have ended
+        counter_dead.db ...        the sums over all workers that have ended
 
-What a worker has counted stays counted when it ends, and its gauges go: so the number of files, and with it the time of
-a scrape, does not grow with the number of workers that there have been.
+When a worker ends, its counts are kept and its gauges are dropped. So the number of files, and the time of a scrape,
+does not grow with the number of workers that have come and gone.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class WorkerFiles:
     @classmethod
     @contextmanager
     def made(cls) -> Iterator[Self]:
-        """Make the folder, tell the workers to come where it is, and remove it at the end."""
+        """Make the folder, name it in the environment of the workers, and remove it at the end."""
         sweep()
         with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name:
             folder = Path(name)
@@ -59,15 +59,15 @@ class WorkerFiles:
                     del os.environ[FOLDER]
 
     def forget(self, pid: int) -> None:
-        """Drop the gauges of a worker that has ended; what it has counted is merged at the next occasion."""
+        """Drop the gauges of a worker that has ended; its counts are merged at the next occasion."""
         for path in self._folder.glob(f"gauge_*_{pid}.db"):
             path.unlink(missing_ok=True)
         self._ended.add(pid)
 
     def merge(self, living: Collection[int]) -> None:
-        """Add what ended workers have counted to that of all dead, unless a scrape is under way: then later.
+        """Add the counts of ended workers to the sums of the dead; later, when a scrape is under way.
 
-        A pid that has become a living worker's again is left: prometheus_client goes on counting in the same files.
+        A pid that a living worker has again is left out: prometheus_client goes on counting in the same files.
         """
         self._ended -= set(living)
         if not self._ended:
@@ -82,7 +82,7 @@ class WorkerFiles:
         self._ended.clear()
 
     def _add(self, path: Path) -> None:
-        """Add one file of counters or histograms to that of the dead. Both hold sums only, so that sums are right."""
+        """Add one file of counters or histograms to that of the dead: both hold sums, which can be added."""
         dead = path.with_name(f"{path.name.partition('_')[0]}_{DEAD}.db")
         new = dead.with_suffix(".new")
         new.unlink(missing_ok=True)
@@ -103,7 +103,7 @@ def reading(folder: Path) -> Iterator[None]:
 
 
 def sweep() -> None:
-    """Remove the folders of gateways that were killed: ours, with a file that says whose, which nobody holds locked."""
+    """Remove the folders of killed gateways: those of this user whose owner file nobody holds locked."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError), _taken(folder):
             shutil.rmtree(folder)
@@ -135,7 +135,7 @@ def _taken(folder: Path) -> Iterator[IO[bytes]]:
 def _sums(*paths: Path) -> dict[str, float]:
     sums = defaultdict[str, float](float)
     for path in paths:
-        # A worker may be killed right after it has made a file: then nothing is in it.
+        # A worker may be killed right after it has made a file, which is empty then.
         with suppress(FileNotFoundError, struct.error):
             for key, value, _, _ in MmapedDict.read_all_values_from_file(str(path)):  # type: ignore[no-untyped-call]
                 sums[key] += value

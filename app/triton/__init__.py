@@ -1,1 +1,1 @@
-"""The gateway's only door to Triton: nothing else imports tritonclient or grpc."""
+"""The gateway's only way to Triton: nothing else imports tritonclient or grpc."""

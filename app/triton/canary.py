@@ -1,13 +1,13 @@
 """Readiness by real inferences: every default model must give its expected answer, on one server at least.
 
-A canary runs when readiness is asked for, at most once a second, and not where a real request has just been answered:
-so nothing is spent while nobody asks, nor while all goes well. A Python step of which one of two instances has died
-answers every second canary correctly: an answer `is not healthy` to anyone therefore counts against the model for a
-while, whatever the canary says. A task that had a default model and has none is not ready either, however long ago that
-was: its callers get no answer.
+A canary runs when somebody asks for readiness, at most once a second, and not where a real request has just been
+answered: it costs nothing while nobody asks or all goes well. When one of a Python step's two instances has died, every
+second canary is answered correctly. So an answer `is not healthy` to any request counts against the model for a while,
+whatever the canary says. A task that once had a default model and has none now is not ready either: its callers get no
+answer.
 
-A server whose canary fails gets no more requests for that model while another serves it, and is asked every second
-until it answers again. Where there are several servers, a model's idle ones are asked now and then, so that their
+A server whose canary fails gets no more requests for that model while another server serves it; it gets a canary every
+second until it answers again. Where there are several servers, idle ones get a canary now and then, so that their
 latency is known.
 """
 
@@ -18,31 +18,33 @@ import base64
 import struct
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
-from app.drain import Drain
+from app.context import Deadline
 from app.errors import GatewayError
 from app.tasks import TASKS
 from app.tasks.base import texts
-from app.triton.catalog import Catalog, ServedModel
+from app.triton.catalog import Catalog
 from app.triton.client import TritonClient
-from app.triton.messages import Question
+from app.triton.question import Question
+from app.triton.served import ServedModel
 from app.triton.servers import Servers
 
 FRESH_S = 1.0
 TIMEOUT_S = 5.0
 DEAD_STEP_COUNTS_S = 3.0
 IDLE_S = 5.0
-"""Where several servers share a model, one that has not answered for so long is asked."""
+"""Where several servers share a model, one that has not answered for this long gets a canary."""
 
 logger = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class Health:
-    """Whether one default model answers as it must, and why not."""
+    """Whether one default model gives its expected answer, and why not."""
 
     model: str
     task: str
@@ -60,20 +62,25 @@ class Readiness:
 
 
 class Canaries:
-    """Asks models for their expected answers."""
+    """Asks models for the answers that are known.
 
-    def __init__(self, servers: Servers, catalog: Catalog, drain: Drain) -> None:
+    Args:
+        draining: returns whether the gateway is about to stop.
+
+    """
+
+    def __init__(self, servers: Servers, catalog: Catalog, draining: Callable[[], bool]) -> None:
         self._servers = servers
         self._catalog = catalog
-        self._drain = drain
+        self._draining = draining
         self._last: Readiness | None = None
         self._last_at = 0.0
         self._lock = asyncio.Lock()
         self._asking: dict[tuple[str, str], asyncio.Task[str]] = {}
 
     async def readiness(self) -> Readiness:
-        """Return the readiness of at most a second ago."""
-        if self._drain.begun:
+        """Return the readiness, at most a second old."""
+        if self._draining():
             return Readiness(False, "The gateway is stopping.", self._last.models if self._last else ())
         async with self._lock:
             loop = asyncio.get_running_loop()
@@ -83,11 +90,11 @@ class Canaries:
             return self._last
 
     async def keep_probing(self) -> None:
-        """Ask for ever, once a second, servers that have failed, and idle ones where there are several."""
+        """Once a second, for ever: ask servers that have failed, and idle ones where there are several."""
         while True:
             await asyncio.sleep(FRESH_S)
             for client, model in self._suspects():
-                self._asked(client, model)
+                self._canary(client, model)
 
     def _suspects(self) -> list[tuple[TritonClient, ServedModel]]:
         now = time.monotonic()
@@ -128,18 +135,18 @@ class Canaries:
         return f"Not ready: {', '.join(failing)}." if failing else None
 
     async def _ask(self, model: ServedModel) -> Health:
-        """Ask every server that serves the model; one that answers is enough."""
+        """Ask every server that serves the model; one correct answer is enough."""
         reason = model.fault or "No server serves it."
         if not model.fault:
-            asked = [self._asked(client, model) for client in self._servers.serving(model.name)]
+            asked = [self._canary(client, model) for client in self._servers.serving(model.name)]
             for answer in asyncio.as_completed(asked):
                 reason = await answer
                 if not reason:
-                    break  # a server that hangs must not make the others look so
+                    break  # a server that hangs must not delay the answers of the others
         return Health(model.name, model.task.name, not reason, reason or None)
 
-    def _asked(self, client: TritonClient, model: ServedModel) -> asyncio.Task[str]:
-        """Return the canary of a model on a server: the one that is under way, or a new one."""
+    def _canary(self, client: TritonClient, model: ServedModel) -> asyncio.Task[str]:
+        """Return the running canary of a model on a server, or start one."""
         key = (client.address, model.name)
         task = self._asking.get(key)
         if task is None:
@@ -148,7 +155,7 @@ class Canaries:
         return task
 
     async def _failure(self, client: TritonClient, model: ServedModel) -> str:
-        """Return what is wrong with the model on this server; empty when nothing is. The client is told."""
+        """Return what is wrong with the model on this server, empty when nothing is; note it in the client."""
         now = time.monotonic()
         if model.name not in client.unfit and now - client.answered.get(model.name, -FRESH_S) < FRESH_S:
             return ""
@@ -162,10 +169,10 @@ class Canaries:
         return reason
 
     async def _canary_failure(self, client: TritonClient, model: ServedModel) -> str:
-        name, item = canary_item(model)
-        question = Question(model.name, None, name, [item], model.task.outputs, request_id="canary")
+        items = (canary_item(model),)
+        question = Question(model, None, items, {}, "canary", "", Deadline.after(TIMEOUT_S), late_s=0.0)
         try:
-            answer = await client.infer(question, TIMEOUT_S)
+            answer = await client.infer(question)
         except GatewayError as error:
             return error.detail
         seen = client.dead_steps.get(model.name)
@@ -181,19 +188,19 @@ class Canaries:
         return f"The canary must answer '{expected}' and answered '{labels[0] if labels else ''}'."
 
 
-def canary_item(model: ServedModel) -> tuple[str, bytes]:
+def canary_item(model: ServedModel) -> bytes:
     """Return the model's canary input, or a neutral one of the task's kind when it names none."""
     given = (model.canary or {}).get(model.task.input)
     if model.task.input == "text":
-        return "text", (given or "canary").encode()
+        return (given or "canary").encode()
     try:
-        return "image", base64.b64decode(given or "", validate=True) or _grey()
+        return base64.b64decode(given or "", validate=True) or _grey()
     except ValueError:  # no base64
-        return "image", _grey()
+        return _grey()
 
 
 def _grey() -> bytes:
-    """Return a grey PNG of 64 x 64; made by hand, because the gateway itself has no use for Pillow."""
+    """Return a grey PNG of 64 x 64; made by hand, because the gateway itself does not load Pillow."""
     header = struct.pack(">IIBBBBB", 64, 64, 8, 2, 0, 0, 0)
     rows = zlib.compress((b"\0" + b"\x80" * 64 * 3) * 64)
     return b"\x89PNG\r\n\x1a\n" + b"".join(

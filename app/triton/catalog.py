@@ -1,21 +1,16 @@
-"""What is served: Triton's repository index and its models' configurations -> ServedModel.
+"""Which models are served: Triton's repository index and its models' configurations -> one catalogue.
 
-Every server is read again every few seconds, so that a model which is loaded or removed while all runs is noticed
-without a restart; servers may serve different models. What vanishes is remembered for a while: it may be on its way
-back.
+Every server is read every few seconds, so that a model which is loaded or removed is noticed without a restart.
+Servers may serve different models. A model that vanishes is remembered for a while: it may be on its way back.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import structlog
-from tritonclient.grpc import model_config_pb2
 
 from app.errors import (
     BackendUnavailableError,
@@ -23,42 +18,20 @@ from app.errors import (
     ModelNotFoundError,
     ModelNotReadyError,
     RestrictedError,
-    UnsupportedError,
-    VersionNotFoundError,
 )
-from app.tasks import BY_NAME
-from app.tasks.base import Task, Tensor
+from app.tasks.base import Task
 from app.triton.client import TritonClient
+from app.triton.served import ServedModel, served_model
 from app.triton.servers import Servers
 
 REFRESH_S = 2.0
 REMEMBERED_S = 30.0
-ATTEMPTS = 3
-"""After so many, within a second, a server that cannot be reached is not there: a busy one may miss the first."""
-# Models without a task are tensors for other protocols: whether one has gained a task is looked up less often.
+MAX_ATTEMPTS = 3
+"""Failed readings, within a second, after which a server counts as absent: a busy one may miss the first."""
+# Models without a task serve other protocols; every tenth reading looks whether one has gained a task.
 OTHERS_EVERY = 10
 
 logger = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """One model that declares a task.
-
-    Attributes:
-        fault: why its tensors do not fit the task's contract; empty when they do.
-        canary: an input and the label that must come first, for readiness; None when the model names none.
-
-    """
-
-    name: str
-    task: Task
-    versions: tuple[str, ...]
-    default: bool
-    max_batch_size: int
-    steps: tuple[str, ...]
-    fault: str = ""
-    canary: Mapping[str, str] | None = field(default=None, repr=False)
 
 
 class Catalog:
@@ -67,11 +40,15 @@ class Catalog:
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
         self._models: dict[str, ServedModel] = {}
+        """What is served now, sorted by name."""
+        self._defaults: dict[str, ServedModel] = {}
+        """The default model of each task that has one; the first by name where a task has several."""
         self._vanished: dict[str, tuple[ServedModel, float]] = {}
+        """What was served a moment ago, and when it vanished by the loop's clock; sorted by name."""
         self._others: dict[str, dict[str, tuple[str, ...]]] = {}
         self._readings: dict[str, tuple[TritonClient, asyncio.Task[None]]] = {}
         self._tried: set[str] = set()
-        """The addresses that have been read, or are not there."""
+        """The addresses that have been read or count as absent."""
         self.had_default: set[str] = set()
         """The tasks that have had a default model since the gateway started."""
         self.read = False
@@ -79,12 +56,12 @@ class Catalog:
 
     def models(self) -> list[ServedModel]:
         """Return what is served now, by name."""
-        return sorted(self._models.values(), key=lambda model: model.name)
+        return list(self._models.values())
 
     def vanished(self) -> list[ServedModel]:
         """Return what was served within the last half minute and is not now, by name."""
         self._forget()
-        return sorted((model for model, _ in self._vanished.values()), key=lambda model: model.name)
+        return [model for model, _ in self._vanished.values()]
 
     def find(self, task: Task, name: str | None, version: str | None = None) -> ServedModel:
         """Return the model that serves `task` under `name`, or the task's default.
@@ -93,14 +70,10 @@ class Catalog:
             GatewayError: ModelNotFound, VersionNotFound, ModelNotReady, Unsupported or BackendUnavailable.
 
         """
-        model = self._choose(self.models(), task, name)
-        if model is None:
+        model = self._defaults.get(task.name) if name is None else self._models.get(name)
+        if model is None or model.task is not task:
             raise self._absence(task, name)
-        if model.fault:
-            raise UnsupportedError(f"The model does not fit the task: {model.fault}", model=model.name)
-        if version is not None and version not in model.versions:
-            served = ", ".join(model.versions)
-            raise VersionNotFoundError(f"There is no version {version}; served: {served}.", model=model.name)
+        model.check(version)
         return model
 
     def get(self, name: str) -> ServedModel:
@@ -109,13 +82,9 @@ class Catalog:
             return self._models[name]
         raise self._absence(None, name)
 
-    @staticmethod
-    def _choose(models: Iterable[ServedModel], task: Task | None, name: str | None) -> ServedModel | None:
-        fits = (model for model in models if task is None or model.task is task)
-        return next((model for model in fits if model.name == name or (name is None and model.default)), None)
-
     def _absence(self, task: Task | None, name: str | None) -> GatewayError:
-        gone = self._choose(self.vanished(), task, name)
+        fits = (model for model in self.vanished() if task is None or model.task is task)
+        gone = next((model for model in fits if model.name == name or (name is None and model.default)), None)
         if gone is not None:
             return ModelNotReadyError("The model was served a moment ago and is not ready now.", model=gone.name)
         if not self.read:
@@ -129,14 +98,14 @@ class Catalog:
         self._vanished = {n: (m, at) for n, (m, at) in self._vanished.items() if now - at < REMEMBERED_S}
 
     async def wait_until_read(self, seconds: float) -> None:
-        """Wait, at most so long, until every server has been read or is known not to be there; `keep_reading` reads."""
+        """Wait, at most `seconds`, until `keep_reading` has read every server or found it absent."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while any(client.address not in self._tried for client in self._servers.clients):
                     await asyncio.sleep(0.01)
 
     async def keep_reading(self) -> None:
-        """Read every server for ever. One that cannot be read keeps the models that it was last seen to serve."""
+        """Read every server for ever. A server that cannot be read keeps the models that it last served."""
         try:
             while True:
                 clients = {client.address: client for client in self._servers.clients}
@@ -166,23 +135,23 @@ class Catalog:
                     logger.error("triton does not tell its models", server=client.address, reason=error.detail)
                 client.restriction = error.detail
             except BackendUnavailableError as error:
-                if reads >= ATTEMPTS - 1:
+                if reads >= MAX_ATTEMPTS - 1:
                     self._tried.add(client.address)
                 client.mark_reachable(False)
                 if was_reachable:
                     logger.warning("triton cannot be read", server=client.address, reason=error.detail)
                 elif not reads:
                     logger.info("waiting for triton", server=client.address, reason=error.detail)
-            except GatewayError as error:  # it is slow, or a model has just gone: it is read again soon
+            except GatewayError as error:  # the server is slow, or a model has just gone; it is read again soon
                 logger.warning("triton was not read", server=client.address, reason=error.detail)
             except Exception:
                 logger.exception("the catalogue could not be read", server=client.address)
             reads += 1
-            # Until Triton is there, look more often: it may be starting beside us.
+            # Look more often until Triton is there: it may be starting at the same time.
             await asyncio.sleep(REFRESH_S if client.reachable else REFRESH_S / 4)
 
     async def refresh(self, client: TritonClient, *, everything: bool = True) -> None:
-        """Read one server once; `everything`: also models that had no task when they were last looked at."""
+        """Read one server once; with `everything`, also models that had no task at the last reading."""
         if not client.reachable:
             await client.read_version()
         ready: dict[str, list[str]] = {}
@@ -200,7 +169,7 @@ class Catalog:
             try:
                 model = served_model(await client.model_config(name), versions)
             except ModelNotReadyError:
-                continue  # unloaded between the index and this call; it is looked at again next time
+                continue  # unloaded between the index and this call; the next reading decides
             if model is None:
                 others[name] = versions
             else:
@@ -213,7 +182,7 @@ class Catalog:
         self._merge()
 
     def _merge(self) -> None:
-        """Make one catalogue of all servers' models: of two under one name, one that fits its task."""
+        """Make one catalogue of all servers' models; of two under one name, prefer one that fits its task."""
         now = asyncio.get_running_loop().time()
         found: dict[str, ServedModel] = {}
         for client in self._servers.clients:
@@ -230,52 +199,11 @@ class Catalog:
         for name in sorted(found.keys() - self._models.keys()):
             self._vanished.pop(name, None)
             logger.info("model served", model=name, task=found[name].task.name, fault=found[name].fault or None)
-        self._models = found
+        self._vanished = dict(sorted(self._vanished.items()))
+        self._models = dict(sorted(found.items()))
+        self._defaults = {}
+        for model in self._models.values():
+            if model.default:
+                self._defaults.setdefault(model.task.name, model)
         self.had_default |= {model.task.name for model in found.values() if model.default}
         self.read = self.read or any(client.reachable for client in self._servers.clients)
-
-
-def served_model(config: Any, versions: tuple[str, ...]) -> ServedModel | None:
-    """Return what a configuration says to the gateway; None when it declares no task that the gateway speaks."""
-    parameters = {name: value.string_value for name, value in config.parameters.items()}
-    task = BY_NAME.get(parameters.get("task", ""))
-    if task is None:
-        return None
-    return ServedModel(
-        name=config.name,
-        task=task,
-        versions=versions,
-        default=parameters.get("default", "").lower() == "true",
-        max_batch_size=config.max_batch_size,
-        steps=tuple(step.model_name for step in config.ensemble_scheduling.step),
-        fault=contract_fault(config, task),
-        canary=_canary(parameters.get("canary", "")),
-    )
-
-
-def contract_fault(config: Any, task: Task) -> str:
-    """Return the first way in which a configuration differs from the task's contract; empty when it fits."""
-    if config.max_batch_size < 1:
-        return "max_batch_size must be 1 or more."
-    if config.model_transaction_policy.decoupled:
-        return "decoupled models cannot be called by one request and one answer."
-    for kind, expected, given in (("input", task.inputs, config.input), ("output", task.outputs, config.output)):
-        tensors = {tensor.name: _tensor(tensor) for tensor in given}
-        for name, tensor in expected.items():
-            if tensors.get(name) != tensor:
-                return f"{kind} '{name}' must be {tensor.data_type} {list(tensor.dims)}."
-    extra = {tensor.name for tensor in config.input if not tensor.optional} - task.inputs.keys()
-    return f"input '{min(extra)}' is not of the task." if extra else ""
-
-
-def _tensor(tensor: Any) -> Tensor:
-    data_type = model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_")
-    return Tensor(data_type, tuple(tensor.dims))
-
-
-def _canary(text: str) -> Mapping[str, str] | None:
-    try:
-        canary = json.loads(text)
-    except ValueError:
-        return None
-    return canary if isinstance(canary, dict) and all(isinstance(value, str) for value in canary.values()) else None

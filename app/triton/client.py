@@ -1,7 +1,7 @@
-"""One Triton: its gRPC channel, the calls that go over it, and what they tell about it.
+"""One Triton: its gRPC channel, the calls over it, and what they show about its health and speed.
 
-The generated stub is used directly, because tritonclient's wrapper copies every tensor through numpy on the way in and
-out. Messages are made and read in `app.triton.messages`; which Triton is called is chosen in `app.triton.servers`.
+The generated stub is used directly, because tritonclient's wrapper copies every tensor through numpy in both
+directions. `app.triton.messages` makes and reads the messages; `app.triton.servers` chooses the Triton.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -21,19 +21,15 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from app.errors import BackendError, BackendUnavailableError, GatewayError, ModelNotReadyError, RestrictedError
 from app.telemetry.metrics import Metrics
 from app.triton.control import ControlKey
-from app.triton.messages import Answer, Question, read_outputs
+from app.triton.messages import read_outputs, request_message
+from app.triton.question import Answer, Question
+from app.triton.served import ServedModel
 from app.triton.status import gateway_error, is_dead_step
 
-if TYPE_CHECKING:
-    from app.triton.catalog import ServedModel
-
-# Servers before 25.06 crash on calls that are cancelled within milliseconds, so no call gets less.
-SHORTEST_DEADLINE_S = 0.05
-LATE_S = 5.0
-"""So long a call may go on after its caller's deadline where it must not be cancelled: gRPC cancels it when its own
-deadline passes, and what Triton still does then would be seen by nobody."""
+# Servers before 25.06 crash on calls that are cancelled within milliseconds, so every call gets at least this long.
+MIN_TIMEOUT_S = 0.05
 CANCELS_SINCE = (2, 59)
-"""The version of the server, release 25.06, since which a cancelled call does no harm."""
+"""The server version (release 25.06) since which a cancelled call does no harm."""
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", -1),
@@ -42,26 +38,26 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # Retries are the matter of app.triton.servers, which can take another server.
+    # app.triton.servers retries, because it can choose another server.
     ("grpc.enable_retries", 0),
-    # Each channel has its connection: two to one address would else share it, and its failures.
+    # A connection for each channel: by default two channels to one address share one, and its failures.
     ("grpc.use_local_subchannel_pool", 1),
-    # A host that vanishes without a word is otherwise noticed by TCP alone, after a quarter of an hour. By the first
-    # two it is noticed after 6 s, as gRPC hands the timeout on to TCP; a server that is there and hangs, after 15 s,
-    # by a ping without its answer: for that grpcio 1.85 reads the third, else it waits for a minute.
-    # `modelctl serve` lets Triton take a ping every 5 s. Others take one in five minutes and close the connection
-    # at the third too early (GOAWAY, too_many_pings). gRPC's defaults, kept on purpose, stay below that: no pings
-    # without a call, and two at most while the client sends nothing else (grpc/doc/keepalive.md).
+    # By default only TCP notices that a host has vanished, after a quarter of an hour. With the first two options it
+    # takes 6 s, because gRPC hands the timeout on to TCP. A server that hangs is noticed after 15 s, by a ping without
+    # an answer; grpcio 1.85 reads the third option for that, and would wait for a minute without it.
+    # A Triton that `modelctl serve` starts accepts a ping every 5 s. Others accept one in five minutes and close the
+    # connection at the third early one (GOAWAY, too_many_pings). gRPC's defaults stay below that, and are kept: no
+    # pings without a call, and two at most while the client sends nothing else (grpc/doc/keepalive.md).
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.ping_timeout_ms", 5_000),
-    # Triton is ours to reach, whatever proxy the environment names for the world outside.
+    # Triton is reached directly, whatever proxy the environment names.
     ("grpc.enable_http_proxy", 0),
 )
-FAILURES, FAILURE_S = 3, 1.0
-"""After so many failures in a row a model is held to be unfit here; each counts as a call that took so long."""
+MAX_FAILURES, FAILURE_S = 3, 1.0
+"""Failures in a row after which a model is unfit on this server, and the latency that each of them counts as."""
 WEIGHT = 0.3
-"""Of the newest call in the moving average of latencies."""
+"""The weight of the newest call in the moving average of latencies."""
 
 logger = structlog.get_logger(__name__)
 
@@ -71,15 +67,15 @@ class TritonClient:
 
     Attributes:
         address: host:port.
-        models: what it serves, by name; kept by the catalogue.
-        reachable: whether it answered when it was last read or called.
+        models: the models that it serves, by name; set by the catalogue.
+        reachable: whether it answered the last reading or call.
         cancels: whether it survives calls that are cancelled.
         outstanding: inferences that have no answer yet.
-        dead_steps: models of which a step was seen to be dead, and when by the loop's clock.
-        unfit: models that it serves and that failed, by the reason; until a canary of theirs gives its answer.
-        answered: when each model last answered, by the loop's clock.
-        restriction: why it does not tell its models, although it answers; empty when it does.
-        item_s: what an item of each model takes: the time of a call, shared by its items and the calls beside it.
+        dead_steps: when a step of a model was last found dead, by `time.monotonic`.
+        unfit: why a model that it serves fails, by model, until its canary is answered again.
+        answered: when each model last answered, by `time.monotonic`.
+        restriction: why it does not list its models although it answers; empty when it does.
+        item_s: estimated seconds per item, by model: a call's latency divided by its items and the calls beside it.
 
     """
 
@@ -105,7 +101,7 @@ class TritonClient:
         self._stub: Any = None
 
     def open(self) -> None:
-        """Make the channel; it connects by itself, again and again. Called in the loop that will use it."""
+        """Make the channel, which connects and reconnects by itself. Called in the loop that will use it."""
         self._channel = grpc.aio.insecure_channel(self.address, options=CHANNEL_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
@@ -114,12 +110,12 @@ class TritonClient:
         await self._channel.close()
 
     def mark_reachable(self, reachable: bool) -> None:
-        """Remember whether the server answers."""
+        """Note whether the server answers."""
         self.reachable = reachable
         self._up.set(reachable)
 
     def mark_unfit(self, model: str, reason: str) -> None:
-        """Remember that a model fails here; with an empty reason, that it does no more."""
+        """Note why a model fails on this server; an empty reason means that it works again."""
         if reason:
             self.unfit[model] = reason
         else:
@@ -127,7 +123,7 @@ class TritonClient:
         self._metrics.unfit.labels(self.address, model).set(bool(reason))
 
     def forget(self, models: Collection[str]) -> None:
-        """Drop what is known of models that are not among these."""
+        """Drop what is known about other models than these."""
         for model in [model for model in self.unfit if model not in models]:
             self.mark_unfit(model, "")
             self._metrics.forget(self._metrics.unfit, self.address, model)
@@ -136,36 +132,33 @@ class TritonClient:
                 del known[model]
 
     def expected_s(self, model: str) -> float:
-        """Return how long a call of `model` is expected to take, with what is under way; 0 when nothing is known.
+        """Return the expected seconds of a call of `model`, behind the calls under way; 0 when unknown.
 
-        A call that is still under way counts with its age, so that a server which has become slow is noticed before
-        it answers (as in Finagle's Peak EWMA).
+        A running call counts with its age, so that a server that has become slow is noticed before it answers (as in
+        Finagle's Peak EWMA).
         """
         running = self._running.get(model)
         oldest = time.perf_counter() - next(iter(running.values())) if running else 0.0
         return max(self._latencies.get(model, 0.0), oldest) * (self.outstanding + 1)
 
-    async def infer(self, question: Question, timeout_s: float, late_s: float = 0.0) -> Answer:
-        """Send one call and return its answer. It ends by itself when its time is over, 50 ms at the earliest.
+    async def infer(self, question: Question) -> Answer:
+        """Send one call and return its answer. The call ends by itself at its deadline, 50 ms from now at the earliest.
 
-        Where `cancels` is false it must not be cancelled.
-
-        Args:
-            late_s: so long the call goes on after its time where `cancels` is false.
+        Where `cancels` is false the call must not be cancelled, and goes on for the question's `late_s`.
 
         Raises:
             GatewayError: whatever went wrong, by the table of `app.triton.status`.
 
         """
-        model = question.model
+        model = question.model.name
         metadata = (("traceparent", question.traceparent),) if question.traceparent else None
         begun = time.perf_counter()
-        timeout_s = max(timeout_s, SHORTEST_DEADLINE_S)
+        timeout_s = max(question.deadline.left_s(), MIN_TIMEOUT_S)
         try:
             with self._under_way(model, begun):
                 response = await self._stub.ModelInfer(
-                    question.message(timeout_s),
-                    timeout=timeout_s + (0.0 if self.cancels else late_s),
+                    request_message(question, timeout_s),
+                    timeout=timeout_s + (0.0 if self.cancels else question.late_s),
                     metadata=metadata,
                 )
         except grpc.aio.AioRpcError as error:
@@ -194,13 +187,13 @@ class TritonClient:
             self._running_calls.dec()
 
     def _note(self, model: str, begun: float, error: grpc.aio.AioRpcError) -> GatewayError:
-        """Learn from a failure; return what it is to the caller."""
+        """Learn from a failure; return it as the error for the caller."""
         details = error.details() or ""
         failure = gateway_error(error.code(), details, model)
         if failure.status >= 500:
-            # The full text, which the caller does not get.
+            # The full text, which the caller does not see.
             logger.warning("triton failed", server=self.address, model=model, grpc=error.code().name, details=details)
-        # Other messages may quote what a caller has sent.
+        # Messages of other statuses may quote what a caller has sent.
         if error.code() is grpc.StatusCode.INTERNAL and is_dead_step(details):
             self.dead_steps[model] = time.monotonic()
             self.mark_unfit(model, failure.detail)
@@ -209,10 +202,10 @@ class TritonClient:
         elif isinstance(failure, BackendUnavailableError) and not isinstance(failure, RestrictedError):
             self.mark_reachable(False)
         elif isinstance(failure, BackendError):
-            # To fail fast is not to be fast: it would draw all requests.
+            # A model that fails fast must not look fast: it would attract all requests.
             self._measure(model, FAILURE_S)
             self._failures[model] = self._failures.get(model, 0) + 1
-            if self._failures[model] >= FAILURES:
+            if self._failures[model] >= MAX_FAILURES:
                 self.mark_unfit(model, failure.detail)
         elif error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             self._measure(model, time.perf_counter() - begun)
@@ -220,7 +213,7 @@ class TritonClient:
 
     def _measure(self, model: str, seconds: float, items: int = 1) -> None:
         known, item_s = self._latencies.get(model), seconds / (len(self._running[model]) + 1) / items
-        # A lone call says all; beside others it is one of many.
+        # A lone call is taken as it is; beside others it is one of many.
         weight = WEIGHT if known and self.outstanding else 1.0
         self._latencies[model] = (1 - weight) * (known or 0.0) + weight * seconds
         self.item_s[model] = (1 - WEIGHT) * self.item_s.get(model, item_s) + WEIGHT * item_s

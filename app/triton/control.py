@@ -1,7 +1,7 @@
 """The key of Triton's control protocols, of which the gateway calls one: the list of models.
 
-`modelctl serve` starts Triton with it (`--grpc-restricted-protocol`). It is read from its file when a server asks for
-it, so that it may be made or changed while the gateway runs, and a server that asks for none gets none.
+`modelctl serve` starts Triton with it (`--grpc-restricted-protocol`). It is read from its file when a server demands
+it, so that it may be made or changed while the gateway runs, and a server that demands none gets none.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from pathlib import Path
 
 HEADER = "triton-grpc-protocol-control"
 KEY = re.compile(r"[A-Za-z0-9_-]{16,512}")
-MOST_BYTES = 4096
+MAX_BYTES = 4096
 
 
 class ControlKey:
-    """The key, as one server knows it.
+    """The key, for one server.
 
     Attributes:
-        metadata: what to send with a call; None as long as the server has asked for nothing.
+        metadata: what to send with a call; None until the server has demanded a key.
 
     """
 
@@ -27,10 +27,10 @@ class ControlKey:
         self.metadata: tuple[tuple[str, str], ...] | None = None
 
     def renew(self) -> bool:
-        """Read the file; return whether it holds another key than the one that was sent."""
+        """Read the file; return whether it holds a key other than the one that was sent."""
         try:
             with self._file.open("rb") as file:
-                text = file.read(MOST_BYTES).decode("ascii").strip()
+                text = file.read(MAX_BYTES).decode("ascii").strip()
         except (OSError, ValueError):
             return False
         before, found = self.metadata, ((HEADER, text),)

@@ -1,10 +1,9 @@
-"""Requests as Triton's messages, and its answers as arrays."""
+"""Questions as Triton's messages, and its answers as arrays."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,8 @@ import numpy.typing as npt
 from tritonclient.grpc import service_pb2
 
 from app.errors import BackendError
-from app.tasks.base import Parameter, Task, Tensors
+from app.tasks.base import Parameter, Task
+from app.triton.question import Answer, Question
 
 DATA_TYPES: Mapping[str, type[np.generic]] = {
     "BOOL": np.bool_,
@@ -22,44 +22,23 @@ DATA_TYPES: Mapping[str, type[np.generic]] = {
 }
 
 
-class Answer:
-    """The tensors of one inference, by name, and the version of the model that gave them."""
+def request_message(question: Question, timeout_s: float) -> Any:
+    """Return a question as Triton's message: a STRING tensor of shape [n, 1], and the outputs of the task.
 
-    def __init__(self, version: str, tensors: Tensors) -> None:
-        self.version = version
-        self.tensors = tensors
-
-
-@dataclass(frozen=True)
-class Question:
-    """One call: items for a model, as the named STRING tensor of shape [n, 1], and the outputs that are asked for.
-
-    `version`: None is the newest.
+    Steps read from the parameter `timeout`, in microseconds, when nobody waits any more.
     """
-
-    model: str
-    version: str | None
-    input: str
-    items: Sequence[bytes]
-    outputs: Iterable[str]
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
-    request_id: str = ""
-    traceparent: str = ""
-
-    def message(self, timeout_s: float = 0) -> Any:
-        """Return it as Triton's message; steps read from the parameter `timeout` when nobody waits any more."""
-        message = service_pb2.ModelInferRequest(
-            model_name=self.model, model_version=self.version or "", id=self.request_id
-        )
-        message.inputs.add(name=self.input, datatype="BYTES", shape=[len(self.items), 1])
-        message.raw_input_contents.append(b"".join(struct.pack("<I", len(item)) + item for item in self.items))
-        for output in self.outputs:
-            message.outputs.add(name=output)
-        for option, given in self.parameters.items():
-            setattr(message.parameters[option], _parameter_field(given), given)
-        if timeout_s:
-            message.parameters["timeout"].int64_param = int(timeout_s * 1_000_000)
-        return message
+    task = question.model.task
+    message = service_pb2.ModelInferRequest(
+        model_name=question.model.name, model_version=question.version or "", id=question.request_id
+    )
+    message.inputs.add(name=task.input, datatype="BYTES", shape=[len(question.items), 1])
+    message.raw_input_contents.append(b"".join(struct.pack("<I", len(item)) + item for item in question.items))
+    for output in task.outputs:
+        message.outputs.add(name=output)
+    for option, given in question.parameters.items():
+        setattr(message.parameters[option], _parameter_field(given), given)
+    message.parameters["timeout"].int64_param = int(timeout_s * 1_000_000)
+    return message
 
 
 def _parameter_field(value: Parameter) -> str:
@@ -79,7 +58,7 @@ def read_outputs(response: Any) -> dict[str, npt.NDArray[Any]]:
 
 
 def rows(answer: Answer, count: int, task: Task) -> list[Answer]:
-    """Return the answers to each of `count` items of one call, without what pads the shorter ones (API.md, 2).
+    """Return the answer to each of `count` items of one call, without the padding of shorter rows.
 
     Raises:
         BackendError: when there is not one row for each item.

@@ -1,11 +1,11 @@
-"""All Tritons: which there are, which one gets a request, and the one retry.
+"""All Tritons: which there are, which one gets a request, and the retry.
 
     addresses --every few seconds for a name in DNS--> one client each
     request --least loaded of those that serve the model and are fit--> client --failed connection--> another, once
 
-gRPC connects, reconnects, keeps connections alive and tells what broke. Its load balancing knows neither how many
-calls a server has under way, nor which models it serves, nor what a canary has found, so the choice is made here: the
-least of (latency x calls under way), as in Finagle's Peak EWMA.
+gRPC connects, reconnects, keeps connections alive and reports what broke. Its load balancing does not know how many
+calls a server has under way, which models it serves, or what a canary has found. So the choice is made here: the lowest
+latency x calls under way, as in Finagle's Peak EWMA.
 """
 
 from __future__ import annotations
@@ -13,34 +13,33 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
-from collections.abc import Callable
 
 import structlog
 
 from app.errors import BackendUnavailableError, GatewayError, ModelNotReadyError
 from app.telemetry.metrics import Metrics
-from app.triton.client import LATE_S, TritonClient
-from app.triton.messages import Answer, Question
+from app.triton.client import TritonClient
+from app.triton.question import Answer, Question
 
 DNS = "dns:///"
 RESOLVE_S = 5.0
 RETRY_SHARE = 0.1
-"""Retries for each request; a whole outage must not double the load."""
-RETRIES_SAVED = 10.0
+"""Retries that each request adds to the budget; an outage must not double the load."""
+MAX_SAVED_RETRIES = 10.0
 CLOSE_S = 1.0
 
 logger = structlog.get_logger(__name__)
 
 
 class RetryBudget:
-    """How many requests may be tried again: a tenth of all, and a few that were saved (a token bucket)."""
+    """The retry budget, a token bucket: a tenth of all requests, and a few saved retries."""
 
     def __init__(self) -> None:
-        self._saved = RETRIES_SAVED
+        self._saved = MAX_SAVED_RETRIES
 
     def deposit(self) -> None:
         """Count one request."""
-        self._saved = min(self._saved + RETRY_SHARE, RETRIES_SAVED)
+        self._saved = min(self._saved + RETRY_SHARE, MAX_SAVED_RETRIES)
 
     def withdraw(self) -> bool:
         """Take one retry; False when there is none."""
@@ -55,7 +54,7 @@ class Servers:
 
     Args:
         addresses: host:port of each, or one `dns:///name:port` that stands for all that the name has.
-        metrics: is told of every call and retry.
+        metrics: counts calls and retries.
         key_file: holds the key of Triton's control protocols.
 
     """
@@ -71,14 +70,14 @@ class Servers:
         self._turn = 0
 
     async def open(self) -> None:
-        """Connect; called in the loop that will use it."""
+        """Connect; called in the loop that will use the connections."""
         for client in self.clients:
             client.open()
         if self._name:
             await self._resolve()
 
     async def close(self) -> None:
-        """Close all connections; calls whose callers have gone get a moment more, as closing cancels them."""
+        """Close all connections, which cancels calls; calls whose callers have gone get a moment to end."""
         loop = asyncio.get_running_loop()
         end = loop.time() + CLOSE_S
         while any(client.outstanding for client in self.clients) and loop.time() < end:
@@ -87,7 +86,7 @@ class Servers:
             await client.close()
 
     async def keep_resolving(self) -> None:
-        """Follow the name in DNS for ever, where there is one."""
+        """Resolve the name in DNS again and again, where there is one."""
         while self._name:
             await asyncio.sleep(RESOLVE_S)
             await self._resolve()
@@ -103,7 +102,7 @@ class Servers:
         addresses = {f"{one}:{port}" for one in hosts}
         gone = [client for client in self.clients if client.address not in addresses]
         if not any(client.models for client in self.clients if client not in gone):
-            gone = []  # the new ones are yet to be read
+            gone = []  # the new servers have not been read yet
         known = {client.address for client in self.clients}
         for address in sorted(addresses - known):
             client = TritonClient(address, self._metrics, self._key_file)
@@ -113,11 +112,11 @@ class Servers:
         for client in gone:
             client.forget(())
             self._metrics.forget(self._metrics.up, client.address)
-            # Its calls run on; the channel is closed when the last is over.
+            # Its calls run on; the channel is closed after the last one.
             asyncio.create_task(_close_later(client))  # noqa: RUF006 - it ends by itself
 
     def serving(self, model: str, version: str | None = None) -> list[TritonClient]:
-        """Return the clients whose server serves a model."""
+        """Return the clients of the servers that serve a model."""
         return [
             client
             for client in self.clients
@@ -127,19 +126,19 @@ class Servers:
         ]
 
     def choose(self, model: str, version: str | None = None, avoid: TritonClient | None = None) -> TritonClient | None:
-        """Return the least loaded server for a model; one that is thought to fail only when there is no other."""
+        """Return the least loaded server for a model; an unreachable or unfit one only when there is no other."""
         found = [client for client in self.serving(model, version) if client is not avoid]
         if not found:
             return None
         fit = [client for client in found if client.reachable and model not in client.unfit] or found
-        # Of equals the next one, so that new servers get their share.
+        # Among equals, take turns, so that new servers get their share.
         self._turn = (self._turn + 1) % len(fit)
         fit = fit[self._turn :] + fit[: self._turn]
         return min(fit, key=lambda client: (client.expected_s(model), client.outstanding))
 
     @property
     def restriction(self) -> str:
-        """Why a server that answers does not tell its models; empty when all do."""
+        """Why a server that answers does not list its models; empty when all do."""
         return next((client.restriction for client in self.clients if client.restriction), "")
 
     @property
@@ -148,37 +147,36 @@ class Servers:
         return all(client.cancels for client in self.clients)
 
     def item_s(self, model: str) -> float:
-        """Return what an item of a model takes a server, as far as is known; infinite when nothing is."""
+        """Return the lowest seconds per item of a model on any server; infinite when unknown."""
         return min((client.item_s.get(model, math.inf) for client in self.serving(model)), default=math.inf)
 
-    async def infer(self, question: Question, left_s: Callable[[], float]) -> Answer:
-        """Ask the best server, and once more, another where there is one, when the connection or the server failed.
+    async def infer(self, question: Question) -> Answer:
+        """Ask the best server; when the connection or the server fails, ask once more, another server if there is one.
 
-        Inference changes nothing, so asking again is safe. It is never done after a deadline or a refusal.
-
-        Args:
-            left_s: returns the time that is left until the deadline.
+        Inference changes nothing, so a retry is safe. There is none after a deadline or a refusal.
 
         Raises:
             GatewayError: whatever went wrong, by the table of `app.triton.status`.
 
         """
-        model, version = question.model, question.version
+        model, version = question.model.name, question.version
         self._budget.deposit()
         client = self.choose(model, version)
         if client is None:
             raise ModelNotReadyError("The model was served a moment ago and is not ready now.", model=model)
         try:
-            return await client.infer(question, left_s(), LATE_S)
+            return await client.infer(question)
         except (BackendUnavailableError, ModelNotReadyError) as error:
-            again = self._again(client, error, model, version) if left_s() > 0 else None
+            again = self._retry_at(client, error, model, version) if question.deadline.left_s() > 0 else None
             if again is None:
                 raise
         self._metrics.retries.labels(client.address).inc()
-        return await again.infer(question, left_s(), LATE_S)
+        return await again.infer(question)
 
-    def _again(self, failed: TritonClient, error: GatewayError, model: str, version: str | None) -> TritonClient | None:
-        """Return where a request is tried again: another server, or the same after a broken connection; or nowhere."""
+    def _retry_at(
+        self, failed: TritonClient, error: GatewayError, model: str, version: str | None
+    ) -> TritonClient | None:
+        """Return the server for a retry: another one, or the same after a broken connection; None for no retry."""
         other = self.choose(model, version, avoid=failed)
         if other is None and isinstance(error, BackendUnavailableError):
             other = failed

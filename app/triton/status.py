@@ -1,6 +1,6 @@
 """gRPC status -> GatewayError: one table, and nowhere else.
 
-Triton tells many different things by one status code, so its messages are read too. Texts of INTERNAL errors hold
+Triton uses one status code for many different failures, so its messages are read too. Texts of INTERNAL errors hold
 tracebacks and paths: they go to the log, never to the caller.
 """
 
@@ -33,7 +33,7 @@ Code = grpc.StatusCode
 
 
 def is_dead_step(details: str) -> bool:
-    """Tell whether the message proves that a Python step's process has died."""
+    """Return whether the message proves that a Python step's process has died."""
     return DEAD_STEP in details
 
 

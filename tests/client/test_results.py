@@ -12,8 +12,8 @@ from PIL import Image
 from pydantic import BaseModel, ValidationError
 
 from app.errors import ERRORS
+from app.http.problems import problem
 from app.main import create_app
-from app.problems import problem
 from app.settings import Settings
 from triton_gateway_client import Classification, Detections, Health, InvalidInputError, Model, Sentiment, tasks
 from triton_gateway_client.drawing import colour_of, ink_on

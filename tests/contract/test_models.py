@@ -10,7 +10,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from app.triton.catalog import served_model
+from app.triton.served import served_model
 
 MODELS = Path(__file__).resolve().parent.parent.parent / "models"
 

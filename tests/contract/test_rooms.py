@@ -6,6 +6,7 @@ import dis
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -30,17 +31,23 @@ FORBIDDEN = {
 }
 
 
-def imports(path: Path) -> set[str]:
-    """Return the top-level names that a file imports, by its compiled code.
+def code_of(path: Path) -> Iterator[CodeType]:
+    """Yield the compiled code of a file: of its module, and of every class and function in it.
 
-    Not by its syntax tree: to make one fails in Python 3.11 when garbage is collected meanwhile whose end makes another
+    Not its syntax tree: to make one fails in Python 3.11 when garbage is collected meanwhile whose end makes another
     (SystemError: AST constructor recursion depth mismatch).
     """
-    found: set[str] = set()
     waiting = [compile(path.read_text(), str(path), "exec")]
     while waiting:
         code = waiting.pop()
         waiting += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        yield code
+
+
+def imports(path: Path) -> set[str]:
+    """Return the top-level names that a file imports."""
+    found: set[str] = set()
+    for code in code_of(path):
         names = (each.argval for each in dis.get_instructions(code) if each.opname == "IMPORT_NAME")
         found |= {name.split(".")[0] for name in names}
     return found
@@ -105,8 +112,31 @@ ARROWS: dict[str, dict[str, set[str]]] = {
         "console": set(),
         "errors": set(),
     },
+    "app": {
+        "__main__": {"http", "security", "settings", "telemetry"},
+        "main": {"api", "drawing", "http", "memory", "scheduling", "settings", "telemetry", "triton"},
+        "api": {
+            *("context", "dialects", "drawing", "errors", "http", "memory", "scheduling", "security", "settings"),
+            *("tasks", "telemetry", "triton"),
+        },
+        "scheduling": {"context", "errors", "memory", "telemetry", "triton"},
+        "triton": {"context", "errors", "tasks", "telemetry"},
+        "dialects": {"errors", "http"},
+        "tasks": {"drawing"},
+        "http": {"context", "errors", "memory", "settings", "telemetry"},
+        "drawing": {"context", "errors", "memory"},
+        "security": {"errors", "settings"},
+        "telemetry": {"context", "settings"},
+        "context": {"errors", "settings"},
+        "memory": {"errors"},
+        "settings": set(),
+        "errors": set(),
+    },
 }
 """Which rooms each room of a package imports; they make no circle either, so each can be read by itself."""
+
+
+MAX_ARGUMENTS = 6
 
 
 def modules(package: str) -> dict[str, set[str]]:
@@ -117,10 +147,8 @@ def modules(package: str) -> dict[str, set[str]]:
     }
     found: dict[str, set[str]] = {}
     for name, path in files.items():
-        waiting, imported = [compile(path.read_text(), str(path), "exec")], set()
-        while waiting:
-            code = waiting.pop()
-            waiting += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        imported = set()
+        for code in code_of(path):
             module = ""
             for each in dis.get_instructions(code):
                 if each.opname == "IMPORT_NAME":
@@ -188,3 +216,11 @@ def test_files_of_modelctl_are_short() -> None:
     """A longer one is listed, with its reason."""
     files = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "modelctl").rglob("*.py")}
     assert {name for name, text in files.items() if len(text.splitlines()) > MAX_LINES} == LONG_FILES.keys()
+
+
+def test_no_function_of_the_gateway_takes_many_loose_values() -> None:
+    """What belongs together travels together, as a `Question` does."""
+    for path in sorted((ROOT / "app").rglob("*.py")):
+        for code in code_of(path):
+            names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+            assert len([name for name in names if name != "self"]) <= MAX_ARGUMENTS, (path, code.co_qualname)

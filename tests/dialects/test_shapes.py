@@ -9,10 +9,10 @@ from pydantic import TypeAdapter
 
 from app.dialects import BY_NAME as BY_DIALECT
 from app.dialects import DIALECTS, hf
-from app.dialects.base import Asked, Call, Dialect
+from app.dialects.base import Call, Dialect, DialectRequest
 from app.errors import GatewayError, InvalidParameterError
+from app.http.problems import problem
 from app.main import create_app
-from app.problems import problem
 from app.settings import Settings
 from app.tasks import BY_NAME, TASKS
 from app.tasks.base import Task
@@ -23,10 +23,10 @@ PAIRS = [(dialect, BY_NAME[name]) for dialect in DIALECTS for name in dialect.an
 @pytest.mark.parametrize(("dialect", "task"), PAIRS, ids=[f"{dialect.name}-{task.route}" for dialect, task in PAIRS])
 def test_answers_are_of_their_type(dialect: Dialect, task: Task) -> None:
     """No field is missing, and none is more than the type tells."""
-    told = dialect.tells[task.name](task.example, Call(1000, 0.01, Asked()))
+    told = dialect.writers[task.name](task.example, Call(1000, 0.01, DialectRequest()))
     adapter = TypeAdapter(dialect.answers[task.name])
     assert adapter.dump_python(adapter.validate_python(told, strict=True), by_alias=True) == told
-    assert dialect.reads.keys() == dialect.tells.keys() == dialect.answers.keys()
+    assert dialect.readers.keys() == dialect.writers.keys() == dialect.answers.keys()
 
 
 HALF = "\ud800"  # of a surrogate pair: JSON can say it, UTF-8 cannot
@@ -48,7 +48,7 @@ IMAGE = {"type": "base64", "value": ""}
 def test_what_cannot_be_told_is_refused(dialect: str, task: str, body: dict[str, Any], code: str) -> None:
     """No body makes a problem that cannot be written, which would be a fault of the gateway's own."""
     with pytest.raises(GatewayError) as raised:
-        BY_DIALECT[dialect].reads[task](body)
+        BY_DIALECT[dialect].readers[task](body)
     assert raised.value.code == code
     assert problem(raised.value, "id").model_dump_json().encode()
 

@@ -247,7 +247,7 @@ def counted(gateway: Any) -> float:
     return sum(scrape(gateway, 'model="paced"')["gateway_requests_total"])
 
 
-@pytest.mark.skipif(not FULL, reason="20 workers take a minute; tests/app/test_worker_files.py shows the same of files")
+@pytest.mark.skipif(not FULL, reason="20 workers take a minute; test_worker_files.py shows the same of files")
 @pytest.mark.timeout(600)
 def test_many_workers_that_die(triton: Triton, make_gateway: Make, report: Make) -> None:
     """After 20 killed workers there are as many files as before, and what they counted; one that hangs is replaced."""

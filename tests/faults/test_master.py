@@ -20,9 +20,9 @@ import psutil
 import pytest
 from broken import ROOT, until
 
+from app.http.workers import Master
 from app.settings import Settings
 from app.telemetry.worker_files import WorkerFiles
-from app.workers import Master
 
 
 class Gateway:

@@ -1,0 +1,1 @@
+"""Answers drawn as pictures, by processes of their own."""

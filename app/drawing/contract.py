@@ -1,0 +1,11 @@
+"""What the gateway and the processes that draw both know: the messages between them, and the pictures' bounds."""
+
+from __future__ import annotations
+
+import struct
+
+MEDIA_TYPES = ("image/jpeg", "image/png")
+MAX_DRAWN_PIXELS = 16_000_000
+"""Larger pictures are scaled down: a PNG of noise would otherwise take 150 MB."""
+LENGTHS = struct.Struct("<II")
+"""Before each message: the length of its JSON, and of the bytes that follow the JSON."""

@@ -1,0 +1,235 @@
+"""Items on their way to Triton: each in a call of its own, or, where that is cheaper, several in one call.
+
+    item --> a call at once
+         --> waits while calls of its group are under way --one ends--> one call for all that wait, 8 at most
+
+Coalesced are texts for a model so fast that a call costs more than its item, and only while other calls are under way:
+an idle gateway coalesces nothing. Pictures never are, because decoding is to be spread over the steps' instances. When
+a coalesced call is refused, its items are sent one by one, once, so that none is refused for another's fault.
+
+An item owns its slot from the moment it comes until its call has ended. Its caller may go before: at the deadline, or
+when the client leaves. Where a cancelled call would do harm, the call then runs on, and the slot and the item's bytes
+count until it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections import defaultdict, deque
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from app.errors import BackendError, DeadlineExceededError, GatewayError
+from app.memory import Budget
+from app.scheduling.slot import Slot
+from app.triton.messages import rows
+from app.triton.question import Answer, Question, coalesced
+from app.triton.served import ServedModel
+from app.triton.servers import Servers
+
+MAX_COALESCED_ITEMS = 8
+MAX_CALLS_PER_SERVER = 2
+"""Concurrent calls of a group per server before further items wait to be coalesced: one is prepared while Triton works
+on the other."""
+MAX_ITEM_S = 0.002
+"""Only models that take less time than this for an item are sent coalesced calls."""
+MIN_LEFT_S = 1.0
+"""Items closer to their deadline are never coalesced, because the earliest deadline applies to the whole call."""
+PAUSE_S = 60.0
+"""How long coalescing stays off for a model that refused a coalesced call but accepted its items one by one."""
+
+
+@dataclass(eq=False)
+class _Item:
+    question: Question
+    slot: Slot
+    answer: asyncio.Future[Answer]
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    """The request's, for the log."""
+    task: asyncio.Task[None] | None = None
+    """Its call; None while it waits to be coalesced."""
+    alone: bool = False
+    """Whether no other item shares its call."""
+    ended: bool = False
+    """Whether it is no longer with Triton, and its slot is given back."""
+    kept_bytes: int = 0
+    """Its bytes that still count after its caller has gone."""
+
+
+@dataclass(eq=False)
+class _Group:
+    """Items that can share a call: of one model, version and set of options."""
+
+    model: ServedModel
+    version: str | None
+    running: int = 0
+    waiting: deque[_Item] = field(default_factory=deque)
+
+
+class Coalescer:
+    """Sends items to Triton.
+
+    Args:
+        servers: all Tritons.
+        budget: counts items that are with Triton after their callers have gone.
+        enabled: whether items may share a call.
+
+    """
+
+    def __init__(self, servers: Servers, budget: Budget, *, enabled: bool = True) -> None:
+        self._servers = servers
+        self._budget = budget
+        self._enabled = enabled
+        self._groups: dict[Hashable, _Group] = {}
+        self._paused_until: defaultdict[str, float] = defaultdict(float)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def send(self, question: Question, slot: Slot) -> Answer:
+        """Return the answer to a question of one item. Its slot is given back when its call has ended.
+
+        Raises:
+            GatewayError: whatever went wrong, by the table of `app.triton.status`.
+
+        """
+        loop = asyncio.get_running_loop()
+        item = _Item(question, slot, loop.create_future())
+        timer: asyncio.TimerHandle | None = None
+        try:
+            left_s = question.deadline.left_s()
+            if left_s <= 0:
+                sentence = "The request's deadline passed before the model was called."
+                raise DeadlineExceededError(sentence, model=question.model.name)
+            self._start_or_queue(item, left_s)
+            timer = loop.call_later(left_s, _expire, item)
+            return await item.answer
+        except asyncio.CancelledError:
+            if item.alone and item.task is not None and self._servers.cancel_calls:
+                item.task.cancel()
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if not item.ended:
+                self._go_on_without_caller(item)
+
+    def _start_or_queue(self, item: _Item, left_s: float) -> None:
+        question = item.question
+        key = (question.model.name, question.version, *question.parameters.items())
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group(question.model, question.version)
+        group.model = question.model
+        if group.running >= self._max_calls(group) and left_s > MIN_LEFT_S and self._should_coalesce(group.model):
+            group.waiting.append(item)
+        else:
+            self._start(key, group, [item])
+
+    def _go_on_without_caller(self, item: _Item) -> None:
+        """Drop an item that was not sent; let the bytes of one that was count until its call ends."""
+        if item.task is None:
+            item.ended = True
+            item.slot.end(measured=False)
+        else:
+            item.kept_bytes = sum(map(len, item.question.items))
+            self._budget.add(item.kept_bytes)
+
+    def _max_calls(self, group: _Group) -> int:
+        return MAX_CALLS_PER_SERVER * len(self._servers.serving(group.model.name, group.version))
+
+    def _should_coalesce(self, model: ServedModel) -> bool:
+        if not self._enabled or model.task.input != "text" or model.max_batch_size < 2:
+            return False
+        if time.monotonic() < self._paused_until[model.name]:
+            return False
+        return self._servers.item_s(model.name) < MAX_ITEM_S
+
+    def _start(self, key: Hashable, group: _Group, items: list[_Item]) -> None:
+        group.running += 1
+        task = asyncio.create_task(self._run(items), context=items[0].context)
+        for item in items:
+            item.task, item.alone = task, len(items) == 1
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._after_call(key, group, items, done))
+
+    def _after_call(self, key: Hashable, group: _Group, items: list[_Item], task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        # The call was cancelled, or it failed by a fault of ours; Triton's failures are answers.
+        fault = asyncio.CancelledError() if task.cancelled() else task.exception()
+        for item in items:
+            self._end(item, fault, measured=False)
+        group.running -= 1
+        # One call has ended, so one may begin, however many others did not wait for their turn.
+        first = True
+        while group.waiting and (first or group.running < self._max_calls(group)):
+            first = False
+            if items := self._next(key, group):
+                self._start(key, group, items)
+        if not group.running:
+            self._groups.pop(key, None)
+
+    def _next(self, key: Hashable, group: _Group) -> list[_Item]:
+        """Take the items of the next call from those that wait; one close to its deadline is sent by itself."""
+        items: list[_Item] = []
+        while group.waiting and len(items) < min(MAX_COALESCED_ITEMS, group.model.max_batch_size):
+            item = group.waiting.popleft()
+            if item.answer.done():  # its caller has left, or its deadline has passed
+                continue
+            if item.question.deadline.left_s() > MIN_LEFT_S:
+                items.append(item)
+            else:
+                self._start(key, group, [item])
+        return items
+
+    async def _run(self, items: list[_Item]) -> None:
+        try:
+            answers = await self._call(items)
+        except GatewayError as error:
+            may_be_one_items_fault = isinstance(error, BackendError) or (error.status < 500 and not error.retryable)
+            if len(items) > 1 and may_be_one_items_fault:
+                await self._run_one_by_one(items)
+                return
+            for item in items:
+                self._end(item, error)
+            return
+        for item, answer in zip(items, answers, strict=True):
+            self._end(item, None)
+            if not item.answer.done():
+                item.answer.set_result(answer)
+
+    async def _call(self, items: list[_Item]) -> list[Answer]:
+        answer = await self._servers.infer(coalesced([item.question for item in items]))
+        return [answer] if len(items) == 1 else rows(answer, len(items), items[0].question.model.task)
+
+    async def _run_one_by_one(self, items: list[_Item]) -> None:
+        for item in items:
+            if item.answer.done():
+                self._end(item, None, measured=False)
+        items = [item for item in items if not item.ended]
+        await asyncio.gather(*(self._run([item]) for item in items))
+        if items and all(
+            item.answer.done() and not item.answer.cancelled() and not item.answer.exception() for item in items
+        ):
+            self._paused_until[items[0].question.model.name] = time.monotonic() + PAUSE_S
+
+    def _end(self, item: _Item, error: BaseException | None, *, measured: bool = True) -> None:
+        """Give back all that an item has held while it was with Triton."""
+        if item.ended:
+            return
+        item.ended = True
+        self._budget.give_back(item.kept_bytes)
+        late = error is None and item.question.deadline.left_s() <= 0
+        item.slot.end(DeadlineExceededError("The answer came too late.") if late else error, measured=measured)
+        if error is not None:
+            _fail(item, error)
+
+
+def _expire(item: _Item) -> None:
+    sentence = "The model did not answer within the request's deadline."
+    _fail(item, DeadlineExceededError(sentence, model=item.question.model.name))
+
+
+def _fail(item: _Item, error: BaseException) -> None:
+    if not item.answer.done():
+        item.answer.set_exception(error)
