@@ -185,3 +185,20 @@ def test_every_command_in_the_text_is_one() -> None:
             if not known or [option for option in options if f"`{option}`" not in known]:
                 wrong.append(f"{path.name}: modelctl {span}")
     assert not wrong
+
+
+ROOMS = "app|backends|stages|modelctl|client|benchmarks|training|notebooks|docs|deploy|requirements|tests"
+NAMED = re.compile(rf"(?<![\w./-])(?:{ROOMS})/[\w./-]*[\w/](?![\w*<{{])")
+EXAMPLE = re.compile("NAME|nnn")
+
+
+def test_every_file_that_a_page_names_is_there() -> None:
+    """A path in backticks, such as `app/main.py`, is followed when files move."""
+    missing = []
+    for path in (*PAGES, *BESIDE, ROOT / "SECURITY.md", *sorted(ROOT.glob("models/*/MODEL_CARD.md"))):
+        for span in re.findall(r"`([^`\n]+)`", path.read_text("utf-8")):
+            named = [] if "://" in span else NAMED.findall(span)
+            missing += [
+                f"{path.name}: {name}" for name in named if not EXAMPLE.search(name) and not (ROOT / name).exists()
+            ]
+    assert not missing
