@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from app.context import Deadline
-from app.drawing.contract import LENGTHS
+from app.drawing.contract import LENGTHS, READY
 from app.errors import BY_CODE, DeadlineExceededError, ImageTooLargeError, InternalError
 
 MAX_PROCESSES = 2
@@ -43,6 +43,7 @@ class Drawing:
         self._command = command
         self._room = asyncio.Semaphore(MAX_PROCESSES)
         self._idle: list[asyncio.subprocess.Process] = []
+        self._starting: set[asyncio.subprocess.Process] = set()
 
     async def picture(
         self, image: bytes, predictions: Sequence[dict[str, Any]], kind: str, deadline: Deadline
@@ -85,12 +86,37 @@ class Drawing:
         return answer
 
     async def _process(self) -> asyncio.subprocess.Process:
+        """Return a process that is ready to draw.
+
+        When the deadline passes while a process starts, the next picture gets it: to kill it would let callers with
+        short deadlines keep all others from their pictures.
+        """
+        process = self._take_idle() or await self._start()
+        if process in self._starting:
+            assert process.stdout is not None  # noqa: S101 - it is a pipe
+            try:
+                await process.stdout.readexactly(len(READY))
+            except asyncio.CancelledError:
+                self._idle.append(process)
+                raise
+            except asyncio.IncompleteReadError as error:
+                self._starting.remove(process)
+                await _end(process)
+                raise InternalError("The process that draws could not be started.") from error
+            self._starting.remove(process)
+        return process
+
+    def _take_idle(self) -> asyncio.subprocess.Process | None:
         while self._idle:
             process = self._idle.pop()
             if process.returncode is None:
                 return process
+            self._starting.discard(process)
+        return None
+
+    async def _start(self) -> asyncio.subprocess.Process:
         try:
-            return await asyncio.create_subprocess_exec(
+            process = await asyncio.create_subprocess_exec(
                 *self._command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
@@ -101,6 +127,8 @@ class Drawing:
             )
         except OSError as error:
             raise InternalError("The process that draws could not be started.") from error
+        self._starting.add(process)
+        return process
 
 
 async def _exchange(

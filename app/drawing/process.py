@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from app import memory
-from app.drawing.contract import LENGTHS
+from app.drawing.contract import LENGTHS, READY
 from app.drawing.picture import MAX_PIXELS, draw
 from app.errors import GatewayError, ImageTooLargeError
 
@@ -77,6 +77,8 @@ def main() -> None:
     """Draw what comes over standard input until that is closed."""
     prepare()
     given, taken = sys.stdin.buffer, sys.stdout.buffer
+    taken.write(READY)
+    taken.flush()
     while lengths := given.read(LENGTHS.size):
         text, image = (given.read(length) for length in LENGTHS.unpack(lengths))
         head, picture = answer(json.loads(text), image)

@@ -173,6 +173,10 @@ def answers(*images: bytes, seconds: float = 60, kind: str = "image/png") -> lis
     return asyncio.run(crowd())
 
 
+READY = "import os, signal, sys, time; os.write(1, b'\\n'); sys.stdin.buffer.read(8)"
+"""Begins a stand-in for the process that draws."""
+
+
 def test_a_process_draws_what_the_code_draws() -> None:
     """The answer is the same, byte for byte, and a process is used again."""
     (one,), (other,) = answers(blank(100, 80)), answers(blank(100, 80))
@@ -214,6 +218,38 @@ def test_the_deadline_ends_what_is_drawn() -> None:
     assert not [process for process in begun if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
+def test_a_process_that_starts_slowly_serves_the_next_picture() -> None:
+    """Callers whose deadlines pass while it starts do not end it: others would never get their pictures."""
+
+    async def impatient() -> tuple[int, int]:
+        pen = pool.Drawing(
+            (sys.executable, "-c", "import time; time.sleep(0.5); from app.drawing.process import main; main()")
+        )
+        for _ in range(3):
+            with pytest.raises(DeadlineExceededError):
+                await ask(pen, blank(10, 10), 0.1)
+        (before,) = psutil.Process().children()
+        assert await ask(pen, blank(10, 10))
+        (after,) = psutil.Process().children()
+        await pen.close()
+        return before.pid, after.pid
+
+    before, after = asyncio.run(impatient())
+    assert before == after
+
+
+def test_a_process_that_does_not_start_is_our_fault() -> None:
+    """It is told as such, and leaves nothing."""
+
+    async def fail() -> None:
+        pen = pool.Drawing((sys.executable, "-c", "raise SystemExit(1)"))
+        with pytest.raises(InternalError):
+            await ask(pen, blank(10, 10))
+        assert not psutil.Process().children()
+
+    asyncio.run(fail())
+
+
 def test_few_are_drawn_at_a_time() -> None:
     """A crowd is drawn by two processes, and all get their picture."""
 
@@ -235,7 +271,7 @@ def test_what_takes_too_much_is_the_pictures_fault() -> None:
     """A process that its limits have ended is a refusal, and the next picture is drawn by another."""
 
     async def die() -> None:
-        pen = pool.Drawing((sys.executable, "-c", "import os, sys; sys.stdin.buffer.read(8); os.kill(os.getpid(), 24)"))
+        pen = pool.Drawing((sys.executable, "-c", f"{READY}; os.kill(os.getpid(), 24)"))
         with pytest.raises(ImageTooLargeError):
             await ask(pen, blank(10, 10))
         pen = pool.Drawing()
@@ -249,7 +285,7 @@ def test_a_process_that_fails_by_itself_is_no_pictures_fault() -> None:
     """It closes its pipe before it ends; what tells is how it ends."""
 
     async def die() -> None:
-        script = "import os, sys, time; sys.stdin.buffer.read(8); os.close(1); time.sleep(0.2); os._exit(3)"
+        script = f"{READY}; os.close(1); time.sleep(0.2); os._exit(3)"
         with pytest.raises(InternalError):
             await ask(pool.Drawing((sys.executable, "-c", script)), blank(10, 10))
 
@@ -283,10 +319,7 @@ def test_a_signal_to_all_is_not_the_pictures_fault(number: signal.Signals) -> No
         assert await ask(pen, blank(10, 10))
         assert processes() == [process]
         await pen.close()
-        script = (
-            "import os, signal, sys; sys.stdin.buffer.read(8); "
-            f"signal.signal({number:d}, signal.SIG_DFL); os.kill(os.getpid(), {number:d})"
-        )
+        script = f"{READY}; signal.signal({number:d}, signal.SIG_DFL); os.kill(os.getpid(), {number:d})"
         pen = pool.Drawing((sys.executable, "-c", script))
         with pytest.raises(InternalError):
             await ask(pen, blank(10, 10))
