@@ -33,7 +33,7 @@ from modelctl.embedded import processes
 from modelctl.errors import CommandError
 from modelctl.models.repository import Model, Repository, read_config
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 MODELS = ROOT / "models"
 SHARED_MEMORY = Path("/dev/shm")
 SVG = "{http://www.w3.org/2000/svg}"

@@ -28,7 +28,7 @@ from modelctl.models import rendering
 from modelctl.models import spec as specs
 from modelctl.models.repository import Repository, read_config
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 MODELS = ROOT / "models"
 SVG = "{http://www.w3.org/2000/svg}"
 NOW = Setting(1, batch=8, delay_us=0)

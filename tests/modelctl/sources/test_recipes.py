@@ -25,7 +25,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import checkpoints
 
-from modelctl.sources import addition, find
+from modelctl.commands import add
+from modelctl.sources import find
 
 __all__ = ["install"]
 RECIPES = find.recipes()
@@ -34,7 +35,7 @@ RECIPES = find.recipes()
 def options(*arguments: str) -> argparse.Namespace:
     """Return the options of `modelctl add`."""
     parser = argparse.ArgumentParser()
-    addition.add_arguments(parser)
+    add.add_arguments(parser)
     return parser.parse_args(arguments)
 
 
