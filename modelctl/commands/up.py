@@ -27,12 +27,12 @@ def run(arguments: argparse.Namespace) -> int:
     number = port(port_text("GATEWAY_PORT"), "GATEWAY_PORT")
     if number in (arguments.grpc_port, arguments.metrics_port):
         raise CommandError(f"GATEWAY_PORT is {number}, as one of Triton's ports is: give it another.")
+    check_port("127.0.0.1", number, "GATEWAY_PORT")
     gateway = configuration.gateway(arguments.from_file, DEFAULTS)
     if gateway is None:
         raise CommandError("There is no gateway (app/) in this folder: run this in the project's, or `modelctl serve`.")
     if gateway.faults:
         raise CommandError(" ".join(gateway.faults))
-    check_port("127.0.0.1", number, "GATEWAY_PORT")
     drain_s = gateway.value("GATEWAY_DRAIN_DELAY_S") + gateway.value("GATEWAY_DRAIN_TIMEOUT_S")
     stack = Stack(number, arguments.grpc_port, arguments.state, drain_s + STOP_MARGIN_S)
     on_stop(stack.ask_to_stop)
