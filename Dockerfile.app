@@ -7,6 +7,8 @@ FROM python:3.12-slim
 # The same user as Triton's, whose control key in the volume only it may read.
 RUN useradd --create-home --uid 10001 gateway && mkdir /state && chown gateway /state
 COPY --from=packages /venv /venv
+# With the version.
+COPY pyproject.toml /srv/pyproject.toml
 COPY app /srv/app
 WORKDIR /srv
 USER 10001

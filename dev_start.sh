@@ -84,10 +84,5 @@ else
   [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] ||
     fail "the embedded Triton needs Linux on x86-64, this is $(uname -s) on $(uname -m): use Docker Compose (docs/containers.md)."
   set_up local
-  for name in GATEWAY_PORT TRITON_GRPC_PORT TRITON_METRICS_PORT TRITON_CONTROL_KEY_FILE; do
-    if [ -z "${!name:-}" ] && grep -qs "^$name=" .env; then
-      export "$name=$(sed -n "s/^$name=//p" .env | tail -n 1)"
-    fi
-  done
   exec .venv/bin/python -m modelctl up "$@"
 fi

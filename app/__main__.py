@@ -15,13 +15,12 @@ if __name__ == "__main__":
 import sys
 
 import structlog
-from pydantic import ValidationError
 from uvicorn.config import STARTUP_FAILURE
 
 from app.http import workers
 from app.http.server import Server, config
 from app.security import exposure
-from app.settings import Settings, unknown_variables
+from app.settings import SettingsError, read, unknown_variables
 from app.telemetry import logging
 
 logger = structlog.get_logger("app")
@@ -30,10 +29,9 @@ logger = structlog.get_logger("app")
 def main() -> int:
     """Run the gateway; an invalid setting ends it with one sentence."""
     try:
-        settings = Settings()
-    except ValidationError as error:
-        first = error.errors()[0]
-        print(f"GATEWAY_{str(first['loc'][0]).upper()}: {first['msg']}.", file=sys.stderr)
+        settings = read()
+    except SettingsError as error:
+        print(*error.faults, sep="\n", file=sys.stderr)
         return 2
     logging.configure(settings)
     for name, known in unknown_variables().items():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -31,7 +33,6 @@ from app.triton.catalog import Catalog
 from app.triton.servers import Servers
 
 TITLE = "Triton Gateway"
-VERSION = "0.1.0"
 FIRST_READING_S = 5.0
 """The longest wait at the start until each Triton has been read (a tenth of a second) or is known not to be there (one
 second). A Triton that hangs must not keep the gateway from its liveness probes."""
@@ -100,7 +101,7 @@ def create_app(settings: Settings) -> FastAPI:
         metrics,
         drain,
         title=TITLE,
-        version=VERSION,
+        version=version(),
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -110,6 +111,12 @@ def create_app(settings: Settings) -> FastAPI:
     pages.add_to(app)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     return app
+
+
+def version() -> str:
+    """Return the version, which stands in pyproject.toml alone: the gateway runs from its folder, never installed."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
+    return str(project["version"])
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:

@@ -1,26 +1,35 @@
-"""Everything that two deployments of the gateway may set differently, read once from `GATEWAY_*` and `.env`."""
+"""Everything that two deployments of the gateway may set differently, read once from `GATEWAY_*` and `.env`.
+
+`python -m app.settings` prints as JSON what is in force, where each value comes from, and what is wrong.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+import sys
+import typing
 from difflib import get_close_matches
 from ipaddress import ip_address
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, NoDecode, SettingsConfigDict
 
 MEGABYTE = 1_000_000
 
 
 PREFIX = "GATEWAY_"
+FILE = ".env"
+BOUNDS = {"ge": "{} or more", "gt": "more than {}", "le": "at most {}"}
 
 
 class Settings(BaseSettings):
     """The gateway's settings. Sizes are bytes, times are seconds unless the name says otherwise."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, populate_by_name=True
+        env_prefix=PREFIX, env_file=FILE, extra="ignore", frozen=True, populate_by_name=True
     )
 
     host: str = Field(default="127.0.0.1", description="Address to listen on; `0.0.0.0` for all of this machine's.")
@@ -48,6 +57,8 @@ class Settings(BaseSettings):
     )
     triton_grpc_port: int = Field(
         default=8001,
+        ge=1,
+        le=65535,
         validation_alias=AliasChoices("TRITON_GRPC_PORT", "triton_grpc_port"),
         description="The port of a Triton on this machine, where no URL is given.",
     )
@@ -114,6 +125,17 @@ class Settings(BaseSettings):
         default="info", description="The least important lines that are logged."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, values: dict[str, object]) -> dict[str, object]:
+        """Let an empty variable mean the default, as in `modelctl` and Compose."""
+        return {name: value for name, value in values.items() if value != ""}
+
+    @field_validator("log_format", "log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.strip().lower() if isinstance(value, str) else value
+
     @field_validator("hosts", "cors_origins", "image_url_hosts", "triton_urls", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -133,12 +155,31 @@ class Settings(BaseSettings):
             raise ValueError("dns:///name:port stands alone, for all addresses of the name")
         return value
 
+    @field_validator("host")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        try:
+            ip_address(value)
+        except ValueError as error:
+            if not re.fullmatch(r"[A-Za-z0-9._-]+", value):
+                what = f"'{value}' is no address to listen on, such as 0.0.0.0, without scheme and port"
+                raise ValueError(what) from error
+        return value
+
     @field_validator("hosts")
     @classmethod
     def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if not re.fullmatch(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[?[0-9a-f:.]+\]?", name):
-                raise ValueError(f"'{name}' is no host name (without a port), nor *.name, nor *")
+                raise ValueError(f"'{name}' is no host name (without scheme and port), nor *.name, nor *")
+        return value
+
+    @field_validator("image_url_hosts")
+    @classmethod
+    def _image_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not re.fullmatch(r"[^\s/@*:]+|[0-9a-f:.]+", name):
+                raise ValueError(f"'{name}' is no host name, such as images.example.com, without scheme and port")
         return value
 
     @field_validator("cors_origins")
@@ -168,11 +209,107 @@ class Settings(BaseSettings):
         return self.triton_urls or (f"127.0.0.1:{self.triton_grpc_port}",)
 
 
+VARIABLES = {
+    (name if field.validation_alias else f"{PREFIX}{name}").upper(): name
+    for name, field in Settings.model_fields.items()
+}
+"""Each variable, and the setting that it sets."""
+
+
+def choices(field: FieldInfo) -> tuple[str, ...]:
+    """Return the words that a setting may be; none where it is no choice."""
+    if field.annotation is bool:
+        return "true", "false"
+    return typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
+
+
+def limits(field: FieldInfo) -> str:
+    """Return what a setting may be that is no choice, such as `whole number, 1 to 64`."""
+    if field.annotation is str or typing.get_origin(field.annotation) is tuple:
+        return "text"
+    bounds = {name: getattr(one, name) for one in field.metadata for name in BOUNDS if hasattr(one, name)}
+    kind = "whole number" if field.annotation is int else "number"
+    if {"ge", "le"} <= bounds.keys():
+        return f"{kind}, {bounds['ge']} to {bounds['le']}"
+    return ", ".join([kind, *(BOUNDS[name].format(value) for name, value in bounds.items())])
+
+
+def read() -> Settings:
+    """Return the settings of the environment and `.env`.
+
+    Raises:
+        SettingsError: when a value cannot be right.
+
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        places = sources()
+        raise SettingsError([_fault(one, places) for one in error.errors()]) from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is no UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise SettingsError([f"{FILE} cannot be read: {reason}."]) from error
+
+
+class SettingsError(Exception):
+    """Settings that cannot be right.
+
+    Attributes:
+        faults: a sentence for each, which names the variable and what it may be.
+
+    """
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__(" ".join(faults))
+        self.faults = faults
+
+
+def _fault(error: Any, places: dict[str, str]) -> str:
+    """Return a sentence for one of pydantic's errors."""
+    named = str(error["loc"][0])
+    variable = named if named in VARIABLES else f"{PREFIX}{named}".upper()
+    where = f" in {FILE}" if places.get(variable) == FILE else ""
+    if error["type"] == "value_error":  # raised above, in our own words
+        return f"{variable}{where}: {error['ctx']['error']}."
+    field = Settings.model_fields[VARIABLES[variable]]
+    may_be = ", ".join(choices(field)) or f"a {limits(field)}"
+    return f"{variable}{where} is '{error['input']}'; it may be {may_be}."
+
+
+def sources() -> dict[str, str]:
+    """Return where each variable is set that is set: `environment`, or `.env`."""
+    found: dict[str, str] = {}
+    for place, source in ((FILE, DotEnvSettingsSource), ("environment", EnvSettingsSource)):
+        for name, value in source(Settings).env_vars.items():
+            if value:
+                found[name.upper()] = place
+            else:
+                found.pop(name.upper(), None)  # an empty variable of the environment stands for the default
+    return found
+
+
 def unknown_variables() -> dict[str, str | None]:
     """Return each GATEWAY_ variable of the environment or `.env` that no setting reads, and the one it is most like."""
-    known = [
-        (name if field.validation_alias else f"{PREFIX}{name}").upper() for name, field in Settings.model_fields.items()
-    ]
-    given = {**EnvSettingsSource(Settings).env_vars, **DotEnvSettingsSource(Settings).env_vars}
-    names = sorted(name.upper() for name in given if name.upper().startswith(PREFIX))
-    return {name: next(iter(get_close_matches(name, known, 1)), None) for name in names if name not in known}
+    names = [name for name in sorted(sources()) if name.startswith(PREFIX)]
+    return {name: next(iter(get_close_matches(name, VARIABLES, 1)), None) for name in names if name not in VARIABLES}
+
+
+def main() -> int:
+    """Print the settings in force as JSON; return 2 when one cannot be right."""
+    report: dict[str, Any] = {"settings": [], "unknown": {}, "faults": []}
+    try:
+        values = read().model_dump(mode="json")
+        places = sources()
+        report["settings"] = [
+            {"name": variable, "value": values[name], "source": places.get(variable, "default")}
+            for variable, name in VARIABLES.items()
+        ]
+        report["unknown"] = unknown_variables()
+    except SettingsError as error:
+        report["faults"] = error.faults
+    print(json.dumps(report))
+    return 2 if report["faults"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

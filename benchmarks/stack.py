@@ -23,6 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from dotenv import dotenv_values
+
 from modelctl.bench.fresh import Stopped
 from modelctl.embedded import control, processes
 from modelctl.embedded.ports import Ports
@@ -128,10 +130,11 @@ class Stack:
     def _start(self, name: str, module: str, *arguments: str) -> None:
         environment = {
             # The user's settings of another gateway are none of this one's.
+            **os.environ,
             **{
-                name: value
-                for name, value in os.environ.items()
-                if not name.startswith("GATEWAY_") and name != control.VARIABLE
+                name: ""  # the default, whatever .env says
+                for name in {*os.environ, *dotenv_values(self.cwd / ".env")}
+                if name.startswith("GATEWAY_") or name == control.VARIABLE
             },
             **({} if name == "serve" else {control.VARIABLE: str(self.state.resolve() / control.FILE)}),
             "GATEWAY_LOG_LEVEL": "warning",

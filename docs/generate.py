@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -17,12 +16,11 @@ from pydantic.fields import FieldInfo
 
 from app import errors
 from app.http import problems
-from app.settings import PREFIX, Settings
+from app.settings import VARIABLES, Settings, choices, limits
 from modelctl import cli
 
 DOCS = Path(__file__).resolve().parent
 BLOCK = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-BOUNDS = {"ge": "{} or more", "gt": "more than {}", "le": "at most {}"}
 FIELDS = {
     "title": "The kind of problem, in words.",
     "status": "The HTTP status; of an item of a batch, the one that it would have had alone.",
@@ -45,25 +43,15 @@ def _escaped(cell: str) -> str:
 def settings() -> str:
     """Return the table of the gateway's settings."""
     rows = []
-    for name, field in Settings.model_fields.items():
-        variable = (name if field.validation_alias else f"{PREFIX}{name}").upper()
+    for variable, name in VARIABLES.items():
+        field = Settings.model_fields[name]
         default = "none" if field.default == () else f"`{field.default}`".replace("True", "true")
         rows.append((f"`{variable}`", default, _range(field), field.description or ""))
     return table(("variable", "default", "range", "meaning"), rows)
 
 
 def _range(field: FieldInfo) -> str:
-    if field.annotation is bool:
-        return "`true`, `false`"
-    if typing.get_origin(field.annotation) is typing.Literal:
-        return ", ".join(f"`{choice}`" for choice in typing.get_args(field.annotation))
-    if field.annotation is str or typing.get_origin(field.annotation) is tuple:
-        return "text"
-    bounds = {name: getattr(one, name) for one in field.metadata for name in BOUNDS if hasattr(one, name)}
-    kind = "whole number" if field.annotation is int else "number"
-    if {"ge", "le"} <= bounds.keys():
-        return f"{kind}, {bounds['ge']} to {bounds['le']}"
-    return ", ".join([kind, *(BOUNDS[name].format(value) for name, value in bounds.items())])
+    return ", ".join(f"`{word}`" for word in choices(field)) or limits(field)
 
 
 def problem_example() -> str:

@@ -17,9 +17,11 @@ def main() -> int:
     """Run one command; return its exit code."""
     try:
         with _ended_by_signals():
-            from modelctl import cli
+            from modelctl import cli, configuration
 
+            from_file = configuration.load()  # first, as options have their defaults from the environment
             arguments = cli.build(sys.argv[1:2]).parse_args()
+            arguments.from_file = from_file
         code: int = arguments.run(arguments)
     except CommandError as error:
         return _refuse(str(error), 1)

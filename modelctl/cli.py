@@ -24,6 +24,7 @@ COMMANDS = {
     "verify": ("modelctl.commands.verify", "hold a served model's answers against an independent reference"),
     "bench": ("modelctl.bench.command", "measure what a choice costs and gains, such as the number of instances"),
     "plan": ("modelctl.commands.plan", "build TensorRT plans, where TensorRT and a GPU are"),
+    "config": ("modelctl.commands.config", "print the settings in force, and where each comes from"),
     "doctor": ("modelctl.commands.doctor", "check this machine, and say what to mend"),
     "completion": ("modelctl.commands.completion", "print a script that lets a shell complete modelctl"),
 }

@@ -15,11 +15,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import addresses
 import nbformat
 from nbclient import NotebookClient
 
 HERE = Path(__file__).resolve().parent
-PORTS = {"GATEWAY_PORT": "8080", "TRITON_GRPC_PORT": "8001", "TRITON_METRICS_PORT": "8002"}
 CELL_S = 120
 
 
@@ -44,8 +44,8 @@ def execute(path: Path) -> Any:
 
 def clean(text: str) -> str:
     """Return a notebook's text without this machine's folders and ports."""
-    for name, usual in PORTS.items():
-        text = re.sub(rf"(127\.0\.0\.1|localhost):{os.environ.get(name, usual)}\b", rf"\1:{usual}", text)
+    for name, usual in addresses.PORTS.items():
+        text = re.sub(rf"(127\.0\.0\.1|localhost):{addresses.port(name)}\b", rf"\1:{usual}", text)
     models = os.environ.get("MODELS")
     for folder, written in ((models, "models"), (f"{HERE.parent}/", ""), (str(HERE.parent), ".")):
         text = text.replace(folder, written) if folder else text

@@ -23,6 +23,7 @@ import modelctl  # noqa: F401 - before grpc, whose handlers of fork() it switche
 import httpx
 import numpy as np
 import pytest
+from dotenv import dotenv_values
 from PIL import Image
 from skimage import data
 from tritonclient.grpc import InferenceServerClient, InferInput
@@ -102,7 +103,9 @@ class Stack:
             "TRITON_METRICS_PORT": str(self.metrics),
         }
         key = {control.VARIABLE: str(self.key)} if self.key else {}
-        return {**os.environ, **ports, **key, **self.settings}
+        # The settings of whoever runs the tests are none of theirs: empty stands for the default.
+        others = dict.fromkeys(dotenv_values(ROOT / ".env"), "")
+        return {**others, **os.environ, **ports, **key, **self.settings}
 
     def control(self) -> Triton:
         """Return Triton, for somebody who has the control key."""

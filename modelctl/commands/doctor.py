@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print all findings; return 1 when one is a failure."""
-    findings = diagnosis.examine()
+    findings = diagnosis.examine(arguments.from_file)
     if arguments.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import sys
 
+from modelctl import configuration
 from modelctl.embedded.ports import check_port, port, port_text
 from modelctl.embedded.server import on_stop
-from modelctl.embedded.stack import Stack
+from modelctl.embedded.stack import DEFAULTS, STOP_MARGIN_S, Stack
 from modelctl.errors import CommandError
 from modelctl.options import add_serving
 
@@ -27,7 +28,13 @@ def run(arguments: argparse.Namespace) -> int:
     if number in (arguments.grpc_port, arguments.metrics_port):
         raise CommandError(f"GATEWAY_PORT is {number}, as one of Triton's ports is: give it another.")
     check_port("127.0.0.1", number, "GATEWAY_PORT")
-    stack = Stack(number, arguments.grpc_port, arguments.state)
+    gateway = configuration.gateway(arguments.from_file, DEFAULTS)
+    if gateway is None:
+        raise CommandError("There is no gateway (app/) in this folder: run this in the project's, or `modelctl serve`.")
+    if gateway.faults:
+        raise CommandError(" ".join(gateway.faults))
+    drain_s = gateway.value("GATEWAY_DRAIN_DELAY_S") + gateway.value("GATEWAY_DRAIN_TIMEOUT_S")
+    stack = Stack(number, arguments.grpc_port, arguments.state, drain_s + STOP_MARGIN_S)
     on_stop(stack.ask_to_stop)
     try:
         return stack.run(sys.argv[2:])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
+from modelctl import configuration
 from modelctl.embedded import control, installation, processes
 from modelctl.embedded.ports import PORTS, check_port, port, port_text
 from modelctl.errors import CommandError
@@ -34,14 +36,15 @@ class Finding:
     text: str
 
 
-def examine() -> list[Finding]:
-    """Check everything."""
+def examine(from_file: Collection[str] = ()) -> list[Finding]:
+    """Check everything; `from_file` is what `configuration.load` has returned."""
     return [
         _raises("platform", installation.check_platform, "Linux, x86-64, glibc 2.35 or later"),
         _raises("python", installation.check_python, "3.11 or 3.12"),
         _raises("libpython", lambda: str(installation.libpython()), "found"),
         _shared_memory(),
         *(_port(variable) for variable in PORTS),
+        *_settings(from_file),
         _raises("control key", control.check, control.VARIABLE),
         *(_package(name, use) for name, use in PACKAGES.items()),
         _raises("triton", lambda: str(installation.find().binary), "found"),
@@ -75,8 +78,35 @@ def _port(variable: str) -> Finding:
     try:
         check_port("127.0.0.1", number, variable)
     except CommandError as error:
+        server = "gateway" if variable == "GATEWAY_PORT" else "Triton"
+        if any(_is_own(pid, server) for pid in processes.listeners(number)):
+            return Finding("port", "ok", f"{number} is that of this folder's running {server} ({variable})")
         return Finding("port", "warning", str(error))
     return Finding("port", "ok", f"{number} is free ({variable})")
+
+
+def _is_own(pid: int, server: str) -> bool:
+    """Tell whether a process is the gateway or the Triton that was started in this folder."""
+    words = processes.command(pid)
+    right = words[1:3] == ["-m", "app"] if server == "gateway" else Path(words[0]).name == processes.SERVER
+    return right and processes.working_directory(pid) == Path.cwd()
+
+
+def _settings(from_file: Collection[str]) -> list[Finding]:
+    """Check the gateway's settings; of its port, the line above has told."""
+    try:
+        gateway = configuration.gateway(from_file)
+    except CommandError as error:
+        return [Finding("settings", "warning", str(error))]
+    if gateway is None:
+        return []
+    faults = [Finding("settings", "fail", fault) for fault in gateway.faults if fault.split()[0] not in PORTS]
+    unknown = [
+        Finding("settings", "warning", f"No setting reads {name}.{f' Did you mean {closest}?' if closest else ''}")
+        for name, closest in gateway.unknown.items()
+    ]
+    found = [*faults, *unknown]
+    return found or [Finding("settings", "ok", "`modelctl config` prints those in force")]
 
 
 def _package(name: str, use: str) -> Finding:

@@ -24,6 +24,8 @@ REGION = re.compile(r"triton_[A-Za-z0-9_-]{1,64}_backend_shm_region_[A-Za-z0-9-]
 """What Triton calls a step's, by its backend; clients and `shm-region-prefix-name` choose other names."""
 PR_SET_PDEATHSIG = 1
 GONE = -1
+LISTENING = "0A"
+"""TCP_LISTEN in /proc/net/tcp."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,41 @@ def groups(pid: int) -> set[int]:
     return {int(fields[2]) for number, fields in rows if number in family}
 
 
+def listeners(port: int) -> list[int]:
+    """Return the processes that listen on a TCP port, as far as this user may look into them."""
+    sockets = set()
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError):  # a machine without IPv6
+            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                    sockets.add(f"socket:[{fields[9]}]")
+    found = []
+    for folder in Path("/proc").glob("[0-9]*") if sockets else ():
+        with suppress(OSError):  # it has ended, or is another user's
+            if any(_link(file) in sockets for file in (folder / "fd").iterdir()):
+                found.append(int(folder.name))
+    return found
+
+
+def working_directory(pid: int) -> Path | None:
+    """Return the folder that a process works in; None when it is gone, or another user's."""
+    link = _link(Path(f"/proc/{pid}/cwd"))
+    return Path(link) if link else None
+
+
+def _link(path: Path) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
 def stubs(group: int) -> list[Stub]:
     """Return the living stubs of a process group."""
     found = []
     for pid in living(group):
-        words = _command(pid)
+        words = command(pid)
         if len(words) > 2 and Path(words[0]).name == STUB:
             found.append(Stub(pid, Path(words[1]).parent.parent.name, words[2].lstrip("/")))
     return found
@@ -99,7 +131,7 @@ def is_of_triton(group: int, start: str, regions: Collection[str]) -> bool:
     members = living(group)
     if group in (0, 1, os.getpgrp()) or any(_user(pid) not in (os.getuid(), GONE) for pid in members):
         return False
-    leads = group in members and start_time(group) == start and Path(_command(group)[0]).name == SERVER
+    leads = group in members and start_time(group) == start and Path(command(group)[0]).name == SERVER
     return leads or any(stub.region in regions for stub in stubs(group))
 
 
@@ -175,7 +207,8 @@ def _user(pid: int) -> int:
     return int(text.partition("\nUid:")[2].split()[0])
 
 
-def _command(pid: int) -> list[str]:
+def command(pid: int) -> list[str]:
+    """Return the command line of a process; one empty word when it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
     except OSError:

@@ -27,7 +27,11 @@ from modelctl.errors import CommandError
 READY_S = 120
 # What the gateway's readyz says when there is nothing that it could ask.
 NO_DEFAULT = "Triton serves no default model."
-GATEWAY_STOP_S, TRITON_STOP_S = 3, 6.5
+TRITON_STOP_S = 6.5
+STOP_MARGIN_S = 1
+"""A gateway that has not ended this long after its drain is killed."""
+DEFAULTS = {"GATEWAY_LOG_LEVEL": "warning", "GATEWAY_DRAIN_TIMEOUT_S": "2"}
+"""The gateway's settings where neither the environment nor `.env` has them."""
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 30.0
 
 
@@ -55,13 +59,22 @@ SAMPLES = {
 
 
 class Stack:
-    """The two processes."""
+    """The two processes.
 
-    def __init__(self, port: int, grpc_port: int, state: Path) -> None:
+    Args:
+        port: the gateway's.
+        grpc_port: Triton's.
+        state: Triton's state folder.
+        gateway_stop_s: how long the gateway may take to end.
+
+    """
+
+    def __init__(self, port: int, grpc_port: int, state: Path, gateway_stop_s: float) -> None:
         self.stopping = threading.Event()
         self._port = port
         self._grpc_port = grpc_port
         self._state = state
+        self._gateway_stop_s = gateway_stop_s
         self._triton: subprocess.Popen[bytes] | None = None
         self._gateway: subprocess.Popen[bytes] | None = None
         self._backoff = FIRST_BACKOFF_S
@@ -86,7 +99,7 @@ class Stack:
 
     def stop(self) -> None:
         """Stop the gateway, which finishes what it runs, then Triton; clear what a killed supervisor leaves."""
-        for process, seconds in ((self._gateway, GATEWAY_STOP_S), (self._triton, TRITON_STOP_S)):
+        for process, seconds in ((self._gateway, self._gateway_stop_s), (self._triton, TRITON_STOP_S)):
             if process is None:
                 continue
             process.terminate()
@@ -105,8 +118,7 @@ class Stack:
             environment[control.VARIABLE] = os.environ.get(control.VARIABLE) or str(
                 self._state.resolve() / control.FILE
             )
-            environment.setdefault("GATEWAY_LOG_LEVEL", "warning")
-            environment.setdefault("GATEWAY_DRAIN_TIMEOUT_S", str(GATEWAY_STOP_S - 1))
+            environment |= {name: value for name, value in DEFAULTS.items() if not os.environ.get(name)}
         return subprocess.Popen(  # noqa: S603 - our own command line
             [sys.executable, "-m", module, *arguments],
             env=environment,

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.settings import Settings
+from app.settings import VARIABLES, Settings
 from modelctl.embedded.control import FILE, VARIABLE
 from modelctl.embedded.state import take_state
 
@@ -145,6 +145,34 @@ def test_whoever_stops_the_gateway_waits_until_it_has_drained(services: dict[str
     times = int(given["GATEWAY_DRAIN_DELAY_S"]) + int(given["GATEWAY_DRAIN_TIMEOUT_S"])
     assert pod["terminationGracePeriodSeconds"] >= times + 2
     Settings.model_validate({name.removeprefix("GATEWAY_").lower(): value for name, value in given.items()})
+
+
+def test_compose_hands_the_gateway_every_setting(
+    tmp_path: Path, services: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From `.env`, by the names that everything else reads; its own network's addresses stay, the host's are mapped."""
+    file = tmp_path / "env"
+    file.write_text(
+        "GATEWAY_PORT=28080 # a comment\nGATEWAY_HOST=0.0.0.0\nTRITON_GRPC_PORT=28001\nGATEWAY_TRITON_URLS=a:1\n"
+        "GATEWAY_WORKERS='3'\nGATEWAY_LOG_LEVEL=INFO\nGATEWAY_DRAIN_TIMEOUT_S=7\n"
+    )
+    for name in [name for name in os.environ if name.startswith(("GATEWAY_", "TRITON_"))]:
+        monkeypatch.delenv(name)  # it would win over the file
+    found = yaml.safe_load(compose("--env-file", str(file), "--profile", "cpu", "config"))["services"]
+    given = found["gateway"]["environment"]
+    assert given.keys() >= set(VARIABLES) - {"TRITON_GRPC_PORT"}
+    assert (given["GATEWAY_WORKERS"], given["GATEWAY_LOG_LEVEL"]) == ("3", "INFO")
+    assert (str(given["GATEWAY_PORT"]), given["GATEWAY_TRITON_URLS"]) == ("8080", "triton:8001")
+    assert given["GATEWAY_DRAIN_TIMEOUT_S"] == "7"
+    ports = str(found["gateway"]["ports"])
+    assert "0.0.0.0" in ports
+    assert "28080" in ports
+    assert "28001" in str(found["triton-cpu"]["ports"])
+    # Where neither has it, what the image sets stays.
+    usual = services["gateway"]["environment"]
+    image = dict(re.findall(r"(GATEWAY_\w+)=(\S+)", (ROOT / "Dockerfile.app").read_text()))
+    assert {name: str(usual[name]) for name in image} == image
+    assert usual["GATEWAY_WORKERS"] is None
 
 
 def test_gateway_and_triton_share_the_control_key(services: dict[str, Any]) -> None:

@@ -1,0 +1,108 @@
+"""One configuration for the gateway, `modelctl` and Compose: the environment, and `.env` of the working directory.
+
+    .env --load--> environment of this command and of what it starts     (a name that the environment has stays)
+    environment --python -m app.settings--> the gateway's settings, checked, with the source of each
+
+What an empty variable of the environment stands for is the default, whatever `.env` says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dotenv import dotenv_values
+
+from modelctl.errors import CommandError
+
+FILE = ".env"
+PREFIXES = ("GATEWAY_", "TRITON_")
+OTHERS = ("MODELOPT_PYTHON", "ULTRALYTICS_PYTHON", "NO_COLOR")
+"""What `modelctl` reads beside them. Nothing else is taken from a file that lies in some folder."""
+GATEWAY = Path("app") / "settings.py"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A variable, its value in force, and where that comes from: `environment`, `.env` or `default`."""
+
+    name: str
+    value: Any
+    source: str
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """What the gateway says of its settings.
+
+    Attributes:
+        settings: all of them; none when there are faults.
+        unknown: each GATEWAY_ variable that no setting reads, with the one it is most like.
+        faults: a sentence for each value that cannot be right.
+
+    """
+
+    settings: tuple[Setting, ...]
+    unknown: Mapping[str, str | None]
+    faults: tuple[str, ...]
+
+    def value(self, name: str) -> Any:
+        """Return the value of a setting."""
+        return next(setting.value for setting in self.settings if setting.name == name)
+
+
+def load() -> frozenset[str]:
+    """Take the project's variables from `.env` into the environment; return the names of those that it lacked.
+
+    Raises:
+        CommandError: when the file cannot be read.
+
+    """
+    for name in [name for name in os.environ if name != name.upper() and name.upper().startswith(PREFIXES)]:
+        os.environ.setdefault(name.upper(), os.environ[name])  # the gateway does not mind their case either
+    try:
+        values = dotenv_values(FILE)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+        raise CommandError(f"{FILE} cannot be read: {reason}.") from error
+    given = {name.upper(): value for name, value in values.items() if value}
+    wanted = {name for name in given if name.startswith(PREFIXES) or name in OTHERS} - os.environ.keys()
+    os.environ.update({name: given[name] for name in wanted})
+    return frozenset(wanted)
+
+
+def source(name: str, from_file: Collection[str]) -> str:
+    """Return where a variable of the environment comes from, by what `load` has returned."""
+    return FILE if name in from_file else "environment" if os.environ.get(name) else "default"
+
+
+def gateway(from_file: Collection[str], defaults: Mapping[str, str] | None = None) -> Gateway | None:
+    """Ask the gateway in this folder for its settings; None where there is no gateway, as in Triton's container.
+
+    Args:
+        from_file: what `load` has returned.
+        defaults: values for names that neither the environment nor `.env` has.
+
+    Raises:
+        CommandError: when the gateway cannot be asked.
+
+    """
+    if not GATEWAY.is_file():
+        return None
+    environment = {name: value for name, value in os.environ.items() if name not in from_file}
+    environment |= {name: value for name, value in (defaults or {}).items() if not os.environ.get(name)}
+    command = [sys.executable, "-m", "app.settings"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    try:
+        told = json.loads(done.stdout)
+        settings = tuple(Setting(**setting) for setting in told["settings"])
+        return Gateway(settings, told["unknown"], tuple(told["faults"]))
+    except (ValueError, KeyError, TypeError) as error:
+        last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        raise CommandError(f"The gateway does not tell its settings: {last}") from error
