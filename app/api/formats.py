@@ -23,8 +23,13 @@ FORMAT = "Whose client is served: its JSON bodies are read and its answers are g
 
 
 def with_format(task: Task) -> type[Options]:
-    """Return the task's options with `format`, which single routes have and batches do not."""
+    """Return the task's options with `format`, which single routes have and batches do not.
+
+    The options of a task that no dialect speaks stay as they are.
+    """
     names = tuple(dialect.name for dialect in DIALECTS if task.name in dialect.answers)
+    if not names:
+        return task.options
     kind = Annotated[Literal[names] | None, Field(description=FORMAT)]  # type: ignore[valid-type]
     return create_model(f"Single{task.options.__name__}", __base__=task.options, format=(kind, None))
 

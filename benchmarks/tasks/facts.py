@@ -14,8 +14,8 @@ from google.protobuf.json_format import MessageToDict
 
 from modelctl.errors import CommandError
 from modelctl.models.repository import Model, Repository, read_config
+from modelctl.models.tasks import TASKS
 
-ROUTES = {"image-classification": "classify", "object-detection": "detect", "text-classification": "sentiment"}
 STEPS = ("preprocess", "network", "postprocess")
 
 
@@ -39,8 +39,8 @@ def defaults(models: Path) -> dict[str, Model]:
     found = {}
     for model in Repository(models).models.values():
         task = read_config(models / model.name / "config.pbtxt").parameters["task"].string_value
-        if model.default and len(model.steps) == len(STEPS) and task in ROUTES:
-            found[ROUTES[task]] = model
+        if model.default and len(model.steps) == len(STEPS) and task in TASKS:
+            found[TASKS[task].route] = model
     return found
 
 

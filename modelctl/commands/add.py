@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from modelctl.models.tasks import ROUTES
+from modelctl.models.tasks import NO_TASK, TASKS
 from modelctl.options import add_json, add_models, add_port
 from modelctl.sources import addition, find, pictures
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"a recipe ({known}), hf:<repository>, a checkpoint's folder, an .onnx file, a .pt file",
     )
     parser.add_argument("--name", help="the model's name (default: from the source)")
-    parser.add_argument("--task", choices=[*ROUTES, "none"], help="default: seen from the source")
+    parser.add_argument("--task", choices=[*TASKS, NO_TASK], help="default: seen from the source")
     parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="how it is stored")
     parser.add_argument("--examples", type=Path, metavar="DIR", help="pictures to measure int8 scales on")
     parser.add_argument("--license", help="the weights' licence")

@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from modelctl.console import say
 from modelctl.embedded import control, processes
 from modelctl.embedded.state import take_state
 from modelctl.errors import CommandError
+from modelctl.models.tasks import TASKS, Task
 
 READY_S = 120
 # What the gateway's readyz says when there is nothing that it could ask.
@@ -33,29 +33,6 @@ STOP_MARGIN_S = 1
 DEFAULTS = {"GATEWAY_LOG_LEVEL": "warning", "GATEWAY_DRAIN_TIMEOUT_S": "2"}
 """The gateway's settings where neither the environment nor `.env` has them."""
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 30.0
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One request that shows a task."""
-
-    route: str
-    file: str = ""
-    text: str = ""
-
-    def curl(self, base: str) -> str:
-        """Return the command line that sends it."""
-        if self.file:
-            return f"curl -F image=@{self.file} {base}/v1/{self.route}"
-        body = json.dumps({"text": self.text})
-        return f"curl -H 'Content-Type: application/json' -d '{body}' {base}/v1/{self.route}"
-
-
-SAMPLES = {
-    "image-classification": Sample("classify", "docs/samples/coffee.jpg"),
-    "object-detection": Sample("detect", "docs/samples/astronaut.jpg"),
-    "text-classification": Sample("sentiment", text="The pictures are sharp and the battery lasts for days."),
-}
 
 
 class Stack:
@@ -184,17 +161,25 @@ class Stack:
         _, catalogue = self._ask("GET", "/v1/models")
         tasks = {model["task"] for model in catalogue.get("models", []) if model["default"]}
         lines = []
-        for sample in (sample for task, sample in SAMPLES.items() if task in tasks):
+        for task in (task for name, task in TASKS.items() if name in tasks):
             with suppress(OSError):
-                lines += ["", f"  {sample.curl(base)}", f"  {self._answer(sample)}"]
+                lines += ["", f"  {_curl(task, base)}", f"  {self._answer(task)}"]
         print("\n".join([f"Gateway ready: {base}", *lines, "", f"  Docs: {base}/docs   Stop: Ctrl-C"]), flush=True)
 
-    def _answer(self, sample: Sample) -> str:
-        if sample.file:
-            body, kind = Path(sample.file).read_bytes(), "image/jpeg"
+    def _answer(self, task: Task) -> str:
+        if task.input == "image":
+            body, kind = Path(task.sample).read_bytes(), "image/jpeg"
         else:
-            body, kind = json.dumps({"text": sample.text}).encode(), "application/json"
-        _, answer = self._ask("POST", f"/v1/{sample.route}", body, kind)
+            body, kind = json.dumps({"text": task.sample}).encode(), "application/json"
+        _, answer = self._ask("POST", f"/v1/{task.route}", body, kind)
         answer.pop("request_id", None)
         text = json.dumps(answer)
         return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def _curl(task: Task, base: str) -> str:
+    """Return the command line that sends a task's sample."""
+    if task.input == "image":
+        return f"curl -F image=@{task.sample} {base}/v1/{task.route}"
+    body = json.dumps({"text": task.sample})
+    return f"curl -H 'Content-Type: application/json' -d '{body}' {base}/v1/{task.route}"

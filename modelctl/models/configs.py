@@ -15,7 +15,6 @@ import base64
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,68 +30,15 @@ from modelctl.models.spec import (
     ImagePreprocess,
     ModelSpec,
     TensorModel,
-    TextClassification,
     TextPreprocess,
 )
+from modelctl.models.tasks import GEOMETRY, TASKS, Tensors
 
 HEADER = f"# Written by `modelctl render` from {FILE}: change that and render again.\n"
 LABELS, TOKENIZER = "labels.txt", "tokenizer.json"
 # The first call of a step loads what it needs: warm-up makes it before anyone waits.
 CANARY_DATA, ONES_DATA = "canary", "ones"
 KINDS = {"auto": "KIND_AUTO", "cpu": "KIND_CPU", "gpu": "KIND_GPU"}
-
-Tensors = Mapping[str, tuple[str, list[int]]]  # name -> data type, dims without the batch
-SIZE: Tensors = {"image_size": ("INT32", [2])}
-GEOMETRY: Tensors = {"geometry": ("FP32", [4])}
-RANKING: Tensors = {"label": ("STRING", [-1]), "class_id": ("INT32", [-1]), "score": ("FP32", [-1])}
-
-
-@dataclass(frozen=True)
-class Flow:
-    """What a task's steps hand on.
-
-    Attributes:
-        given: what callers send.
-        extras: what the preprocess step makes beside the network's inputs.
-        carried: those of them that the postprocess step takes.
-        answer: what the postprocess step makes.
-
-    """
-
-    given: Tensors
-    extras: Tensors
-    carried: Tensors
-    answer: Tensors
-    preprocess: str
-    postprocess: str
-
-
-FLOWS = {
-    "image-classification": Flow(
-        given={"image": ("STRING", [1])},
-        extras=SIZE,
-        carried={},
-        answer=RANKING,
-        preprocess="image_preprocess",
-        postprocess="classification_postprocess",
-    ),
-    "object-detection": Flow(
-        given={"image": ("STRING", [1])},
-        extras={**SIZE, **GEOMETRY},
-        carried={**GEOMETRY, **SIZE},
-        answer={"box": ("FP32", [-1, 4]), **RANKING},
-        preprocess="image_preprocess",
-        postprocess="detection_postprocess",
-    ),
-    "text-classification": Flow(
-        given={"text": ("STRING", [1])},
-        extras={"token_count": ("INT32", [1]), "truncated": ("BOOL", [1])},
-        carried={},
-        answer={"label": ("STRING", [-1]), "score": ("FP32", [-1])},
-        preprocess="text_tokenize",
-        postprocess="text_classification_postprocess",
-    ),
-}
 
 
 def text(config: Any) -> bytes:
@@ -130,15 +76,15 @@ def variants(model: ModelSpec) -> dict[str, Any]:
 
 def ensemble(model: EnsembleSpec, folder: Path) -> Any:
     """Return the configuration that callers see."""
-    flow, inputs, made = FLOWS[model.task], model.network.inputs, model.network.outputs
+    task, inputs, made = TASKS[model.task], model.network.inputs, model.network.outputs
     config = pb.ModelConfig(name=model.name, platform="ensemble", max_batch_size=model.network.batching.max_batch_size)
-    public = {name: tensor for name, tensor in flow.extras.items() if name not in GEOMETRY}
-    _add(config.input, flow.given)
-    _add(config.output, {**flow.answer, **public})
+    public = {name: tensor for name, tensor in task.extras.items() if name not in GEOMETRY}
+    _add(config.input, task.given)
+    _add(config.output, {**task.answer, **public})
     between = {tensor.name: _between(role) for role, tensor in inputs.items()}
-    _step(config, f"{model.name}_preprocess", _same(flow.given), _same([*between.values(), *flow.extras]))
+    _step(config, f"{model.name}_preprocess", _same(task.given), _same([*between.values(), *task.extras]))
     _step(config, model.network_name, between, {tensor.name: role for role, tensor in made.items()})
-    _step(config, f"{model.name}_postprocess", _same([*made, *flow.carried]), _same(flow.answer))
+    _step(config, f"{model.name}_postprocess", _same([*made, *task.carried]), _same(task.answer))
     default = "true" if model.default else None
     _parameters(config, {"task": model.task, "default": default, "canary": _canary(model, folder)})
     return config
@@ -146,21 +92,21 @@ def ensemble(model: EnsembleSpec, folder: Path) -> Any:
 
 def preprocess(model: EnsembleSpec) -> Any:
     """Return the configuration of the step before the network."""
-    flow, given = FLOWS[model.task], model.preprocess
-    config = _model(model, f"{model.name}_preprocess", flow.preprocess)
+    task, given = TASKS[model.task], model.preprocess
+    config = _model(model, f"{model.name}_preprocess", task.preprocess)
     tensors = {
         _between(role): (tensor.dtype, given.dims if isinstance(given, ImagePreprocess) else [given.max_length])
         for role, tensor in model.network.inputs.items()
     }
-    _add(config.input, flow.given)
-    _add(config.output, {**tensors, **flow.extras})
+    _add(config.input, task.given)
+    _add(config.output, {**tensors, **task.extras})
     _instances(config, given.instances, "cpu")
     own = given.model_dump(exclude={"instances"}, exclude_defaults=True, exclude_none=True)
     if isinstance(given, TextPreprocess):
         own["tokenizer"] = f"{model.name}_preprocess/{TOKENIZER}"
     _parameters(config, own)
     if model.canary:
-        (name,) = flow.given
+        (name,) = task.given
         warmup = config.model_warmup.add(name="canary", batch_size=1)
         warmup.inputs[name].CopyFrom(
             pb.ModelWarmup.Input(data_type=pb.TYPE_STRING, dims=[1], input_data_file=CANARY_DATA)
@@ -186,17 +132,17 @@ def network(model: ModelSpec) -> Any:
         reasons = [f"{code}: {reason}" for code, reason in model.network.lint_ignore.items()]
         _parameters(config, {"lint_ignore": "; ".join(reasons)})
     if not any(size < 0 for tensor in config.input for size in tensor.dims):
-        _warm_network(config, text=model.task == "text-classification")
+        _warm_network(config, text=_takes_text(model))
     return config
 
 
 def postprocess(model: EnsembleSpec) -> Any:
     """Return the configuration of the step after the network."""
-    flow, given = FLOWS[model.task], model.postprocess
-    config = _model(model, f"{model.name}_postprocess", flow.postprocess)
+    task, given = TASKS[model.task], model.postprocess
+    config = _model(model, f"{model.name}_postprocess", task.postprocess)
     made = {role: (tensor.dtype, tensor.dims or []) for role, tensor in model.network.outputs.items()}
-    _add(config.input, {**made, **flow.carried})
-    _add(config.output, flow.answer)
+    _add(config.input, {**made, **task.carried})
+    _add(config.output, task.answer)
     _instances(config, given.instances, "cpu")
     own = {name: value for name, value in given.model_dump(exclude={"instances"}).items() if value is not False}
     if isinstance(given, DetectionPostprocess) and isinstance(model.preprocess, ImagePreprocess):
@@ -212,8 +158,8 @@ def warmup_data(model: ModelSpec, folder: Path) -> dict[str, bytes]:
         data = _canary_bytes(model, folder)
         made[f"{model.name}_preprocess/warmup/{CANARY_DATA}"] = struct.pack("<I", len(data)) + data
     for tensor in network(model).input:
-        if isinstance(model, TextClassification):
-            ones = np.ones(model.preprocess.max_length, np.int32 if tensor.data_type == pb.TYPE_INT32 else np.int64)
+        if _takes_text(model):
+            ones = np.ones(_input_dims(model), np.int32 if tensor.data_type == pb.TYPE_INT32 else np.int64)
             made[f"{model.network_name}/warmup/{ONES_DATA}"] = ones.tobytes()
     return made
 
@@ -255,7 +201,7 @@ def _add_network_tensors(config: Any, model: ModelSpec) -> None:
     inputs, outputs = model.network.inputs.values(), model.network.outputs.values()
     _add(config.input, {tensor.name: (tensor.dtype, tensor.dims or _input_dims(model)) for tensor in inputs})
     _add(config.output, {tensor.name: (tensor.dtype, tensor.dims or []) for tensor in outputs})
-    if "logits" in model.network.outputs and model.task != "object-detection":
+    if "logits" in model.network.outputs and "boxes" not in model.network.outputs:  # a detector's are those of queries
         config.output[0].label_filename = LABELS  # for Triton's classification extension
 
 
@@ -263,6 +209,10 @@ def _input_dims(model: ModelSpec) -> list[int]:
     if isinstance(model, TensorModel):
         return []
     return model.preprocess.dims if isinstance(model.preprocess, ImagePreprocess) else [model.preprocess.max_length]
+
+
+def _takes_text(model: ModelSpec) -> bool:
+    return not isinstance(model, TensorModel) and TASKS[model.task].input == "text"
 
 
 def _between(role: str) -> str:

@@ -14,7 +14,8 @@ from tritonclient.utils import InferenceServerException
 from modelctl.embedded.running import reason
 from modelctl.embedded.triton import TritonError
 from modelctl.errors import CommandError
-from modelctl.models.spec import EnsembleSpec, ImageClassification, ImagePreprocess, ObjectDetection, TextClassification
+from modelctl.models.spec import EnsembleSpec, ImageClassification, ImagePreprocess
+from modelctl.models.tasks import TASKS
 from modelctl.reference.agreement import PIXELS, SCORE, agreement
 from modelctl.reference.answers import Found
 from modelctl.reference.model import Reference
@@ -42,27 +43,21 @@ class Served:
             TritonError: with Triton's own words.
 
         """
-        text = isinstance(spec, TextClassification)
-        given = InferInput("text" if text else "image", [1, 1], "BYTES")
+        task = TASKS[spec.task]
+        given = InferInput(task.input, [1, 1], "BYTES")
         given.set_data_from_numpy(np.array([[item]], np.object_))
-        names = [
-            "label",
-            "score",
-            *([] if text else ["class_id"]),
-            *(["box"] if isinstance(spec, ObjectDetection) else []),
-        ]
         options = {"top_k": _classes(spec)} if isinstance(spec, ImageClassification) else None
         try:
             result = self._client.infer(
                 spec.name,
                 [given],
-                outputs=[InferRequestedOutput(name) for name in names],
+                outputs=[InferRequestedOutput(name) for name in task.answer],
                 parameters=options,
                 client_timeout=TIMEOUT_S,
             )
         except InferenceServerException as error:
             raise TritonError(error.message()) from error
-        return _found({name: result.as_numpy(name)[0] for name in names})
+        return _found({name: result.as_numpy(name)[0] for name in task.answer})
 
 
 def check(spec: EnsembleSpec, repository: Path, port: int) -> None:

@@ -29,7 +29,7 @@ from modelctl.graphs.precision import LIMITS, convert
 from modelctl.lint.linter import lint
 from modelctl.models import spec as specs
 from modelctl.models.spec import ImagePreprocess, ModelSpec, TensorModel
-from modelctl.models.tasks import ROUTES
+from modelctl.models.tasks import TASKS
 from modelctl.reference import served
 from modelctl.reference.agreement import PIXELS, agreement
 from modelctl.reference.model import Reference, onnx_run
@@ -274,7 +274,7 @@ class Addition:
         if isinstance(spec, TensorModel):
             base = f"grpc://127.0.0.1:{self._options.grpc_port}/{spec.name}"
         else:
-            base = f"http://127.0.0.1:{port_text('GATEWAY_PORT')}/v1/{ROUTES[spec.task]}?model={spec.name}"
+            base = f"http://127.0.0.1:{port_text('GATEWAY_PORT')}/v1/{TASKS[spec.task].route}?model={spec.name}"
         if self._options.json:
             row = {"name": spec.name, "task": spec.task, "served": self._loaded, "url": base, "compared": self._lines}
             print(json.dumps(row, indent=2))

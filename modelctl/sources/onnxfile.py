@@ -37,7 +37,6 @@ from modelctl.sources.draft import (
     store,
 )
 
-TASKS = ("image-classification", "object-detection", "text-classification", "none")
 DECODERS = ("yolov5", "yolov8", "yolox", "detr", "end_to_end")
 IDLE = {
     "yolox": (),
