@@ -222,6 +222,7 @@ def absent(python: Path, *modules: str) -> None:
     assert subprocess.run([python, "-I", "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_the_gateways_packages_suffice_and_hold_no_triton(tmp_path: Path) -> None:
     """What Dockerfile.app installs makes the gateway importable, without Triton, ONNX Runtime or torch."""
@@ -233,6 +234,7 @@ def test_the_gateways_packages_suffice_and_hold_no_triton(tmp_path: Path) -> Non
     absent(python, "onnxruntime", "pytriton", "torch", "tokenizers", "stages", "modelctl")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_tritons_packages_suffice(tmp_path: Path) -> None:
     """What Dockerfile.triton installs, the project's own wheel included, runs modelctl and the steps."""
