@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
-from starts import pytest_collection_modifyitems, pytest_runtest_protocol  # noqa: F401 - hooks of pytest
+from starts import pytest_collection_modifyitems, pytest_ignore_collect, pytest_runtest_protocol  # noqa: F401 - hooks of pytest
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import np_to_triton_dtype
 

@@ -34,6 +34,12 @@ _unmarked: str | None = None
 """The running test of a fast run; None in other runs."""
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave slow modules out of a fast run before they import torch, which alone takes seconds."""
+    is_module = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    return True if is_module and _is_fast(config) and _is_slow(collection_path) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what uses a fixture that starts something, itself or by another fixture, and modules that take seconds."""
     for item in items:
@@ -41,6 +47,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
         for mark in {STARTERS[name] for name in getattr(item, "fixturenames", ()) if name in STARTERS}:
             item.add_marker(mark)
+
+
+def _is_fast(config: pytest.Config) -> bool:
+    return all(f"not {mark}" in config.option.markexpr for mark in MARKS)
 
 
 @cache
@@ -54,8 +64,7 @@ def _is_slow(path: Path) -> bool:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Remember the running test of a fast run, which may start no server."""
     global _unmarked
-    is_fast = all(f"not {mark}" in item.config.option.markexpr for mark in MARKS)
-    _unmarked = item.nodeid if is_fast else None
+    _unmarked = item.nodeid if _is_fast(item.config) else None
     try:
         return (yield)
     finally:

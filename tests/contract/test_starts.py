@@ -10,13 +10,15 @@ import starts
 
 from modelctl.embedded import installation
 
+PYTHON = sys.executable
+
 
 @pytest.mark.parametrize(
     "command",
     [
         [installation.find().binary, "--model-repository=models"],
-        [sys.executable, "-m", "modelctl", "serve"],
-        [sys.executable, "-m", "app"],
+        [PYTHON, "-m", "modelctl", "serve"],
+        [PYTHON, "-m", "app"],
         ["uv", "venv"],
     ],
     ids=lambda command: str(command[-1]),
@@ -33,9 +35,9 @@ def test_a_fast_run_starts_no_server(
 @pytest.mark.parametrize(
     "command",
     [
-        [sys.executable, "-c", "print()"],
-        [sys.executable, "-m", "modelctl", "serve", "--help"],
-        [sys.executable, "-m", "modelctl", "list"],
+        [PYTHON, "-c", "print()"],
+        [PYTHON, "-m", "modelctl", "serve", "--help"],
+        [PYTHON, "-m", "modelctl", "list"],
         ["bash", "-c", "true"],
     ],
 )
