@@ -60,6 +60,7 @@ def test_only_plans_may_write_models(services: dict[str, Any]) -> None:
     assert "deploy" not in services["triton-cpu"]
 
 
+@pytest.mark.slow
 def test_plans_are_written_by_the_owner_of_the_models() -> None:
     """Building plans runs as the user that is told, and as the first user of most machines when none is."""
     for settings, user in (({}, "1000:1000"), ({"PLANS_USER": "1234:5678"}, "1234:5678")):
