@@ -26,6 +26,7 @@ import pytest
 from dotenv import dotenv_values
 from PIL import Image
 from skimage import data
+from starts import pytest_collection_modifyitems, pytest_ignore_collect, pytest_runtest_protocol  # noqa: F401 - hooks of pytest
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import np_to_triton_dtype
 

@@ -54,6 +54,7 @@ def test_ratios_are_taken_within_rounds() -> None:
     assert "| 0.60 (0.50 to 0.70) |" in made.page()
 
 
+@pytest.mark.server
 @pytest.mark.timeout(200)
 def test_it_measures_a_real_gateway(tmp_path: Path) -> None:
     """One short round: JSON alone on standard output, and the three files."""

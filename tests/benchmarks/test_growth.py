@@ -247,6 +247,7 @@ def test_quick_has_the_ends(tmp_path: Path) -> None:
     assert asked.estimate_s < 60
 
 
+@pytest.mark.server
 def test_options_that_would_do_nothing_are_refused() -> None:
     """The models are its own, so that another repository cannot be given."""
     words = ["growth", "--models", "models"]
@@ -259,6 +260,7 @@ def test_options_that_would_do_nothing_are_refused() -> None:
 # The command
 
 
+@pytest.mark.server
 def test_it_measures_a_real_gateway(tmp_path: Path) -> None:
     """A tiny run prints one object with costs above nothing, writes its files, and leaves nothing running."""
     state, out = tmp_path / "state", tmp_path / "out"
@@ -279,6 +281,7 @@ def test_it_measures_a_real_gateway(tmp_path: Path) -> None:
     assert not [one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(one.info["cmdline"] or [])]
 
 
+@pytest.mark.server
 def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     """Ctrl-C, at the start or under load, leaves nothing running, nothing written, and no traceback."""
     state, out = tmp_path / "state", tmp_path / "out"

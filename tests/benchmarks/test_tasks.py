@@ -334,6 +334,7 @@ def test_wrong_choices_are_refused(words: tuple[str, str], sentence: str) -> Non
         options(*words)
 
 
+@pytest.mark.server
 def test_it_measures_real_servers(tmp_path: Path) -> None:
     """A run with the peers of our own environment prints one object, writes its files, and leaves nothing running."""
     words = [sys.executable, "-m", "benchmarks", "tasks", "--quick", "--json", "--tasks", "sentiment"]

@@ -60,6 +60,7 @@ def test_only_plans_may_write_models(services: dict[str, Any]) -> None:
     assert "deploy" not in services["triton-cpu"]
 
 
+@pytest.mark.slow
 def test_plans_are_written_by_the_owner_of_the_models() -> None:
     """Building plans runs as the user that is told, and as the first user of most machines when none is."""
     for settings, user in (({}, "1000:1000"), ({"PLANS_USER": "1234:5678"}, "1234:5678")):
@@ -250,6 +251,7 @@ def absent(python: Path, *modules: str) -> None:
     assert subprocess.run([python, "-I", "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_the_gateways_packages_suffice_and_hold_no_triton(tmp_path: Path) -> None:
     """What Dockerfile.app installs makes the gateway importable, without Triton, ONNX Runtime or torch."""
@@ -261,6 +263,7 @@ def test_the_gateways_packages_suffice_and_hold_no_triton(tmp_path: Path) -> Non
     absent(python, "onnxruntime", "pytriton", "torch", "tokenizers", "stages", "modelctl")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_tritons_packages_suffice(tmp_path: Path) -> None:
     """What Dockerfile.triton installs, the project's own wheel included, runs modelctl and the steps."""

@@ -1,13 +1,27 @@
-"""A fault of the gateway's own is answered, logged and redacted."""
+"""Whatever fails is answered as a problem; a fault of the gateway's own is logged and redacted."""
 
 from __future__ import annotations
 
 import asyncio
 
 import httpx
+import pytest
+import structlog
+from fastapi import FastAPI, Query
 
+from app import errors
 from app.main import create_app
 from app.settings import Settings
+
+
+def ask(app: FastAPI, path: str, method: str = "GET", host: str = "localhost") -> httpx.Response:
+    """Send one request."""
+
+    async def send() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=f"http://{host}") as client:
+            return await client.request(method, path, headers={"X-Request-ID": "mine"})
+
+    return asyncio.run(send())
 
 
 def test_a_fault_is_a_redacted_500() -> None:
@@ -18,12 +32,65 @@ def test_a_fault_is_a_redacted_500() -> None:
     async def fault() -> None:
         raise RuntimeError("secret")
 
-    async def ask() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
-            return await client.get("/fault", headers={"X-Request-ID": "mine"})
-
-    response = asyncio.run(ask())
+    response = ask(app, "/fault")
     assert response.status_code == 500
     assert response.headers["content-type"] == "application/problem+json"
     assert (response.json()["code"], response.json()["request_id"]) == ("internal_error", "mine")
     assert "secret" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "host", "status", "code"),
+    [
+        ("/nothing", "GET", "localhost", 404, "not_found"),
+        ("/v1/models", "POST", "localhost", 405, "method_not_allowed"),
+        ("/v1/sentiment", "GET", "localhost", 405, "method_not_allowed"),
+        ("/number?n=many", "GET", "localhost", 422, "invalid_parameter"),
+        ("/v1/models", "GET", "evil.example", 403, "forbidden"),
+    ],
+)
+def test_what_never_reaches_a_route_is_a_problem(path: str, method: str, host: str, status: int, code: str) -> None:
+    """Refusals of the router, of FastAPI's validation and of the door carry the request's id."""
+    app = create_app(Settings())
+
+    @app.get("/number")
+    async def number(n: int = Query()) -> int:
+        return n
+
+    response = ask(app, path, method, host)
+    assert response.headers["content-type"] == "application/problem+json"
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert response.json()["request_id"] == response.headers["x-request-id"] == "mine"
+    assert ("allow" in response.headers) == (status == 405)
+
+
+@pytest.mark.parametrize(
+    ("error", "logged"),
+    [
+        (errors.BackendUnavailableError("Triton does not answer."), ["backend_unavailable"]),
+        (errors.InvalidParameterError("top_k is 0."), []),
+    ],
+    ids=["ours", "the caller's"],
+)
+def test_only_what_callers_cannot_mend_is_logged_with_its_cause(error: errors.GatewayError, logged: list[str]) -> None:
+    """The cause goes to the log and not to the caller."""
+    app = create_app(Settings())
+
+    @app.get("/fault")
+    async def fault() -> None:
+        raise error from OSError("secret")
+
+    with structlog.testing.capture_logs() as lines:
+        response = ask(app, "/fault")
+    assert (response.status_code, response.json()["code"]) == (error.status, error.code)
+    assert "secret" not in response.text
+    failed = [line for line in lines if line["event"] == "request failed"]
+    assert [line["code"] for line in failed] == logged
+    assert all(line["cause"] == "secret" for line in failed)
+
+
+def test_the_dialect_of_hugging_face_is_told_in_headers() -> None:
+    """Its client reads why a request failed from a header, where the query asks for its format."""
+    app = create_app(Settings())
+    assert "x-error-message" in ask(app, "/v1/sentiment?format=hf", "GET").headers
+    assert "x-error-message" not in ask(app, "/v1/sentiment", "GET").headers

@@ -394,6 +394,7 @@ def watched(tmp_path: Path, *options: str) -> Iterator[Watched]:
             one.process.wait(15)
 
 
+@pytest.mark.server
 def test_it_measures_a_real_server(tmp_path: Path) -> None:
     """A run on real Triton prints one object, writes its files, and leaves nothing running."""
     with watched(tmp_path, "--seconds", "0.5", "--callers", "2") as run:
@@ -419,6 +420,7 @@ def test_it_measures_a_real_server(tmp_path: Path) -> None:
     assert not (tmp_path / "state" / "models").exists()
 
 
+@pytest.mark.server
 def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     """Ctrl-C under load ends it within 10 s, with nothing left running, and nothing written."""
     with watched(tmp_path, "--seconds", "60") as run:

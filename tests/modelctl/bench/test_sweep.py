@@ -400,6 +400,7 @@ def test_apply_wants_a_model_yaml_that_says_what_is_served(tmp_path: Path) -> No
 # The command
 
 
+@pytest.mark.server
 def test_it_sweeps_a_real_server_and_applies(tmp_path: Path) -> None:
     """A tiny run prints one object, writes its files, sets model.yaml as it recommends, and leaves nothing behind."""
     models, out = repository(tmp_path, "simple_net"), tmp_path / "out"
