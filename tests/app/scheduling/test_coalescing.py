@@ -30,8 +30,9 @@ BAD = b"bad"
 class Echo(Servers):
     """A Triton that answers a text with itself, twice when it is long, padded to the longest; it refuses a bad one."""
 
-    def __init__(self, models: tuple[ServedModel, ...] = (FAST,)) -> None:
+    def __init__(self, models: tuple[ServedModel, ...] = (FAST,), seconds: float = 0.01) -> None:
         super().__init__(("nowhere:1",), Metrics())
+        self._seconds = seconds
         (client,) = self.clients
         client.models = {model.name: model for model in models}
         client.item_s = dict.fromkeys(client.models, 0.0005)
@@ -42,7 +43,7 @@ class Echo(Servers):
     async def infer(self, question: Question) -> Answer:
         """Answer after a moment."""
         self.calls.append(list(question.items))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(self._seconds)
         if BAD in question.items or len(question.items) > self.most:
             raise self.refusal
         count, width = len(question.items), 2 if max(map(len, question.items)) > 2 else 1
@@ -221,7 +222,7 @@ def test_who_waits_is_served_whatever_passes_by() -> None:
 
         busy = [asyncio.create_task(hurry()) for _ in range(4)]
         await asyncio.sleep(0.001)
-        answers = await asyncio.wait_for(ask(coalescer, numbered(5)), 0.15)
+        answers = await asyncio.wait_for(ask(coalescer, numbered(5)), 5)
         assert all(isinstance(answer, Answer) for answer in answers)
         assert not any(task.done() for task in busy)
         await asyncio.gather(*busy)
@@ -259,17 +260,19 @@ def test_a_slot_ends_with_its_call_and_not_with_its_caller() -> None:
         queue, budget = a_queue(), Budget(1000)
         coalescer, batch = made(servers, budget), Batch(queue, 5)
         leaver = asyncio.create_task(coalescer.send(about(b"left", 0.9), slot(queue, batch)))
-        late = asyncio.create_task(coalescer.send(about(b"late", 0.002), slot(queue)))
-        await asyncio.sleep(0.001)
+        late = asyncio.create_task(coalescer.send(about(b"late", 0.2), slot(queue)))
+        await asyncio.sleep(0.05)
         leaver.cancel()
         assert isinstance(*await asyncio.gather(leaver, return_exceptions=True), asyncio.CancelledError)
         assert isinstance(*await asyncio.gather(late, return_exceptions=True), DeadlineExceededError)
         batch.close()
         assert (queue.with_triton, queue.batched, budget.held) == (2, 1, len(b"left") + len(b"late"))
-        await asyncio.sleep(0.03)
-        assert (queue.with_triton, queue.batched, budget.held) == (0, 0, 0)
+        async with asyncio.timeout(5):
+            while queue.with_triton:
+                await asyncio.sleep(0.01)
+        assert (queue.batched, budget.held) == (0, 0)
 
-    asyncio.run(test(Echo()))
+    asyncio.run(test(Echo(seconds=0.6)))
 
 
 def test_an_item_that_was_never_sent_frees_its_slot_with_its_caller() -> None:
@@ -293,7 +296,7 @@ def test_an_item_that_was_never_sent_frees_its_slot_with_its_caller() -> None:
         await asyncio.sleep(0.001)
         assert queue.with_triton == 0
 
-    asyncio.run(test(Echo()))
+    asyncio.run(test(Echo(seconds=0.2)))
 
 
 def test_a_slot_is_given_back_whatever_happens() -> None:

@@ -21,7 +21,7 @@ import psutil
 import pytest
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from modelctl.bench import chart, command, copy, instances, instances_report, memory, quiet, results, sample
+from modelctl.bench import chart, command, copy, instances, instances_report, memory, options, quiet, results, sample
 from modelctl.bench.chart import Panel, Series
 from modelctl.bench.copy import Setting
 from modelctl.bench.load import Cores, Load
@@ -270,7 +270,7 @@ def test_quick_is_one_short_round() -> None:
     arguments = type("Arguments", (), {"quick": True, "out": None, "measure": staticmethod(lambda _: 7)})()
     assert command.run(arguments) == 7
     assert (arguments.rounds, arguments.seconds, arguments.patience) == (1, 2.0, 0.0)
-    assert arguments.out != command.RESULTS, "what is quoted in docs is not written over by a glance"
+    assert arguments.out != options.RESULTS, "what is quoted in docs is not written over by a glance"
     arguments.out.rmdir()
 
 
