@@ -44,13 +44,13 @@ class GatewayError(Exception):
 
 
 class MalformedRequestError(GatewayError):
-    """The body or a header cannot be read as what it claims to be."""
+    """The body or a header is not in the format that it declares."""
 
     status, code, title = 400, "malformed_request", "Malformed request"
 
 
 class ForbiddenError(GatewayError):
-    """A host name by which the gateway is not called, or a web page of a foreign origin."""
+    """The host name or the web page's origin is not allowed."""
 
     status, code, title = 403, "forbidden", "Forbidden"
 
@@ -80,7 +80,7 @@ class MethodNotAllowedError(GatewayError):
 
 
 class NotAcceptableError(GatewayError):
-    """None of the media types in `Accept` can be given."""
+    """The route offers none of the media types in `Accept`."""
 
     status, code, title = 406, "not_acceptable", "Not acceptable"
 
@@ -92,67 +92,67 @@ class RequestBodyTimeoutError(GatewayError):
 
 
 class BodyTooLargeError(GatewayError):
-    """More bytes than an image or a request may have, or JSON of too many elements or too deep."""
+    """The image or body has too many bytes, or the JSON has too many elements or is nested too deep."""
 
     status, code, title = 413, "body_too_large", "Body too large"
 
 
 class ImageTooLargeError(GatewayError):
-    """More pixels, scans or metadata than an image may have, or more CPU time or memory to decode than one gets."""
+    """The image has too many pixels, scans or metadata, or decoding it takes too much CPU time or memory."""
 
     status, code, title = 413, "image_too_large", "Image too large"
 
 
 class BatchTooLargeError(GatewayError):
-    """More items than a batch may have."""
+    """The batch has too many items."""
 
     status, code, title = 413, "batch_too_large", "Batch too large"
 
 
 class UnsupportedMediaTypeError(GatewayError):
-    """A content type or encoding that the route does not take."""
+    """The route does not accept this content type or content encoding."""
 
     status, code, title = 415, "unsupported_media_type", "Unsupported media type"
 
 
 class InvalidParameterError(GatewayError):
-    """A query option or header that is unknown or out of bounds."""
+    """A query option or header is unknown or out of bounds."""
 
     status, code, title = 422, "invalid_parameter", "Invalid parameter"
 
 
 class ImageUndecodableError(GatewayError):
-    """Bytes that are no image which can be decoded."""
+    """The bytes cannot be decoded as an image."""
 
     status, code, title = 422, "image_undecodable", "Image undecodable"
 
 
 class TextEmptyError(GatewayError):
-    """A text without a single visible character."""
+    """The text has no visible character."""
 
     status, code, title = 422, "text_empty", "Text empty"
 
 
 class InvalidTensorError(GatewayError):
-    """A tensor whose name, shape or type the model does not take."""
+    """The model does not accept the name, shape or type of a tensor."""
 
     status, code, title = 422, "invalid_tensor", "Invalid tensor"
 
 
 class OverloadedError(GatewayError):
-    """The queue, or the room for request bodies, is full."""
+    """The queue or the memory for request bodies is full."""
 
     status, code, title, retryable, retry_after_s = 429, "overloaded", "Overloaded", True, 1
 
 
 class InternalError(GatewayError):
-    """A fault of the gateway's own, never caused by input."""
+    """The gateway has a bug; input never causes this."""
 
     status, code, title = 500, "internal_error", "Internal error"
 
 
 class UnsupportedError(GatewayError):
-    """A model that cannot be called by this protocol."""
+    """The model cannot be called by this protocol."""
 
     status, code, title = 501, "unsupported", "Unsupported"
 
@@ -164,23 +164,23 @@ class BackendError(GatewayError):
 
 
 class BackendUnavailableError(GatewayError):
-    """Triton cannot be reached, or is stopping."""
+    """Triton cannot be reached or is stopping."""
 
     status, code, title, retryable, retry_after_s = 503, "backend_unavailable", "Backend unavailable", True, 1
 
 
 class RestrictedError(BackendUnavailableError):
-    """Triton answers, and wants a key that the gateway does not have."""
+    """Triton asks for a key that the gateway does not have."""
 
 
 class ModelNotReadyError(GatewayError):
-    """A model that was served a moment ago and is being loaded or repaired."""
+    """The model was served a moment ago; it is being loaded or repaired now."""
 
     status, code, title, retryable, retry_after_s = 503, "model_not_ready", "Model not ready", True, 2
 
 
 class DrainingError(GatewayError):
-    """The gateway is stopping and takes no new work."""
+    """The gateway is stopping and accepts no new requests."""
 
     status, code, title, retryable, retry_after_s = 503, "draining", "Draining", True, 1
 

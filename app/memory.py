@@ -39,7 +39,7 @@ class Budget:
 
         """
         if self.held + count > self.most:
-            raise OverloadedError("The gateway holds as many bytes of requests and answers as it may.")
+            raise OverloadedError("The gateway's memory for requests and answers is full.")
         self.add(count)
 
     def give_back(self, count: int) -> None:

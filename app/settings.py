@@ -38,91 +38,101 @@ class Settings(BaseSettings):
         default=1,
         ge=1,
         le=64,
-        description="Processes behind the one port. `/metrics` tells the sum over all, a worker that dies is replaced.",
+        description="Gateway processes that share the port. `/metrics` sums all of them; one that dies is replaced.",
     )
     hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Names, separated by commas, by which the gateway is called beside `localhost` and IP addresses; "
-        "`*.example.com` for all below a name, `*` for any. None: any where `GATEWAY_HOST` is no loopback address.",
+        description="Comma-separated host names that clients may use, besides `localhost` and IP addresses; "
+        "`*.example.com` for all subdomains, `*` for any name. Default: no others if `GATEWAY_HOST` is a loopback "
+        "address, any name otherwise.",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Origins, separated by commas, such as `https://app.example.com`, whose web pages may use the "
-        "gateway; `*` for any. None: only its own pages.",
+        description="Comma-separated origins, such as `https://app.example.com`, whose web pages may call the "
+        "gateway; `*` for any. Default: only the gateway's own pages.",
     )
     triton_urls: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="`host:port` of Triton's gRPC, or several separated by commas, or `dns:///name:port` for all "
-        "addresses of a name; none: `127.0.0.1` and the next setting.",
+        description="Triton's gRPC addresses: `host:port`, or several separated by commas, or `dns:///name:port` for "
+        "all addresses of a name. Default: `127.0.0.1` and `TRITON_GRPC_PORT`.",
     )
     triton_grpc_port: int = Field(
         default=8001,
         ge=1,
         le=65535,
         validation_alias=AliasChoices("TRITON_GRPC_PORT", "triton_grpc_port"),
-        description="The port of a Triton on this machine, where no URL is given.",
+        description="gRPC port of Triton on this machine; used when `GATEWAY_TRITON_URLS` is empty.",
     )
     triton_control_key_file: str = Field(
         default=".triton/control.key",
         validation_alias=AliasChoices("TRITON_CONTROL_KEY_FILE", "triton_control_key_file"),
-        description="The file with the key of Triton's control protocols, for the list of its models; read when "
-        "Triton asks for the key, and again when it has changed.",
+        description="File with the key of Triton's control protocols, which the gateway needs to list the models. It "
+        "reads the file when Triton asks for the key, and again when the file changes.",
     )
 
     default_timeout_ms: int = Field(
-        default=10_000, ge=50, description="A request's deadline, in ms, when it names none."
+        default=10_000, ge=50, description="Deadline, in ms, of a request without `X-Request-Timeout-Ms`."
     )
     max_timeout_ms: int = Field(
-        default=60_000, ge=50, description="The longest deadline that `X-Request-Timeout-Ms` may ask for."
+        default=60_000, ge=50, description="Longest deadline, in ms, that `X-Request-Timeout-Ms` may set."
     )
     body_timeout_s: float = Field(
-        default=30, gt=0, description="Time for a request's body to arrive, within its deadline."
+        default=30, gt=0, description="Timeout for receiving a request body; the request's deadline applies as well."
     )
     write_timeout_s: float = Field(
         default=30,
         gt=0,
-        description="Time for a client to take its answer, or 20 kB a second of a large one; past it, it is cut off.",
+        description="Timeout for a client to read its answer. A client that reads a large answer slower than 20 kB/s "
+        "over this time is disconnected.",
     )
     drain_delay_s: float = Field(
-        default=0, ge=0, description="Time to go on serving after SIGTERM, with readyz red, so that others notice."
+        default=0,
+        ge=0,
+        description="Time after SIGTERM in which the gateway still serves but `/readyz` fails, so that load balancers "
+        "stop sending requests.",
     )
     drain_timeout_s: int = Field(
         default=5,
         ge=0,
-        description="Time for running requests to finish at shutdown; what is left is answered 503 `draining`.",
+        description="Time for running requests to finish at shutdown; the others are answered 503 `draining`.",
     )
 
-    max_image_bytes: int = Field(default=20 * MEGABYTE, ge=1, description="One encoded image.")
-    max_text_bytes: int = Field(default=1 * MEGABYTE, ge=1, description="One text.")
-    max_batch_items: int = Field(default=64, ge=1, description="The most items of one batch.")
-    max_batch_bytes: int = Field(default=64 * MEGABYTE, ge=1, description="All items of one batch.")
+    max_image_bytes: int = Field(default=20 * MEGABYTE, ge=1, description="Largest encoded image.")
+    max_text_bytes: int = Field(default=1 * MEGABYTE, ge=1, description="Longest text.")
+    max_batch_items: int = Field(default=64, ge=1, description="Most items in a batch.")
+    max_batch_bytes: int = Field(default=64 * MEGABYTE, ge=1, description="Largest batch: all its items together.")
     max_bytes_in_flight: int = Field(
         default=256 * MEGABYTE,
         ge=1,
-        description="All bodies, fetched images and answers not yet taken that a process holds at once; past it, 429.",
+        description="Memory, per worker, for request bodies, fetched images and unread answers; beyond it, requests "
+        "get 429.",
     )
     max_items_per_model: int = Field(
         default=128,
         ge=1,
-        description="The most items of one model that are ever with Triton at once; how many really are is measured.",
+        description="Upper bound of a model's concurrency limit, which is the number of items with Triton at once. The "
+        "gateway measures the limit itself.",
     )
     max_queue_per_model: int = Field(
         default=128,
         ge=0,
-        description="The most requests for one model that wait; past it, 429. Items of batches wait apart, in turns.",
+        description="Longest queue of single requests for a model; beyond it, requests get 429. Items of batches have "
+        "a queue of their own; the two queues take turns.",
     )
     join_items: bool = Field(
-        default=True, description="Whether texts that wait for a fast model share a call to Triton."
+        default=True, description="Coalescing: texts that wait for a fast model share one call to Triton."
     )
     image_url_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Hosts, separated by commas, from which `image_url` is fetched; redirects are not followed. None: "
-        "it is off.",
+        description="Comma-separated hosts from which the gateway fetches `image_url`; it follows no redirects. "
+        "Default: `image_url` is off.",
     )
 
-    log_format: Literal["console", "json"] = Field(default="console", description="`json` for machines.")
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="`console` for people, `json` for log collectors."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="The least important lines that are logged."
+        default="info", description="Lowest level that is logged."
     )
 
     @model_validator(mode="before")

@@ -23,9 +23,9 @@ DOCS = Path(__file__).resolve().parent
 BLOCK = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FIELDS = {
     "title": "The kind of problem, in words.",
-    "status": "The HTTP status; of an item of a batch, the one that it would have had alone.",
-    "request_id": "That of the answer's `X-Request-ID`, and of the logs.",
-    "model": "The model that was asked, where known.",
+    "status": "The HTTP status. For an item of a batch: the status of the same item sent as a single request.",
+    "request_id": "The request's id, as in the answer's header `X-Request-ID` and in the logs.",
+    "model": "The model of the request, if known.",
 }
 """Fields of a problem whose name says enough for the OpenAPI document."""
 

@@ -41,7 +41,7 @@ Off = Annotated[bool | None, AfterValidator(_off)]
 Fraction = Annotated[float | None, Field(ge=0, le=1), BeforeValidator(_chosen)]
 Percent = Annotated[float | None, Field(ge=0, le=100), BeforeValidator(_chosen), AfterValidator(_fraction)]
 MaxBoxes = Annotated[int | None, Field(ge=1, le=1000)]
-Key = Annotated[str | None, Field(description="Not looked at; keys travel in the header Authorization.")]
+Key = Annotated[str | None, Field(description="Ignored; send keys in the header Authorization.")]
 
 
 class RoboflowImage(BaseModel):
@@ -140,8 +140,8 @@ class Query(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     api_key: Key = None
-    confidence: Annotated[Percent, Field(description="A fraction, or from 1 on percent.")] = None
-    overlap: Annotated[Percent, Field(description="A fraction, or from 1 on percent.")] = None
+    confidence: Annotated[Percent, Field(description="A fraction below 1, or a percentage from 1.")] = None
+    overlap: Annotated[Percent, Field(description="A fraction below 1, or a percentage from 1.")] = None
     max_detections: MaxBoxes = None
     format: Literal["json"] | None = None
     disable_preproc_auto_orient: Off = None

@@ -41,7 +41,7 @@ def draw(image: bytes, predictions: Sequence[dict[str, Any]], kind: str) -> byte
     picture = upright(image)
     picture, predictions = scaled(picture, predictions)
     if kind == "image/jpeg" and max(picture.size) > JPEG_SIDE:
-        raise ImageTooLargeError(f"A JPEG may have {JPEG_SIDE} pixels a side; ask for image/png.")
+        raise ImageTooLargeError(f"A JPEG may have {JPEG_SIDE} pixels per side at most; ask for image/png.")
     mark(picture, predictions)
     picture.info.clear()  # the sender's profile, texts and dates are not sent on
     buffer = io.BytesIO()
@@ -62,9 +62,9 @@ def upright(image: bytes) -> Image.Image:
         opened.load()
         return _rgb(_srgb(_turned(opened)))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageTooLargeError(f"A picture answer may have {MAX_PIXELS} pixels.") from error
+        raise ImageTooLargeError(f"A picture answer may have {MAX_PIXELS} pixels at most.") from error
     except MemoryError as error:
-        raise ImageTooLargeError("The picture takes more memory to draw than there is for one.") from error
+        raise ImageTooLargeError("Drawing the picture takes too much memory.") from error
     except Exception as error:  # decoders raise nearly anything on broken bytes
         raise ImageUndecodableError("The image cannot be drawn on.") from error
 

@@ -78,7 +78,7 @@ class Drawing:
         except (asyncio.IncompleteReadError, ConnectionError):
             if await _end(process) not in LIMIT_SIGNALS:
                 raise InternalError("The process that draws has failed.") from None
-            raise ImageTooLargeError("The picture takes more CPU time or memory to draw than one may.") from None
+            raise ImageTooLargeError("Drawing the picture takes too much CPU time or memory.") from None
         except BaseException:  # the deadline has passed or the client has gone
             _kill(process)
             raise

@@ -23,7 +23,7 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str = Field(description="What happened, in one sentence.")
-    code: str = Field(description="Stable; for programs to branch on.")
+    code: str = Field(description="A stable code for programs to branch on.")
     request_id: str
     retryable: bool = Field(description="Whether the same request may succeed later.")
     model: str | None = None

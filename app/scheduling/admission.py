@@ -120,7 +120,7 @@ class Admission:
         too_many = queue.batched + items > BATCHES * self._max_waiting
         if queue.batched and (too_many or (rate and (queue.batched + items) / rate > deadline.left_s())):
             raise OverloadedError(
-                "Batches that came earlier take longer than the request's deadline, or are as many as may be.",
+                "The queue of batches is full, or takes longer than the request's deadline.",
                 model=model.name,
                 retry_after_s=min(max(1, math.ceil(queue.batched / rate) if rate else 1), MAX_RETRY_S),
             )

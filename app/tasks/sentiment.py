@@ -23,7 +23,7 @@ class LabelScore(BaseModel):
 class Usage(BaseModel):
     """What the text cost."""
 
-    tokens: Annotated[int, Field(description="Tokens that the model read, its special ones included.")]
+    tokens: Annotated[int, Field(description="Tokens that the model read, including special tokens.")]
     truncated: Annotated[bool, Field(description="Whether the text was longer than the model reads.")]
 
 

@@ -47,22 +47,24 @@ class Metrics:
             "gateway_request_seconds", "Time from a request's first byte to the end of its answer.", "route"
         )
         self._spans = self._histogram(
-            "gateway_span_seconds", "Where the time of requests went: read, wait, triton, encode.", "span"
+            "gateway_span_seconds", "Time of requests by phase: read, wait, triton, encode.", "span"
         )
         self._items = self._counter("gateway_batch_items", "Items of batches, by problem code.", "code")
         self.running = self._gauge("gateway_requests_running", "Requests being answered now.")
         self._tasks = self._gauge("gateway_tasks", "Tasks of the event loop.")
         self.body_bytes = self._gauge(
-            "gateway_body_bytes", "Bytes held now: of request bodies, and of answers that clients have not taken yet."
+            "gateway_body_bytes", "Bytes held now: request bodies, and answers that clients have not read yet."
         )
-        self.with_triton = self._gauge("gateway_items_with_triton", "Items that have a place now.", "model")
-        self.waiting = self._gauge("gateway_items_waiting", "Items that wait for a place now.", "model")
-        self.limit = self._gauge("gateway_items_limit", "Items that may have a place at once.", "model")
+        self.with_triton = self._gauge("gateway_items_with_triton", "Items that hold a slot now.", "model")
+        self.waiting = self._gauge("gateway_items_waiting", "Items that wait for a slot now.", "model")
+        self.limit = self._gauge("gateway_items_limit", "Slots of the model: its concurrency limit.", "model")
         self._calls = self._counter(
             "gateway_triton_calls", "Inferences, by server and gRPC status.", "server", "status"
         )
-        self.retries = self._counter("gateway_triton_retries", "Inferences tried again, by failed server.", "server")
-        self.running_calls = self._gauge("gateway_triton_calls_running", "Inferences without an answer yet.", "server")
+        self.retries = self._counter(
+            "gateway_triton_retries", "Retried inferences, by the server that failed.", "server"
+        )
+        self.running_calls = self._gauge("gateway_triton_calls_running", "Inferences running now.", "server")
         # Looking a child up by its labels costs more than counting.
         self._request: Callable[..., Counter] = cache(self._requests.labels)
         self._second: Callable[..., Histogram] = cache(self._seconds.labels)
@@ -70,7 +72,11 @@ class Metrics:
         self.call: Callable[..., Counter] = cache(self._calls.labels)
         self.up = self._gauge("gateway_triton_up", "1 while the server answers.", "server", over_workers="livemin")
         self.unfit = self._gauge(
-            "gateway_triton_unfit", "1 while a model is held to fail there.", "server", "model", over_workers="livemax"
+            "gateway_triton_unfit",
+            "1 while the gateway avoids this server for the model, because its calls there fail.",
+            "server",
+            "model",
+            over_workers="livemax",
         )
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

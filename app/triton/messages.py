@@ -65,7 +65,7 @@ def rows(answer: Answer, count: int, task: Task) -> list[Answer]:
 
     """
     if answer.tensors.keys() != task.outputs.keys() or any(len(array) != count for array in answer.tensors.values()):
-        raise BackendError("The model's answer has other tensors, or another number of items, than were asked for.")
+        raise BackendError("The model's answer has unexpected tensors or an unexpected number of items.")
     lengths = [_length(labels) for labels in answer.tensors["label"]]
     return [
         Answer(

@@ -63,7 +63,7 @@ export class Catalogue {
       this.#models = await models();
       status.textContent = this.#models.length === 0 ? "No model is served." : "";
     } catch (error) {
-      status.textContent = `The list may be old. ${error.message}`;
+      status.textContent = `The list may be out of date. ${error.message}`;
     }
     const now = JSON.stringify(this.#models);
     if (now === this.#shown) return;

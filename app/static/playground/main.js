@@ -174,7 +174,7 @@ async function copy() {
   } catch {
     // The clipboard is closed to pages without https that are not this machine's.
     getSelection().selectAllChildren(code);
-    byId("copied").textContent = "Selected: copy it with Ctrl + C.";
+    byId("copied").textContent = "Selected: copy it with Ctrl+C.";
   }
 }
 
@@ -201,7 +201,7 @@ function fail(error) {
 }
 
 function tell(error) {
-  const told = error instanceof Problem ? error.fields : { title: "A fault of this page", detail: String(error) };
+  const told = error instanceof Problem ? error.fields : { title: "Error in this page", detail: String(error) };
   const names = { status: "Status", code: "Code", request_id: "Request id", model: "Model", step: "Step" };
   const facts = Object.keys(names).filter((name) => told[name] !== undefined && told[name] !== null);
   const again = told.retryable ? " The same request may succeed later." : "";

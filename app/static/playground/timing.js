@@ -3,8 +3,8 @@
 import { element } from "./element.js";
 
 const MEANING = {
-  read: "the body arrives",
-  wait: "waiting for a free place",
+  read: "receiving the body",
+  wait: "waiting for a free slot",
   triton: "preprocessing, network, postprocessing",
   encode: "writing the answer",
   rest: "network and browser",
@@ -26,6 +26,6 @@ export function timing(spans, total) {
       element("span", { class: "score" }, `${ms.toFixed(1)} ms`),
     );
   });
-  const sum = element("p", { class: "caption" }, `${total.toFixed(1)} ms in all, as the browser saw it.`);
+  const sum = element("p", { class: "caption" }, `${total.toFixed(1)} ms in total, measured in the browser.`);
   return [track, element("ul", { class: "spans" }, ...items), sum];
 }
