@@ -92,13 +92,17 @@ def _section(name: str, parser: argparse.ArgumentParser, text: str) -> str:
     inner = _subparsers(parser)
     if inner:
         return "\n\n".join([*parts, *(_section(f"{name} {word}", one, _about(one)) for word, one in inner.items())])
-    rows = [(_called(action), action.help or "") for action in parser._actions if action.dest != "help"]
+    rows = [(_called(action), action.help or "") for action in parser._actions if _is_shown(action)]
     return "\n\n".join([*parts, table(("", ""), rows)])
 
 
+def _is_shown(action: argparse.Action) -> bool:
+    return action.dest != "help" and action.help != argparse.SUPPRESS
+
+
 def _about(parser: argparse.ArgumentParser) -> str:
-    """Return what a module's docstring says behind the name of its command."""
-    return (parser.description or "").partition(": ")[2].partition("\n")[0].rstrip(".")
+    """Return the description of a command, without its full stop."""
+    return (parser.description or "").rstrip(".")
 
 
 def _called(action: argparse.Action) -> str:

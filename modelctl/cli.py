@@ -1,4 +1,4 @@
-"""The command line: which commands there are, and what is said of a word that is none of them."""
+"""The command line: the table of commands, and suggestions for mistyped words."""
 
 from __future__ import annotations
 
@@ -11,37 +11,43 @@ from typing import Any, NoReturn
 from modelctl.errors import did_you_mean
 
 COMMANDS = {
-    "serve": ("modelctl.commands.serve", "start Triton on the model repository, and keep it serving"),
+    "serve": ("modelctl.commands.serve", "start Triton on the model repository and restart it when it fails"),
     "up": ("modelctl.commands.up", "start Triton and the gateway together, in the foreground"),
-    "add": ("modelctl.commands.add", "add a model from anywhere, checked and served"),
-    "list": ("modelctl.commands.list", "show the models, and what the running server says of them"),
-    "remove": ("modelctl.commands.remove", "take a model out of the server and out of the repository"),
-    "ready": ("modelctl.commands.ready", "tell whether the running server is ready"),
-    "load": ("modelctl.commands.load", "load models into the running server"),
-    "unload": ("modelctl.commands.unload", "take models out of the running server"),
-    "render": ("modelctl.commands.render", "write the configurations of models from their model.yaml"),
-    "lint": ("modelctl.commands.lint", "check a model repository, and say what to mend"),
-    "verify": ("modelctl.commands.verify", "hold a served model's answers against an independent reference"),
-    "bench": ("modelctl.bench.command", "measure what a choice costs and gains, such as the number of instances"),
-    "plan": ("modelctl.commands.plan", "build TensorRT plans, where TensorRT and a GPU are"),
-    "config": ("modelctl.commands.config", "print the settings in force, and where each comes from"),
-    "doctor": ("modelctl.commands.doctor", "check this machine, and say what to mend"),
-    "completion": ("modelctl.commands.completion", "print a script that lets a shell complete modelctl"),
+    "add": (
+        "modelctl.commands.add",
+        "add a model from a file, a checkpoint or a recipe: check it, store it and load it",
+    ),
+    "list": ("modelctl.commands.list", "list the models and their state in the running server"),
+    "remove": ("modelctl.commands.remove", "unload a model and delete it from the repository"),
+    "ready": ("modelctl.commands.ready", "exit with 0 when the running server is ready, else with 1"),
+    "load": ("modelctl.commands.load", "load or reload models in the running server"),
+    "unload": ("modelctl.commands.unload", "unload models from the running server; their files stay"),
+    "render": ("modelctl.commands.render", "write each model's config.pbtxt files from its model.yaml"),
+    "lint": ("modelctl.commands.lint", "check a model repository and say how to fix what is wrong"),
+    "verify": ("modelctl.commands.verify", "compare a served model's answers with an independent computation"),
+    "bench": (
+        "modelctl.bench.command",
+        "measure a model under load with different settings, such as the number of instances",
+    ),
+    "plan": ("modelctl.commands.plan", "build TensorRT plans; needs TensorRT and a GPU"),
+    "config": ("modelctl.commands.config", "print the settings in force and where each comes from"),
+    "doctor": ("modelctl.commands.doctor", "check this machine and say how to fix what is wrong"),
+    "completion": ("modelctl.commands.completion", "print a script for shell completion"),
 }
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, which also says what was probably meant (argparse itself does from Python 3.14)."""
+    """An argument parser that suggests the nearest known word (argparse itself does so from Python 3.14)."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Parse; what nobody knows is refused here, where the options of this very command are known."""
+        """Parse, and refuse unknown arguments here, where this command's own options can be suggested."""
         known, rest = super().parse_known_args(args, namespace)
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}")
         return known, rest
 
     def error(self, message: str) -> NoReturn:
-        """End with usage and message, and with the nearest known word where one was mistyped."""
+        """Exit with the usage, the message and, for a mistyped word, the nearest known one."""
         choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
         option = re.search(r"unrecognized arguments: .*?(--[\w-]+)", message)
         hint = ""
@@ -53,17 +59,18 @@ class Parser(argparse.ArgumentParser):
 
 
 def build(chosen: Collection[str] | None = None) -> Parser:
-    """Return the parser, with the arguments of the `chosen` commands (None: of all).
+    """Return the parser, with the arguments of the `chosen` commands (None: all commands).
 
-    Only their modules are imported, since each may need packages that others lack. What is parsed holds the command's
-    `run`, and this function as `build`: one command completes all others.
+    It imports only the modules of these commands, because each may need packages that are not installed everywhere.
+    The parsed arguments hold the command's `run`, and this function as `build`, which `completion` calls for all
+    commands.
     """
     parser = Parser(prog="modelctl", description="Models for Triton, and the Triton that serves them.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (path, text) in COMMANDS.items():
         if chosen is None or name in chosen:
             module = import_module(path)
-            command = commands.add_parser(name, help=text, description=module.__doc__)
+            command = commands.add_parser(name, help=text, description=f"{text[:1].upper()}{text[1:]}.")
             module.add_arguments(command)
             command.set_defaults(run=module.run, build=build)
         else:

@@ -10,7 +10,7 @@ from modelctl.embedded.ports import PORTS, port, port_text
 
 
 def add_json(parser: argparse.ArgumentParser, what: str) -> None:
-    """Declare `--json`: the one thing on standard output; progress and errors stay on standard error."""
+    """Declare `--json`: standard output then holds only JSON; progress and errors go to standard error."""
     parser.add_argument("--json", action="store_true", help=f"print {what} as JSON")
 
 
@@ -20,31 +20,37 @@ def add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def add_names(parser: argparse.ArgumentParser) -> None:
-    """Declare what `load` and `unload` take: models of a repository, for a running server."""
-    parser.add_argument("names", nargs="+", metavar="NAME", help="the models; their steps come with them")
+    """Declare the arguments of `load` and `unload`: models of the repository, and the running server."""
+    parser.add_argument("names", nargs="+", metavar="NAME", help="models; their steps are included")
     add_models(parser)
     add_json(parser, "a list of objects")
     add_port(parser)
 
 
 def add_serving(parser: argparse.ArgumentParser) -> None:
-    """Declare what `serve` and `up` take: how Triton is started."""
+    """Declare the arguments of `serve` and `up`: how to start Triton."""
     add_models(parser)
-    parser.add_argument("--backends", type=Path, default=Path("backends"), help="our Python-based backends")
-    parser.add_argument("--state", type=Path, default=Path(".triton"), help="folder for logs and what is put together")
-    parser.add_argument("--model", nargs="+", default=[], metavar="NAME", help="load these models only")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument(
+        "--backends", type=Path, default=Path("backends"), help="folder of this project's Triton backends"
+    )
+    parser.add_argument(
+        "--state", type=Path, default=Path(".triton"), help="folder for Triton's logs, files and control key"
+    )
+    parser.add_argument("--model", nargs="+", default=[], metavar="NAME", help="load only these models")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)"
+    )
     for name in ("grpc", "metrics"):
         variable = f"TRITON_{name.upper()}_PORT"
         text = f"default: {variable}, else {PORTS[variable]}"
         kind = partial(port, variable=variable)
         parser.add_argument(f"--{name}-port", type=kind, default=port_text(variable), help=text)
-    parser.add_argument("extra", nargs="*", help="after --: more options for tritonserver")
+    parser.add_argument("extra", nargs="*", help="after --: further options for tritonserver")
 
 
 def add_port(parser: argparse.ArgumentParser) -> None:
-    """Declare the option for Triton's port."""
+    """Declare the option for Triton's gRPC port."""
     variable = "TRITON_GRPC_PORT"
-    text = f"Triton's (default: {variable}, else {PORTS[variable]})"
+    text = f"Triton's gRPC port (default: {variable}, else {PORTS[variable]})"
     kind = partial(port, variable=variable)
     parser.add_argument("--grpc-port", type=kind, default=port_text(variable), help=text)

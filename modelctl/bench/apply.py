@@ -43,7 +43,7 @@ def block(values: Changes) -> str:
 def check(models: Path, name: str) -> None:
     """Raise CommandError when a model has no `model.yaml`, or configurations that are not what it says."""
     if not (models / name / FILE).is_file():
-        raise CommandError(f"{name} has no {FILE} to write to: leave --apply away, and change its config.pbtxt.")
+        raise CommandError(f"{name} has no {FILE} to write to: omit --apply, and change its config.pbtxt.")
     differing = rendering.differing(specs.read(models / name / FILE), models)
     if differing:
         raise CommandError(f"{differing[0][0]} is not what {FILE} says: run modelctl render {name} first.")

@@ -1,4 +1,4 @@
-"""`modelctl bench`: measures what a choice costs and gains, on a Triton of its own."""
+"""`modelctl bench`: measures a model under load with different settings, on a Triton of its own."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import argparse
 from modelctl.bench import instances, options, sweep
 
 MEASUREMENTS = {
-    "instances": (instances, "how memory, throughput and latency change with the number of instances"),
-    "sweep": (sweep, "which batch size, instances and queue delay serve a model best, under how many callers"),
+    "instances": (instances, "measure memory, throughput and latency for several numbers of instances"),
+    "sweep": (sweep, "find the batch size, number of instances and queue delay that serve a model best"),
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the measurements, and the options that all of them have."""
+    """Declare the measurements, and their shared options."""
     options.add_measurements(parser, MEASUREMENTS)
 
 

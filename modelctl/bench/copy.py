@@ -51,7 +51,7 @@ def varied(model: Model, step: str | None) -> str:
     """
     if not model.steps:
         if step is not None:
-            raise CommandError(f"{model.name} is no ensemble: leave --step away.")
+            raise CommandError(f"{model.name} is no ensemble: omit --step.")
         return model.name
     name = f"{model.name}_{step or 'network'}"
     if name not in model.steps:
@@ -119,7 +119,7 @@ def vary(config: Any, setting: Setting) -> Any:
         group.count = setting.count
     if setting.threads is not None:
         if made.backend != "onnxruntime":
-            raise CommandError(f"{made.name} is not run by ONNX Runtime: leave --threads away.")
+            raise CommandError(f"{made.name} is not run by ONNX Runtime: omit --threads.")
         made.parameters[THREADS].string_value = str(setting.threads)
     if setting.delay_us is not None:
         made.dynamic_batching.max_queue_delay_microseconds = setting.delay_us

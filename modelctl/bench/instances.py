@@ -1,8 +1,8 @@
-"""`modelctl bench instances`: what more instances of a model cost in memory and gain in throughput and latency.
+"""`modelctl bench instances`: measures memory, throughput and latency for several numbers of instances.
 
     for each round, for each count: copy the model -> start Triton -> memory -> load -> memory -> callers -> memory
 
-For an ensemble the instances of one step are counted, by default its network's, and calls go to the ensemble.
+For an ensemble the count applies to one step, by default the network; all calls go to the ensemble.
 """
 
 from __future__ import annotations
@@ -24,25 +24,29 @@ from modelctl.embedded.state import take_state
 from modelctl.errors import CommandError
 
 STEPS = ("preprocess", "network", "postprocess")
-COUNTS, MOST = "1,2,3,4", 64
-STOPPED = 130  # as a shell says of a command that Ctrl-C ended
+COUNTS, MAX_INSTANCES = "1,2,3,4", 64
+STOPPED = 130  # the exit code that shells give a command ended by Ctrl-C
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options that only this measurement has."""
-    parser.add_argument("name", metavar="NAME", help="an ensemble, or a model that takes numbers")
-    text = f"the numbers of instances to compare, the first is compared with (default: {COUNTS})"
+    """Declare the options of this measurement."""
+    parser.add_argument("name", metavar="NAME", help="an ensemble, or a model with numeric inputs")
+    text = f"instance counts to compare; the first is the baseline (default: {COUNTS})"
     parser.add_argument("--counts", type=numbers, default=numbers(COUNTS), metavar="N,N", help=text)
-    parser.add_argument("--step", choices=STEPS, help="of an ensemble: whose instances (default: network)")
-    text = "with each count also these intra_op_thread_count of ONNX Runtime (default: as configured)"
+    parser.add_argument(
+        "--step", choices=STEPS, help="for an ensemble: the step whose instances are counted (default: network)"
+    )
+    text = "also vary ONNX Runtime's intra_op_thread_count (default: as configured)"
     parser.add_argument("--threads", type=numbers, metavar="N,N", help=text)
 
 
 def numbers(text: str) -> tuple[int, ...]:
     """Read different whole numbers from 1 to 64; raises CommandError when it is something else."""
     parts = text.split(",")
-    if not all(part.isdecimal() and 1 <= int(part) <= MOST for part in parts) or len(set(parts)) < len(parts):
-        raise CommandError(f"'{text}' are no numbers to compare: give different ones from 1 to {MOST}, such as 1,2,4.")
+    if not all(part.isdecimal() and 1 <= int(part) <= MAX_INSTANCES for part in parts) or len(set(parts)) < len(parts):
+        raise CommandError(
+            f"'{text}' is not a list of counts: give different numbers from 1 to {MAX_INSTANCES}, such as 1,2,4."
+        )
     return tuple(map(int, parts))
 
 

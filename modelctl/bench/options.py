@@ -26,8 +26,9 @@ def add_measurements(parser: argparse.ArgumentParser, measurements: Mapping[str,
     """
     subparsers = parser.add_subparsers(required=True, metavar="MEASUREMENT")
     for name, (module, text) in measurements.items():
+        description = f"{text[:1].upper()}{text[1:]}."
         # A measurement may redefine a shared option.
-        measurement = subparsers.add_parser(name, help=text, description=module.__doc__, conflict_handler="resolve")
+        measurement = subparsers.add_parser(name, help=text, description=description, conflict_handler="resolve")
         _add_common(measurement)
         module.add_arguments(measurement)
         measurement.set_defaults(measure=module.run)
@@ -44,25 +45,34 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--callers", type=_whole, default=CALLERS, help=f"calls under way at once (default: {CALLERS})")
-    parser.add_argument("--seconds", type=_seconds, default=SECONDS, help=f"of load for each (default: {SECONDS:g})")
-    parser.add_argument("--rounds", type=_whole, default=ROUNDS, help=f"turns of each setting (default: {ROUNDS})")
-    text = f"seconds that each turn waits for other programs to leave the cores alone (default: {PATIENCE_S:g})"
+    parser.add_argument("--callers", type=_whole, default=CALLERS, help=f"concurrent calls (default: {CALLERS})")
+    parser.add_argument(
+        "--seconds",
+        type=_seconds,
+        default=SECONDS,
+        help=f"seconds of load for each setting in each round (default: {SECONDS:g})",
+    )
+    parser.add_argument(
+        "--rounds", type=_whole, default=ROUNDS, help=f"times that each setting is measured (default: {ROUNDS})"
+    )
+    text = f"longest wait in seconds for an idle machine before each measurement (default: {PATIENCE_S:g})"
     parser.add_argument("--patience", type=_patience, default=PATIENCE_S, metavar="SECONDS", help=text)
-    text = f"{QUICK_ROUNDS} round of {QUICK_SECONDS:g} s each: under a minute, and less to be believed"
+    text = f"{QUICK_ROUNDS} round of {QUICK_SECONDS:g} s for each setting: takes under a minute, but is less accurate"
     parser.add_argument("--quick", action="store_true", help=text)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     text = f"folder for table, JSON and chart (default: {RESULTS}; with --quick a temporary one)"
     parser.add_argument("--out", type=Path, metavar="DIR", help=text)
     parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
-    parser.add_argument("--backends", type=Path, default=Path("backends"), help="our Python-based backends")
+    parser.add_argument(
+        "--backends", type=Path, default=Path("backends"), help="folder of this project's Triton backends"
+    )
     text = "folder for the server's log and its copy of the models"
     parser.add_argument("--state", type=Path, default=Path(".triton/bench"), help=text)
 
 
 def _whole(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise CommandError(f"'{text}' is no number of callers or rounds: give 1 or more.")
+        raise CommandError(f"'{text}' is not a number of callers or rounds: give 1 or more.")
     return int(text)
 
 
@@ -80,5 +90,5 @@ def _number(text: str, least: float) -> float:
     except ValueError:
         seconds = -1
     if not least <= seconds <= 3600:
-        raise CommandError(f"'{text}' is no time: give {least:g} to 3600 seconds.")
+        raise CommandError(f"'{text}' is not a time: give {least:g} to 3600 seconds.")
     return seconds

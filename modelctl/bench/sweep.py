@@ -1,9 +1,9 @@
-"""`modelctl bench sweep`: which batch size, number of instances and queue delay serve a model best.
+"""`modelctl bench sweep`: finds the batch size, number of instances and queue delay that serve a model best.
 
     every setting x callers, two short looks --> Pareto front of throughput and p99
     --> those near it, in rounds --> the front again --> the fastest within a bound of p99 --> model.yaml
 
-Varied are the network of an ensemble, or a model of tensors itself, and the callers; calls go to the ensemble.
+The settings of an ensemble's network, or of a tensor model itself, are varied; all calls go to the ensemble.
 """
 
 from __future__ import annotations
@@ -32,32 +32,39 @@ from modelctl.errors import CommandError
 SECONDS, SCREEN_S, PATIENCE_S, MINUTES = 3.0, 1.0, 5.0, 20.0
 UNLIMITED = 1_000_000
 NEAR = 0.1
-"""What is beaten by less than this in a short look is measured again."""
+"""Settings within this fraction of the best in the short passes are measured again in full."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options that only this measurement has, or that mean more here."""
-    parser.add_argument("name", metavar="NAME", help="an ensemble, or a model that takes numbers")
+    """Declare the options of this measurement, and redefine shared ones that differ here."""
+    parser.add_argument("name", metavar="NAME", help="an ensemble, or a model with numeric inputs")
     for option, what, values, most in (
-        ("--batch-sizes", "largest batches, of all steps", sweep_order.BATCHES, 1024),
-        ("--instances", "numbers of instances of the network", sweep_order.INSTANCES, 64),
-        ("--delays", "times that a request waits for others, in microseconds", sweep_order.DELAYS, UNLIMITED),
-        ("--callers", "numbers of calls under way at once", sweep_order.CALLERS, 1024),
+        ("--batch-sizes", "values of max_batch_size, for all steps", sweep_order.BATCHES, 1024),
+        ("--instances", "instance counts of the network", sweep_order.INSTANCES, 64),
+        (
+            "--delays",
+            "queue delays in microseconds: how long a request may wait to be batched",
+            sweep_order.DELAYS,
+            UNLIMITED,
+        ),
+        ("--callers", "numbers of concurrent calls", sweep_order.CALLERS, 1024),
     ):
         text = f"{what} (default: {','.join(map(str, values))}; fewer with --quick)"
         least = 0 if option == "--delays" else 1
         parser.add_argument(option, type=numbers(least, most), metavar="N,N", help=text)
-    text = f"of load for each point in each round (default: {SECONDS:g})"
+    text = f"seconds of load for each setting and number of callers in each round (default: {SECONDS:g})"
     parser.add_argument("--seconds", type=number(0.1, 3600), default=SECONDS, help=text)
-    text = f"of load for each point in each of the looks at all (default: {SCREEN_S:g})"
+    text = f"seconds of load for each setting in the two first, short passes over all settings (default: {SCREEN_S:g})"
     parser.add_argument("--screen", type=number(0.1, 3600), default=SCREEN_S, metavar="SECONDS", help=text)
-    text = f"seconds that each turn waits for other programs to leave the cores alone (default: {PATIENCE_S:g})"
+    text = f"longest wait in seconds for an idle machine before each measurement (default: {PATIENCE_S:g})"
     parser.add_argument("--patience", type=number(0, 3600), default=PATIENCE_S, metavar="SECONDS", help=text)
-    text = "the greatest p99 to recommend (default: twice that of the fewest callers, as configured)"
+    text = "highest p99 latency of a recommended setting (default: twice that of the fewest callers, as configured)"
     parser.add_argument("--p99-ms", type=number(0.001, 1e6), metavar="MS", help=text)
-    text = f"refuse to begin what would take longer (default: {MINUTES:g})"
+    text = f"do not start a sweep that would take more minutes than this (default: {MINUTES:g})"
     parser.add_argument("--minutes", type=number(0.1, 1e4), default=MINUTES, help=text)
-    parser.add_argument("--apply", action="store_true", help="write what is recommended into model.yaml, and render it")
+    parser.add_argument(
+        "--apply", action="store_true", help="write the recommended setting into model.yaml and render it"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

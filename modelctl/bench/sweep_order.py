@@ -103,7 +103,7 @@ class Sweep(Place):
 
     @property
     def least(self) -> Point:
-        """The setting as configured under the fewest callers, whose p99 others are held against."""
+        """The configured setting under the fewest callers; its p99 is the baseline for all others."""
         return Point(self.settings[0], min(self.callers))
 
     def load(self, callers: int, seconds: float) -> Load:
@@ -170,7 +170,7 @@ class Sweep(Place):
             first = faults[0]
             raise CommandError(
                 f"{first.model} would not serve well as it is, {first.rule.code}: {first.sentence} "
-                f"Mend what modelctl lint {self.models / first.model} says, then sweep."
+                f"Fix what modelctl lint {self.models / first.model} reports, then sweep."
             )
 
 

@@ -1,9 +1,9 @@
-"""`modelctl add`: from any model to a served endpoint.
+"""`modelctl add`: turns a model file, a checkpoint or a recipe into a served endpoint.
 
     source -> draft -> precision -> compare with the original -> write -> lint -> move -> load -> ask -> endpoint
 
-Everything is made in a folder beside the repository and moved there when it has passed. Whatever fails, and Ctrl-C,
-leaves the repository as it was.
+The model is made in a folder beside the repository and moved into it after all checks pass. A failure or Ctrl-C leaves
+the repository unchanged.
 """
 
 from __future__ import annotations
@@ -25,31 +25,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"a recipe ({known}), hf:<repository>, a checkpoint's folder, an .onnx file, a .pt file",
     )
     parser.add_argument("--name", help="the model's name (default: from the source)")
-    parser.add_argument("--task", choices=[*TASKS, NO_TASK], help="default: seen from the source")
-    parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="how it is stored")
-    parser.add_argument("--examples", type=Path, metavar="DIR", help="pictures to measure int8 scales on")
-    parser.add_argument("--license", help="the weights' licence")
-    parser.add_argument("--labels", type=Path, metavar="FILE", help="the classes' names, one a line")
-    parser.add_argument("--activation", choices=("softmax", "sigmoid", "none"), help="what makes probabilities")
-    text = "with a configuration for a TensorRT plan, which `modelctl plan` builds: until then all models run as ONNX"
+    parser.add_argument(
+        "--task",
+        choices=[*TASKS, NO_TASK],
+        help="what the model does; none serves its tensors (default: detected from the source)",
+    )
+    parser.add_argument(
+        "--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="precision of the stored network"
+    )
+    parser.add_argument("--examples", type=Path, metavar="DIR", help="calibration pictures for int8")
+    parser.add_argument("--license", help="licence of the weights")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="file with one class name per line")
+    parser.add_argument(
+        "--activation",
+        choices=("softmax", "sigmoid", "none"),
+        help="function that turns the network's outputs into probabilities",
+    )
+    text = "also write a configuration for a TensorRT plan; models run as ONNX until `modelctl plan` has run"
     parser.add_argument("--tensorrt", action="store_true", default=None, help=text)
-    parser.add_argument("--max-batch-size", type=int, default=8, metavar="N")
-    parser.add_argument("--shape", type=_sizes, metavar="A,B", help="TorchScript: the sizes of one item")
+    parser.add_argument("--max-batch-size", type=int, default=8, metavar="N", help="largest batch (default: 8)")
+    parser.add_argument(
+        "--shape", type=_sizes, metavar="A,B", help="for TorchScript: the shape of one item, without the batch"
+    )
     add_models(parser)
     add_json(parser, "an object")
     add_port(parser)
     pictures.add_arguments(parser)
-    boxes = parser.add_argument_group("detectors (for files that do not say)")
-    boxes.add_argument("--decoder", choices=("yolov5", "yolov8", "yolox", "detr", "end_to_end"))
-    boxes.add_argument("--encoded", action=argparse.BooleanOptionalAction, default=None, help="yolox: relative boxes")
-    boxes.add_argument("--strides", type=_sizes, metavar="8,16,32", help="yolox, encoded: pixels of a cell")
-    boxes.add_argument("--box-unit", choices=("pixels", "normalized"))
-    boxes.add_argument("--score-threshold", type=float)
-    boxes.add_argument("--iou-threshold", type=float)
-    boxes.add_argument("--max-detections", type=int)
-    texts = parser.add_argument_group("texts (for files that do not say)")
-    texts.add_argument("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json")
-    texts.add_argument("--max-length", type=int, metavar="TOKENS")
+    boxes = parser.add_argument_group("detectors (for files that do not describe them)")
+    boxes.add_argument(
+        "--decoder", choices=("yolov5", "yolov8", "yolox", "detr", "end_to_end"), help="family of the network's outputs"
+    )
+    boxes.add_argument(
+        "--encoded",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="for yolox: whether boxes are relative to grid cells",
+    )
+    boxes.add_argument(
+        "--strides", type=_sizes, metavar="8,16,32", help="for yolox with --encoded: cell sizes in pixels"
+    )
+    boxes.add_argument("--box-unit", choices=("pixels", "normalized"), help="unit of the network's boxes")
+    boxes.add_argument("--score-threshold", type=float, help="lowest score of a reported box")
+    boxes.add_argument("--iou-threshold", type=float, help="overlap above which the lower-scored box is dropped")
+    boxes.add_argument("--max-detections", type=int, help="maximum number of boxes per picture")
+    texts = parser.add_argument_group("texts (for files that do not describe them)")
+    texts.add_argument("--tokenizer", type=Path, metavar="FILE", help="the network's tokenizer.json")
+    texts.add_argument("--max-length", type=int, metavar="TOKENS", help="maximum number of tokens per text")
 
 
 def _sizes(text: str) -> list[int]:

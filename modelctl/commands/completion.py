@@ -8,15 +8,15 @@ from pathlib import Path
 from modelctl.sources import find
 
 SHELLS = ("bash", "zsh", "fish")
-# Run by the shell at each completion, in the folder that it is in. No globs: fish and zsh refuse one that nothing fits.
-# No dollars or double quotes either, within which fish reads it.
+# The shell runs these at each completion, in its current folder. They hold no globs, because fish and zsh fail on a
+# glob without a match, and no dollars or double quotes, because fish reads them within double quotes.
 MODELS = "find models -maxdepth 2 -name model.yaml 2>/dev/null | cut -d / -f 2"
 FILES = "ls -p | grep -e '[.]onnx' -e '[.]pt' -e /"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the shell."""
-    text = 'such as: eval "$(modelctl completion bash)"; fish: modelctl completion fish | source'
+    text = 'shell, for example: eval "$(modelctl completion bash)"; fish: modelctl completion fish | source'
     parser.add_argument("shell", choices=SHELLS, help=text)
 
 

@@ -1,4 +1,4 @@
-"""`modelctl doctor`: checks this machine, line by line, and says what to mend."""
+"""`modelctl doctor`: checks this machine and says how to fix what is wrong."""
 
 from __future__ import annotations
 

@@ -21,11 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     text = "a model repository, or one model in it (default: models)"
     parser.add_argument("path", nargs="?", type=Path, default=Path("models"), metavar="PATH", help=text)
-    parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
-    parser.add_argument("--json", action="store_const", const="json", dest="format", help="as --format json")
-    parser.add_argument("--strict", action="store_true", help="exit 1 for warnings too")
-    parser.add_argument("--explain", metavar="CODE", help="say all that is known of one rule, such as TG044")
-    parser.add_argument("--page", action="store_true", help="print all rules, as in docs/lint.md")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="output format (default: text)")
+    parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 for warnings too")
+    parser.add_argument("--explain", metavar="CODE", help="explain one rule, such as TG044")
+    parser.add_argument("--page", action="store_true", help="print docs/lint.md: all rules")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`modelctl list`: the models of the repository, and what the running server says of them."""
+"""`modelctl list`: lists the models of the repository and their state in the running server."""
 
 from __future__ import annotations
 

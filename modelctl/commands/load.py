@@ -1,4 +1,4 @@
-"""`modelctl load`: loads models of the repository into the running server; again when they are loaded already."""
+"""`modelctl load`: loads models of the repository into the running server, or reloads them."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""`modelctl plan`: builds TensorRT plans where TensorRT and a GPU are, in the container.
+"""`modelctl plan`: builds TensorRT plans; it needs TensorRT and a GPU, as in the container.
 
-    model.yaml, model.onnx --> a plan that is there, or in the cache, or is built now --> model.plan, model.plan.json
+    model.yaml, model.onnx --> the present plan, or one from the cache, or a new one --> model.plan, model.plan.json
 
-A plan is taken only when its inputs, outputs and precision are as the configuration says. When something fails, what
-was served goes on: the plan of before, or ONNX (`modelctl.plans.choice` decides at the next start).
+A plan is used only when its inputs, outputs and precision match the configuration. After a failure the previous plan,
+or the ONNX network, stays in use (`modelctl.plans.choice` decides at the next start).
 """
 
 from __future__ import annotations
@@ -20,24 +20,26 @@ from modelctl.options import add_json, add_models
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("names", nargs="*", metavar="NAME", help="models (default: all with tensorrt in model.yaml)")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="models (default: all whose model.yaml has network.tensorrt)"
+    )
     add_models(parser)
     parser.add_argument(
-        "--cache", type=Path, default=Path(".triton/plans"), help="folder of plans that were built before"
+        "--cache", type=Path, default=Path(".triton/plans"), help="folder of earlier plans, to be used again"
     )
-    parser.add_argument("--time", action="store_true", help="then run each plan by itself, and print how fast it is")
-    parser.add_argument("--dry-run", action="store_true", help="print the command lines only; needs no TensorRT")
+    parser.add_argument("--time", action="store_true", help="then time each plan alone")
+    parser.add_argument("--dry-run", action="store_true", help="only print the command lines; works without TensorRT")
     add_json(parser, "a list of objects, one for each plan or dry run,")
     parser.add_argument(
         "--tensorrt-version",
         metavar="VERSION",
-        help="whose command lines to print (default: what is here, else 10 and 11)",
+        help="with --dry-run: TensorRT version to print command lines for (default: the installed one, else 10 and 11)",
     )
     parser.add_argument(
         "--modelopt-python",
         default=os.environ.get("MODELOPT_PYTHON", sys.executable),
         metavar="PYTHON",
-        help="the Python that has NVIDIA ModelOpt, for precision fp16 (default: $MODELOPT_PYTHON, else this one)",
+        help="Python with NVIDIA ModelOpt, needed for fp16 (default: $MODELOPT_PYTHON, else this Python)",
     )
 
 

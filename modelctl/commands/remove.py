@@ -1,4 +1,4 @@
-"""`modelctl remove`: takes a model out of the server and out of the repository."""
+"""`modelctl remove`: unloads a model and deletes it from the repository."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from modelctl.options import add_json, add_models, add_port
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("name", metavar="NAME", help="the model")
-    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("name", metavar="NAME", help="the model to remove")
+    parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     add_models(parser)
     add_json(parser, "an object")
     add_port(parser)
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Ask, unload, delete."""
     if arguments.json and not arguments.yes:
-        raise CommandError("--json asks nothing: give --yes with it.")
+        raise CommandError("--json cannot ask for confirmation: give --yes with it.")
     repository = Repository(arguments.models)
     (model,) = repository.wanted([arguments.name])
     users = [other.name for other in repository.models.values() if model.name in other.steps]

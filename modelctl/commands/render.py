@@ -1,9 +1,9 @@
-"""`modelctl render`: writes the configurations of models from their `model.yaml`.
+"""`modelctl render`: writes each model's config.pbtxt files from its model.yaml.
 
     ModelSpec --files--> path in the repository -> content: config.pbtxt of each step, its variants, its warm-up data
 
-The same spec always gives the same bytes: a configuration is a protobuf message in protobuf's own text form. Every
-default that is not in the spec is a constant of `modelctl.models.configs`, and docs/models.md gives its reason.
+The same spec always gives the same bytes: protobuf prints each configuration in its own text format. Defaults that the
+spec lacks are constants in `modelctl.models.configs`; docs/models.md gives their reasons.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="models to render (default: all with a model.yaml)")
     add_models(parser)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file would change")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a file would change")
     add_json(parser, "a list of what was written, or would be,")
-    parser.add_argument("--schema", type=Path, metavar="FILE", help="write the JSON Schema of model.yaml there instead")
+    parser.add_argument("--schema", type=Path, metavar="FILE", help="write only the JSON Schema of model.yaml, to FILE")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`modelctl serve`: supervises Triton until it is told to stop."""
+"""`modelctl serve`: starts Triton and supervises it until it is told to stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`modelctl unload`: takes models out of the running server; they stay in the repository."""
+"""`modelctl unload`: unloads models from the running server; their files stay in the repository."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""`modelctl up`: Triton and the gateway together, in the foreground; what ./dev_start.sh runs.
+"""`modelctl up`: starts Triton and the gateway together, in the foreground; ./dev_start.sh runs it.
 
-Each runs in a session of its own, so that Ctrl-C reaches this process alone and the gateway is drained before Triton
-stops.
+Each runs in its own session, so that Ctrl-C reaches only this process, which drains the gateway before it stops Triton.
 """
 
 from __future__ import annotations

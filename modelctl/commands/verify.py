@@ -1,4 +1,4 @@
-"""`modelctl verify`: asks the served model, and holds its answers against a reference that shares no code with it."""
+"""`modelctl verify`: compares a served model's answers with a reference that shares no code with it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,19 @@ from modelctl.reference.samples import inputs
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("name", metavar="NAME", help="the model")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="pictures to ask about (default: a few of ours)")
-    parser.add_argument("--texts", type=Path, metavar="FILE", help="texts to ask about, one a line")
+    parser.add_argument("name", metavar="NAME", help="the model to verify")
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="folder of pictures to send (default: samples of this project)"
+    )
+    parser.add_argument("--texts", type=Path, metavar="FILE", help="file of texts to send, one per line")
     add_models(parser)
-    parser.add_argument("--score", type=float, default=SCORE, help=f"largest difference of a score ({SCORE})")
-    parser.add_argument("--pixels", type=float, default=PIXELS, help=f"largest difference of a box's side ({PIXELS})")
+    parser.add_argument("--score", type=float, default=SCORE, help=f"maximum difference of a score (default: {SCORE})")
+    parser.add_argument(
+        "--pixels",
+        type=float,
+        default=PIXELS,
+        help=f"maximum difference of a box's side, in pixels (default: {PIXELS})",
+    )
     add_json(parser, "an object")
     add_port(parser)
 
@@ -55,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         except TritonError as error:
             raise CommandError(f"{spec.name} could not be asked: {error}. Is it loaded?") from error
         except OSError as error:
-            raise CommandError(f"One of the pictures cannot be decoded: {error}: take it away.") from error
+            raise CommandError(f"One of the pictures cannot be decoded: {error}: remove it.") from error
     if arguments.json:
         print(json.dumps(as_object(spec.name, differences, arguments.score, arguments.pixels), indent=2))
         return int(not all(one.is_within(arguments.score, arguments.pixels) for one in differences))

@@ -1,4 +1,4 @@
-"""What this machine has and lacks to serve models, and what to mend."""
+"""Checks whether this machine can serve models, with a fix for each fault."""
 
 from __future__ import annotations
 

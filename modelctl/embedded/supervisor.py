@@ -205,7 +205,7 @@ class Supervisor:
         reason = " ".join(_readable(fault.reason).split())[:500]
         sentence = f"Model {model.name} did not load: {fault.name}: {reason}"
         if model.default and first:
-            raise CommandError(f"{sentence} Mend it, or start without it by --model NAME...")
+            raise CommandError(f"{sentence} Fix it, or start without it by --model NAME...")
         say(f"Warning: {sentence}")
 
     def _watch(self, server: Server, triton: Triton) -> None:

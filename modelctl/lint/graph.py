@@ -21,7 +21,7 @@ class Use:
         who: the step or the ensemble, for a sentence.
         field: of the ensemble's config.
         entry: the tensor as that model's config describes it; None when it does not.
-        batches: whether that model's dims leave the batch away.
+        batches: whether that model's dims omit the batch.
         step: which one; None for the ensemble itself.
 
     """

@@ -16,7 +16,7 @@ OPENS, CLOSES = frozenset("{<"), frozenset("}>")
 def locate(text: str) -> dict[str, int]:
     """Return the line of every field's path, such as `input[1].dims` or `parameters["labels"]`.
 
-    An index 0 is left away (`input.dims`), as `find` does, so that fields that do not repeat are found alike.
+    An index 0 is omitted (`input.dims`), as in `find`, so that repeated and single fields are found by the same path.
     """
     found: dict[str, int] = {}
     counts: Counter[str] = Counter()

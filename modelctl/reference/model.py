@@ -58,7 +58,7 @@ class Reference:
         """Return the answer in one item's outputs, without the batch; raises CommandError when one is no number."""
         if not all(np.isfinite(array).all() for array in outputs.values()):
             raise CommandError(
-                "The network gives numbers that are not finite (NaN or infinity): mend or export it again."
+                "The network gives numbers that are not finite (NaN or infinity): fix it or export it again."
             )
         if isinstance(self.spec, ObjectDetection):
             assert placement is not None  # noqa: S101 - pictures have one

@@ -165,7 +165,7 @@ class Addition:
                 options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
                 raise CommandError(
                     f"The network's inputs and outputs fit no task, so {options} would have no effect: "
-                    "give --task, or leave them away to serve it by its tensors."
+                    "give --task, or omit them to serve it by its tensors."
                 )
 
     def _begin(self, step: str, text: str) -> None:
@@ -185,7 +185,7 @@ class Addition:
 
     def _lower(self, draft: Draft) -> None:
         if isinstance(draft.spec, TensorModel):
-            raise CommandError("A tensor model is stored as it is: leave --precision away.")
+            raise CommandError("A tensor model is stored as it is: omit --precision.")
         reference = Reference(draft.spec, draft.labels, draft.tokenizer, onnx_run(draft.network, draft.spec))
         names = {role: tensor.name for role, tensor in draft.spec.network.inputs.items()}
         items = folders.items(draft.spec, self._options.examples)

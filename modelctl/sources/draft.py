@@ -86,7 +86,7 @@ def refuse_idle(order: Order, names: Sequence[str], where: str) -> None:
     idle = [f"--{name.replace('_', '-')}" for name in names if getattr(order.options, name) is not None]
     if idle:
         raise CommandError(
-            f"{', '.join(idle)} would do nothing for {where}: leave {'it' if len(idle) == 1 else 'them'} away."
+            f"{', '.join(idle)} would do nothing for {where}: omit {'it' if len(idle) == 1 else 'them'}."
         )
 
 

@@ -1,4 +1,4 @@
-"""How a network's pictures were prepared, as the user says by options."""
+"""Options of `modelctl add` that describe how pictures were prepared for a network."""
 
 from __future__ import annotations
 
@@ -21,21 +21,37 @@ IMAGENET = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    group = parser.add_argument_group("how pictures were prepared (for files that do not say)")
-    group.add_argument("--resize", choices=RULES)
-    group.add_argument("--resize-to", type=float, metavar="PIXELS", help="the shorter side before the crop")
-    group.add_argument("--size", type=side, nargs=2, metavar=("HEIGHT", "WIDTH"), help="where the network takes any")
+    group = parser.add_argument_group("picture preprocessing (for files that do not describe it)")
+    group.add_argument("--resize", choices=RULES, help="how pictures are brought to the network's size")
+    group.add_argument("--resize-to", type=float, metavar="PIXELS", help="length of the shorter side before the crop")
     group.add_argument(
-        "--longest-edge", type=side, metavar="PIXELS", help="shortest_edge: the most that a side may have"
+        "--size",
+        type=side,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="picture size, for networks that accept any size",
     )
-    group.add_argument("--resample", choices=("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"))
-    group.add_argument("--rounding", choices=("nearest", "down"), help="of a side that is not whole")
-    group.add_argument("--pad-value", type=int, metavar="GREY", help="around a letterboxed picture, 0 to 255")
-    group.add_argument("--scale", type=_number, help="factor on the 8-bit values, such as 1/255")
-    group.add_argument("--mean", type=_numbers, metavar="A,B,C", help="subtracted after that, in the tensor's order")
-    group.add_argument("--std", type=_divisors, metavar="A,B,C", help="divided by last, in the tensor's order")
-    group.add_argument("--channel-order", choices=("RGB", "BGR"))
-    group.add_argument("--layout", choices=("NCHW", "NHWC"), help="default: seen from the shape")
+    group.add_argument(
+        "--longest-edge", type=side, metavar="PIXELS", help="for shortest_edge: maximum length of the longer side"
+    )
+    group.add_argument(
+        "--resample",
+        choices=("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"),
+        help="interpolation filter",
+    )
+    group.add_argument("--rounding", choices=("nearest", "down"), help="how a scaled side is rounded to whole pixels")
+    group.add_argument(
+        "--pad-value", type=int, metavar="GREY", help="grey value of the border around a letterboxed picture, 0 to 255"
+    )
+    group.add_argument("--scale", type=_number, help="factor applied to the 8-bit values, such as 1/255")
+    group.add_argument(
+        "--mean", type=_numbers, metavar="A,B,C", help="subtracted after scaling; values in the tensor's channel order"
+    )
+    group.add_argument(
+        "--std", type=_divisors, metavar="A,B,C", help="divisor applied last; values in the tensor's channel order"
+    )
+    group.add_argument("--channel-order", choices=("RGB", "BGR"), help="channel order of the tensor")
+    group.add_argument("--layout", choices=("NCHW", "NHWC"), help="axis order of the tensor (default: from its shape)")
 
 
 def side(text: str) -> int:
@@ -129,7 +145,7 @@ def preprocess(port: Port, options: argparse.Namespace, known: dict[str, Any]) -
         if idle:
             raise CommandError(
                 f"{', '.join(idle)} would do nothing for the input '{port.name}' of UINT8, which takes bytes "
-                "as they are: leave them away."
+                "as they are: omit them."
             )
         how |= {"scale": 1.0, "mean": [0.0] * 3, "std": [1.0] * 3}
     if how["resize"] != "shortest_edge":

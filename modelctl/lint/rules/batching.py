@@ -18,7 +18,7 @@ PREFERRED = Rule(
     title="A preferred batch size cannot occur",
     severity="error",
     evidence="refuses",
-    why="preferred_batch_size is from 1 to max_batch_size.",
+    why="A preferred_batch_size lies between 1 and max_batch_size.",
     fix="Remove it (most models need none), or raise max_batch_size.",
     source=f"{BATCHER}#preferred-batch-sizes",
 )
@@ -33,7 +33,7 @@ NOTHING_TO_BATCH = Rule(
 )
 NOT_BATCHED = Rule(
     code="TG052",
-    title="Requests never join",
+    title="Requests are never batched",
     severity="warning",
     evidence="wastes",
     why="Without dynamic_batching each request runs alone, although max_batch_size allows more.",
@@ -45,11 +45,11 @@ UNBOUNDED = Rule(
     title="A queue policy has no bound",
     severity="warning",
     evidence="wastes",
-    why="The queue has timeouts or priorities, and pays for them (TG054), and still Triton takes every request, "
-    "however many wait: under overload memory grows, and callers get answers that they no longer wait for. A queue "
-    "without any policy has no bound either and is no finding: a bound would stall it, so it belongs in front of "
-    "Triton, where no config shows it, as with models that have a `task`, which the gateway bounds.",
-    fix="Leave the policy away and bound what is under way in front of Triton, or set max_queue_size.",
+    why="The queue has timeouts or priorities, with the cost that TG054 names, but no limit: under overload memory "
+    "grows, and callers get answers too late. A queue without a policy has no limit either but is not reported, "
+    "because a limit in Triton would stall it. Limit concurrency in front of Triton instead, as the gateway does for "
+    "models that have a `task`.",
+    fix="Remove the policy and limit concurrency in front of Triton, or set max_queue_size.",
     source=f"{BATCHER}#queue-policy; {MEASURED}",
 )
 STALLS = Rule(
@@ -57,10 +57,10 @@ STALLS = Rule(
     title="A queue policy stalls the batcher",
     severity="warning",
     evidence="wastes",
-    why="With a bound, a timeout or priorities Triton 24.10 now and then forgets to wake its batcher: requests wait "
+    why="With a bound, a timeout or priorities Triton 24.10 sometimes fails to wake its batcher: requests wait "
     "half a second although an instance is idle.",
-    fix="Leave the policy away and bound what is under way in front of Triton, or measure that your release does "
-    "not stall and say so in lint_ignore.",
+    fix="Remove the policy and limit concurrency in front of Triton; or, if measurements show that your release "
+    "does not stall, say so in lint_ignore.",
     source=f"docs/decisions/0005-queues.md; {MEASURED}",
 )
 EXPIRES = Rule(
@@ -68,8 +68,8 @@ EXPIRES = Rule(
     title="Requests expire before their batch is made",
     severity="error",
     evidence="serves wrongly",
-    why="A request waits max_queue_delay_microseconds for company; a shorter default_timeout_microseconds rejects "
-    "every one that stays alone.",
+    why="A request waits up to max_queue_delay_microseconds to be batched; with a shorter "
+    "default_timeout_microseconds every request that stays alone is rejected.",
     fix="Make the timeout many times the delay.",
     source=MEASURED,
 )
@@ -88,9 +88,9 @@ LATE = Rule(
     title="Timeouts are noticed late",
     severity="warning",
     evidence="serves wrongly",
-    why="Triton looks at its queue when an instance is free: behind a run of one second, a request with a timeout "
+    why="Triton checks timeouts only when an instance is free: behind a run of one second, a request with a timeout "
     "of 100 ms is rejected after that second.",
-    fix="Give callers a deadline of their own (client_timeout, grpc-timeout), and do not count on the queue's.",
+    fix="Give callers a deadline of their own (client_timeout, grpc-timeout), and do not rely on the queue's.",
     source=MEASURED,
 )
 PRIORITY = Rule(
@@ -99,7 +99,7 @@ PRIORITY = Rule(
     severity="error",
     evidence="refuses",
     why="Levels go from 1 to priority_levels, and default_priority_level must be one of them.",
-    fix="Write default_priority_level, from 1 to priority_levels, and policies for those levels alone.",
+    fix="Write default_priority_level, from 1 to priority_levels, and policies only for those levels.",
     source=f"{BATCHER}#priority-levels",
 )
 NO_PRIORITY = Rule(
@@ -107,7 +107,7 @@ NO_PRIORITY = Rule(
     title="Priorities have no effect",
     severity="warning",
     evidence="serves wrongly",
-    why="Without priority_levels there is one level, and what is said of others is ignored, bounds too.",
+    why="Without priority_levels there is one level; Triton ignores policies for other levels, with their bounds.",
     fix="Write priority_levels, or remove default_priority_level and priority_queue_policy.",
     source=MEASURED,
 )
@@ -128,7 +128,7 @@ def check(model: Model) -> Iterator[Finding]:
         yield model.finding(NOT_BATCHED, "There is no dynamic_batching.", "max_batch_size")
     is_bounded = any(policy.max_queue_size for policy in policies(model).values())
     if _has_policy(message.dynamic_batching) and not is_bounded and not _is_bounded_outside(model):
-        yield model.finding(UNBOUNDED, "Any number of requests may wait.", "dynamic_batching")
+        yield model.finding(UNBOUNDED, "The queue has no limit.", "dynamic_batching")
 
 
 def policies(model: Model) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def _batching(model: Model, batching: Any) -> Iterator[Finding]:
     elif not largest and plain and not model.is_completed("input"):  # max_batch_size is completed too
         yield model.finding(NOTHING_TO_BATCH, "max_batch_size is 0 or absent.", "dynamic_batching")
     if not plain:
-        yield model.finding(STALLS, "Requests may wait half a second for nothing.", "dynamic_batching")
+        yield model.finding(STALLS, "Requests may wait half a second although an instance is idle.", "dynamic_batching")
     yield from _priorities(model, batching)
     for field, policy in policies(model).items():
         yield from _timeouts(model, policy, field)

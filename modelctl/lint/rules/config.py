@@ -35,8 +35,8 @@ TENSOR = Rule(
     title="A tensor is not described",
     severity="error",
     evidence="refuses",
-    why="Every input and output needs a name, a data type and dims; a size is 1 or more, or -1 for any.",
-    fix="Write all three; for one number an item, `dims: [1]`.",
+    why="Every input and output needs a name, a data type and dims; a size in dims is 1 or more, or -1 for any size.",
+    fix="Write all three; for a single number per item write `dims: [1]`.",
     source=f"{CONFIGURATION}#inputs-and-outputs",
 )
 TWICE = Rule(
@@ -63,7 +63,7 @@ RESHAPE = Rule(
     severity="error",
     evidence="refuses",
     why="`reshape` gives the same elements another shape; it cannot add or drop any.",
-    fix="Make the product of `reshape.shape` that of `dims`.",
+    fix="Make the products of `reshape.shape` and `dims` equal.",
     source=f"{CONFIGURATION}#reshape",
 )
 CACHE = Rule(
@@ -71,9 +71,8 @@ CACHE = Rule(
     title="The response cache ignores request parameters",
     severity="warning",
     evidence="serves wrongly",
-    why="The cache's key is made of the inputs alone: a request with another parameter gets the first one's answer.",
-    fix="Switch the cache off, or hand in options as input tensors; when no caller sends parameters, say so in "
-    "lint_ignore.",
+    why="Triton makes the cache key from the inputs alone: a request with other parameters gets the cached answer.",
+    fix="Switch the cache off, or pass options as input tensors; if no caller sends parameters, say so in lint_ignore.",
     source=MEASURED,
 )
 EMPTY_WARMUP = Rule(
@@ -81,7 +80,7 @@ EMPTY_WARMUP = Rule(
     title="The warm-up sends empty strings",
     severity="warning",
     evidence="serves wrongly",
-    why="For TYPE_STRING both random_data and zero_data are b'': the model warms up on what it never sees, or fails "
+    why="For TYPE_STRING both random_data and zero_data are b'': the model warms up on unrealistic input, or fails "
     "on it.",
     fix="Use `input_data_file` with a real input, in the folder `warmup`.",
     source=MEASURED,
@@ -91,8 +90,7 @@ NO_WARMUP = Rule(
     title="The warm-up never runs",
     severity="warning",
     evidence="serves wrongly",
-    why="A sample without batch_size has batch size 0, which Triton passes over without a word, even where "
-    "max_batch_size is 0.",
+    why="A sample without batch_size has batch size 0, which Triton skips silently, even where max_batch_size is 0.",
     fix="Write `batch_size: 1`.",
     source=MEASURED,
 )
@@ -103,7 +101,7 @@ WARMUP = Rule(
     evidence="refuses",
     why="A sample is a request: it needs every input, the config's types and sizes, at most max_batch_size items, "
     "and its file.",
-    fix="Mend the sample.",
+    fix="Correct the sample.",
     source=f"{CONFIGURATION}#model-warmup",
 )
 CPU_WITH_GPUS = Rule(
@@ -111,7 +109,7 @@ CPU_WITH_GPUS = Rule(
     title="CPU instances name GPUs",
     severity="error",
     evidence="refuses",
-    why="`gpus` belongs to KIND_GPU and KIND_AUTO alone.",
+    why="`gpus` is allowed only with KIND_GPU and KIND_AUTO.",
     fix="Remove `gpus`, or change `kind`.",
     source=f"{CONFIGURATION}#instance-groups",
 )
@@ -120,8 +118,8 @@ WARMUP_BATCH = Rule(
     title="A warm-up's batch is too large",
     severity="error",
     evidence="refuses",
-    why="It is more than max_batch_size. Triton refuses the model at best; about every other time the whole server "
-    "dies of a segmentation fault.",
+    why="The sample's batch_size is above max_batch_size. Triton refuses the model, or, about every second time, "
+    "crashes with a segmentation fault.",
     fix="Lower batch_size; it is 1 where max_batch_size is 0.",
     source=MEASURED,
 )
@@ -131,8 +129,8 @@ TWO_DEFAULTS = Rule(
     severity="error",
     evidence="documented",
     why="The gateway answers a request that names no model by the model of its `task` whose parameter `default` is "
-    "true. With two of them it takes whichever it read first, and /readyz says 503.",
-    fix='Leave `default` "true" in one of them.',
+    "true. With two of them it uses the one that it read first, and /readyz answers 503.",
+    fix='Keep `default` "true" in only one of them.',
     source="docs/models.md; app/triton/canary.py",
 )
 RULES = (
@@ -148,7 +146,7 @@ def check(model: Model) -> Iterator[Finding]:
     known = message.platform in PLATFORMS if message.platform else model.backend  # which a file tells too
     if not message.backend and not is_ensemble and not known:
         said = f"the platform '{message.platform}' is unknown" if message.platform else "neither is written"
-        yield model.finding(NO_BACKEND, f"Neither backend nor platform tells what runs it: {said}.", "platform")
+        yield model.finding(NO_BACKEND, f"Neither backend nor platform names a backend: {said}.", "platform")
     if message.max_batch_size < 0:
         yield model.finding(NEGATIVE_BATCH, f"max_batch_size is {message.max_batch_size}.", "max_batch_size")
     if message.response_cache.enable:

@@ -19,13 +19,13 @@ FORM = Rule(
     severity="error",
     evidence="refuses",
     why='An ensemble has `platform: "ensemble"`, ensemble_scheduling and at least one step, and each step has an '
-    "input_map and an output_map; none of it goes without the others.",
+    "input_map and an output_map. Triton needs all of them.",
     fix="Write what is missing; an ensemble has no `backend`.",
     source=ARCHITECTURE,
 )
 FOREIGN = Rule(
     code="TG031",
-    title="The ensemble has what only other models have",
+    title="The ensemble has fields that ensembles may not have",
     severity="error",
     evidence="refuses",
     why="An ensemble runs nothing itself: batches, instances and warm-up belong to its steps.",
@@ -37,8 +37,8 @@ NO_STEP = Rule(
     title="A step is not in the repository",
     severity="error",
     evidence="refuses",
-    why="Loading an ensemble loads its steps, and fails when one is not there.",
-    fix="Add the model, or mend model_name.",
+    why="Loading an ensemble loads its steps, and fails when one is missing.",
+    fix="Add the model, or correct model_name.",
     source=ARCHITECTURE,
 )
 CIRCLE = Rule(
@@ -46,7 +46,7 @@ CIRCLE = Rule(
     title="The ensemble contains itself",
     severity="error",
     evidence="refuses",
-    why="A step may be an ensemble, but not one that this ensemble is a step of.",
+    why="A step may be another ensemble, but that ensemble must not contain this one.",
     fix="Name another model in one of the steps.",
     source=MEASURED,
 )
@@ -55,7 +55,7 @@ STEP_VERSION = Rule(
     title="A step's version does not exist",
     severity="error",
     evidence="refuses",
-    why="model_version left away means version 0, not the latest one.",
+    why="Without model_version a step means version 0, not the latest one.",
     fix="Write `model_version: -1` for the latest version.",
     source=f"{ARCHITECTURE}; {MEASURED}",
 )
@@ -64,8 +64,8 @@ BATCH = Rule(
     title="The ensemble takes larger batches than a step",
     severity="error",
     evidence="refuses",
-    why="A batch goes through an ensemble whole, so each step must take it. A variant (configs/tensorrt.pbtxt) "
-    "counts too.",
+    why="An ensemble never splits a batch, so each step must accept the whole batch. A variant "
+    "(configs/tensorrt.pbtxt) counts too.",
     fix="Lower the ensemble's max_batch_size, or raise the step's.",
     source=ARCHITECTURE,
 )
@@ -75,7 +75,7 @@ NO_TENSOR = Rule(
     severity="error",
     evidence="refuses",
     why="The keys of input_map and output_map are tensors of the step, the values are the ensemble's.",
-    fix="Mend the key, or exchange key and value.",
+    fix="Correct the key, or swap key and value.",
     source=ARCHITECTURE,
 )
 UNMAPPED = Rule(
@@ -93,7 +93,7 @@ UNWRITTEN = Rule(
     severity="error",
     evidence="refuses",
     why="Every tensor that is read, and every output, comes from an input of the ensemble or from a step's output_map.",
-    fix="Mend the name, or add the output_map.",
+    fix="Correct the name, or add the output_map.",
     source=ARCHITECTURE,
 )
 UNREAD = Rule(
@@ -101,7 +101,7 @@ UNREAD = Rule(
     title="Nobody reads a tensor",
     severity="error",
     evidence="refuses",
-    why="Triton wants every input of an ensemble and everything that a step writes to be used.",
+    why="Triton requires that every input of an ensemble and every mapped output of a step is read.",
     fix="Remove the output_map or the input, or make the tensor an output of the ensemble.",
     source=MEASURED,
 )
@@ -110,7 +110,7 @@ TWO_WRITERS = Rule(
     title="A tensor is written twice",
     severity="error",
     evidence="refuses",
-    why="Which of the two would be read is not defined, so Triton refuses both.",
+    why="Triton cannot tell which of the two values to use, and refuses the ensemble.",
     fix="Give one of them another name.",
     source=MEASURED,
 )
@@ -120,7 +120,7 @@ DATA_TYPE = Rule(
     severity="error",
     evidence="refuses",
     why="Triton converts nothing between steps.",
-    fix="Make data_type equal, in the config and in what the step really gives.",
+    fix="Make data_type equal in both configs, and make the step really write that type.",
     source=ARCHITECTURE,
 )
 DIMS = Rule(
@@ -128,7 +128,7 @@ DIMS = Rule(
     title="The two ends of a tensor differ in dims",
     severity="error",
     evidence="refuses",
-    why="Sizes are equal or -1 on one side, and as many on both; with max_batch_size 0 the batch counts as one of "
+    why="Both ends need equally many sizes, each equal or -1 at one end; with max_batch_size 0 the batch is one of "
     "them.",
     fix="Make dims equal.",
     source=ARCHITECTURE,
@@ -138,8 +138,8 @@ WAITING = Rule(
     title="Steps wait for each other",
     severity="error",
     evidence="refuses",
-    why="Each needs a tensor that only the other writes, so neither can ever begin.",
-    fix="Break the circle.",
+    why="Each needs a tensor that only the other writes, so neither can start.",
+    fix="Break the cycle.",
     source=MEASURED,
 )
 FAN_OUT = Rule(
@@ -147,10 +147,10 @@ FAN_OUT = Rule(
     title="Steps run at once, and one has a bounded queue",
     severity="error",
     evidence="hangs",
-    why="When the queue is full, requests are never answered, and other models may hang with them; where such steps "
-    "read the ensemble's own inputs, the server dies of a segmentation fault. Fixed in 26.02.",
-    fix="Put the steps in a row, by letting one read a tensor of the other; or remove max_queue_size from steps "
-    "that run at once. Always set a client deadline.",
+    why="When the queue is full, requests are never answered, and other models may hang with them; if such "
+    "steps read the ensemble's own inputs, the server crashes with a segmentation fault. Fixed in 26.02.",
+    fix="Make the steps run one after the other, by letting one read a tensor of the other; or remove "
+    "max_queue_size from steps that run at once. Always set a client deadline.",
     source=f"{MEASURED}; https://github.com/triton-inference-server/core/pull/470",
 )
 UNUSED = Rule(
@@ -158,8 +158,8 @@ UNUSED = Rule(
     title="No ensemble uses an output of a step",
     severity="warning",
     evidence="wastes",
-    why="It is computed and carried out of the step for every request, unless the backend looks at what is asked "
-    "for, and then dropped.",
+    why="The step computes and copies it for every request, and Triton drops it, unless the backend skips outputs "
+    "that are not requested.",
     fix="Remove the output from the step's config, or map it.",
     source=MEASURED,
 )
@@ -178,8 +178,8 @@ OVERWRITTEN = Rule(
     title="A step writes an input of the ensemble",
     severity="error",
     evidence="hangs",
-    why="Triton loads it and never answers a request; mostly it stops answering for other models too, or dies.",
-    fix="Give what the step writes another name.",
+    why="Triton loads the ensemble and never answers its requests; usually other models hang too, or Triton crashes.",
+    fix="Rename the tensor that the step writes.",
     source=MEASURED,
 )
 RULES = (
@@ -232,7 +232,7 @@ def _step(model: Model, step: Any, field: str) -> Iterator[Finding]:
     if other.config.error:
         return
     if step.model_version != -1 and step.model_version not in other.versions:
-        sentence = f"'{other.name}' is asked for in version {step.model_version}, which does not exist."
+        sentence = f"'{other.name}' has no version {step.model_version}."
         yield model.finding(STEP_VERSION, sentence, f"{field}.model_version")
     largest = model.message.max_batch_size
     if largest > other.message.max_batch_size > 0:  # a step without batches is accepted: see `_links`
@@ -256,18 +256,18 @@ def _flow(model: Model, graph: Graph) -> Iterator[Finding]:
             sentence = f"Nobody writes '{name}', which {readers[0].who} needs."
             yield model.finding(UNWRITTEN, sentence, readers[0].field)
         elif not readers:
-            yield model.finding(UNREAD, f"Nobody reads '{name}', which {writers[0].who} gives.", writers[0].field)
+            yield model.finding(UNREAD, f"Nobody reads '{name}', which {writers[0].who} writes.", writers[0].field)
         elif len(writers) > 1:
-            sentence = f"Both {writers[0].who} and {writers[1].who} give '{name}'."
+            sentence = f"Both {writers[0].who} and {writers[1].who} write '{name}'."
             rule = OVERWRITTEN if writers[0].step is None else TWO_WRITERS
             yield model.finding(rule, sentence, writers[1].field)
     if graph.waiting:
         names = " and ".join(sorted(f"'{model.steps[index].model_name}'" for index in graph.waiting))
-        yield model.finding(WAITING, f"{names} can never begin.", f"{STEP}[{min(graph.waiting)}]")
+        yield model.finding(WAITING, f"{names} can never start.", f"{STEP}[{min(graph.waiting)}]")
 
 
 def _links(model: Model, graph: Graph) -> Iterator[Finding]:
-    """Hold both ends of every tensor against each other, as Triton does when it loads the ensemble."""
+    """Compare both ends of every tensor, as Triton does when it loads the ensemble."""
     for name, uses in sorted(graph.tensors.items()):
         known = sorted((use for use in uses if use.entry is not None), key=lambda use: not use.writes)
         for use in known[1:]:

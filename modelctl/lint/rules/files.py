@@ -22,9 +22,9 @@ UNREADABLE = Rule(
     title="The config cannot be read",
     severity="error",
     evidence="refuses",
-    why="Triton's parser takes no unknown field, no unknown value and no field twice; its log says only 'failed to "
-    "read text proto', without a line.",
-    fix="Mend the line; the fields are those of model_config.proto.",
+    why="Triton's parser accepts no unknown fields, unknown values or repeated single fields; its log says only "
+    "'failed to read text proto', without a line.",
+    fix="Correct the line; the fields are those of model_config.proto.",
     source="https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto",
 )
 NAME = Rule(
@@ -33,7 +33,7 @@ NAME = Rule(
     severity="error",
     evidence="refuses",
     why="Triton knows a model by its folder, and refuses a config that says another name.",
-    fix="Rename the folder, or change `name`, or leave `name` away: then the folder's name is taken.",
+    fix="Rename the folder, or change `name`, or omit `name`: Triton then uses the folder's name.",
     source=LAYOUT,
 )
 NO_VERSION = Rule(
@@ -43,7 +43,7 @@ NO_VERSION = Rule(
     evidence="refuses",
     why="Every model needs a folder named by a number that its version_policy admits, an ensemble too, although "
     "nothing is in it.",
-    fix="Make the folder `1` (for git with a file `.gitkeep` in it), or mend version_policy.",
+    fix="Make the folder `1` (for git with a file `.gitkeep` in it), or correct version_policy.",
     source=LAYOUT,
 )
 STRAY = Rule(
@@ -89,11 +89,11 @@ COMPLETED = Rule(
     title="The config is left to auto-complete",
     severity="warning",
     evidence="refuses",
-    why="--disable-auto-complete-config, as `modelctl serve` uses, switches that off. Then Triton refuses a folder "
-    "without config.pbtxt, a network with inputs that the config lacks, and an ensemble over a step without tensors; a "
-    "Python model without them loads and takes no input.",
-    fix="Write config.pbtxt with its inputs and outputs; `GET /v2/models/NAME/config` of a server that has completed "
-    "it shows them.",
+    why="--disable-auto-complete-config, as `modelctl serve` uses, switches auto-completion off. Then Triton refuses a "
+    "folder without config.pbtxt, a network with inputs that the config lacks, and an ensemble over a step without "
+    "tensors; a Python model without them loads and takes no input.",
+    fix="Write config.pbtxt with its inputs and outputs. To see what Triton would complete, start tritonserver without "
+    "that option and read the config with tritonclient's `get_model_config`.",
     source="https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md"
     f"#auto-generated-model-configuration; {MEASURED}",
 )
@@ -101,7 +101,7 @@ RULES = (UNREADABLE, NAME, NO_VERSION, STRAY, NO_MODEL_FILE, VERSION_NAME, GIT_D
 
 
 def check_folder(repository: Repository) -> Iterator[Finding]:
-    """Check what stands beside the models."""
+    """Check the folders beside the models."""
     for path in repository.strays:
         sentence = f"'{path.name}' is no model: it has no config.pbtxt, and Triton tries to load it."
         yield Finding(STRAY, path.name, path, "", None, sentence)

@@ -29,7 +29,7 @@ NAME = Rule(
     severity="error",
     evidence="refuses",
     why="Names in the config are the names in the ONNX file.",
-    fix="Mend the name in the config, or export with `input_names` and `output_names`.",
+    fix="Correct the name in the config, or export with `input_names` and `output_names`.",
     source=BACKEND,
 )
 MISSING = Rule(
@@ -37,7 +37,7 @@ MISSING = Rule(
     title="The config lacks an input of the network",
     severity="error",
     evidence="refuses",
-    why="A network runs with all of its inputs; outputs may be left away.",
+    why="A network runs with all of its inputs; outputs may be omitted.",
     fix="Add the input to the config, or export without it.",
     source=BACKEND,
 )
@@ -56,7 +56,7 @@ SHAPE = Rule(
     severity="error",
     evidence="refuses",
     why="dims are the network's shape, without the batch when max_batch_size is above 0.",
-    fix="Mend dims; with max_batch_size 0 they hold the batch.",
+    fix="Correct dims; with max_batch_size 0 they hold the batch.",
     source=f"{UTILS}, CompareDimsSupported",
 )
 FIXED = Rule(

@@ -31,11 +31,11 @@ ACCELERATOR = Rule(
 )
 KIND = Rule(
     code="TG091",
-    title="A plan is to run on a CPU",
+    title="A plan is configured for a CPU",
     severity="error",
     evidence="documented",
-    why="A plan is code for a GPU, and its backend wants KIND_GPU, or KIND_AUTO where there is a GPU.",
-    fix="Write `kind: KIND_GPU`; for the CPU serve the ONNX.",
+    why="A plan is code for a GPU, and its backend needs KIND_GPU, or KIND_AUTO on a machine with a GPU.",
+    fix="Write `kind: KIND_GPU`; on a CPU, serve the ONNX file.",
     source=f"{CONFIGURATION}#instance-groups; {INSTANCE}",
 )
 NO_PLAN = Rule(
@@ -43,7 +43,7 @@ NO_PLAN = Rule(
     title="There is no plan, and nothing else to serve",
     severity="error",
     evidence="documented",
-    why="The config names a plan that is not there. As a variant (configs/tensorrt.pbtxt, beside a config.pbtxt for "
+    why="The config names a plan that does not exist. As a variant (configs/tensorrt.pbtxt, beside a config.pbtxt for "
     "the ONNX) it would be used only where the plan exists.",
     fix="Build the plan on the machine that serves it; or let config.pbtxt serve the ONNX and move this to a variant.",
     source="https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_repository.md#tensorrt-models",
@@ -53,7 +53,7 @@ VARIANT = Rule(
     title="A variant has other tensors than config.pbtxt",
     severity="error",
     evidence="serves wrongly",
-    why="With --model-config-name the model of the same name takes and gives something else: callers fail, and an "
+    why="With --model-config-name the same model name has other inputs or outputs: callers fail, and an "
     "ensemble does not load.",
     fix="Make inputs and outputs equal; TensorRT's own types (INT32 for INT64) are cast when the plan is built.",
     source=f"{CONFIGURATION}#custom-model-configuration; measured on Triton 24.10",
@@ -83,7 +83,7 @@ COPIES = Rule(
     severity="warning",
     evidence="documented",
     why="Plans with dynamic shapes are not shared between instances: n instances take n times the GPU memory.",
-    fix="Use one instance and larger batches, unless measurement shows that more pay.",
+    fix="Use one instance and larger batches, unless measurements show a gain from more.",
     source=f"{INSTANCE}",
 )
 RULES = (ACCELERATOR, KIND, NO_PLAN, VARIANT, PLAN_BATCH, PLAN_SHAPE, COPIES)

@@ -1,6 +1,6 @@
-"""Rules about labels and tokenizers: files beside a model, and what must fit them.
+"""Rules about labels and tokenizers: files beside a model, which must match the model.
 
-Only the backends of this project say by parameters where their files are; others are left alone.
+Only this project's backends name their files by parameters; other models are not checked.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LABEL_COUNT = Rule(
     evidence="serves wrongly",
     why="Line i is the name of element i. Triton does not count: classes beyond the file have no name, and a file "
     "for another network gives wrong ones.",
-    fix="One line for each element of the output.",
+    fix="Write one line for each element of the output.",
     source=f"{CLASSIFICATION}; {MEASURED}",
 )
 NO_FILE = Rule(
@@ -45,7 +45,7 @@ NO_FILE = Rule(
     severity="error",
     evidence="refuses",
     why="`labels` and `tokenizer` are paths inside the repository, and are read when the step loads.",
-    fix="Add the file, or mend the parameter.",
+    fix="Add the file, or correct the parameter.",
     source="stages/config.py, StepConfig.path",
 )
 STEP_LABELS = Rule(
@@ -54,7 +54,7 @@ STEP_LABELS = Rule(
     severity="error",
     evidence="refuses",
     why="A postprocess step names classes by the lines of its labels file, and checks their number when it loads.",
-    fix="One line for each class; none is empty.",
+    fix="Write one line for each class, without empty lines.",
     source="stages/config.py, StepConfig.labels",
 )
 OWN_LENGTH = Rule(
@@ -62,7 +62,7 @@ OWN_LENGTH = Rule(
     title="The tokenizer's limit is not the length it declares",
     severity="error",
     evidence="serves wrongly",
-    why="Texts are filled up to max_length, whatever dims say: Triton does not look at what a step gives, and the "
+    why="The step pads texts to max_length, whatever dims say. Triton does not check a step's output shape, and the "
     "next step refuses every request.",
     fix="Make the dims of input_ids and attention_mask equal to max_length.",
     source=MEASURED,
@@ -72,7 +72,7 @@ LENGTH = Rule(
     title="The tokenizer's limit does not fit the network",
     severity="error",
     evidence="serves wrongly",
-    why="The network takes one length alone, and the tokenizer gives another: every request fails.",
+    why="The network accepts only one length, and the tokenizer gives another: every request fails.",
     fix="Set max_length to the network's length, or export the network with a dynamic length.",
     source=MEASURED,
 )
@@ -162,7 +162,7 @@ def _lengths(model: Model) -> Iterator[Finding]:
 
 
 def _is_free(model: Model) -> bool:
-    """Tell whether the tokenizer's own dims leave the length open; else they are held against the network's (TG042)."""
+    """Tell whether the tokenizer's own dims leave the length open; otherwise TG042 compares them with the network's."""
     return any(entry.name in TOKENS and entry.dims and entry.dims[-1] == -1 for entry in model.message.output)
 
 

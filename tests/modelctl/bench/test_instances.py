@@ -68,7 +68,7 @@ def test_a_model_without_a_group_gets_one() -> None:
 
 def test_threads_are_for_onnx_runtime() -> None:
     """Threads of a step that ONNX Runtime does not run are refused."""
-    with pytest.raises(CommandError, match="leave --threads away"):
+    with pytest.raises(CommandError, match="omit --threads"):
         copy.vary(model_config_pb2.ModelConfig(name="m", backend="image_preprocess"), Setting(1, 1))
 
 
@@ -77,7 +77,7 @@ def test_the_counted_model_is_the_network_or_the_step_asked_for() -> None:
     assert copy.varied(model("efficientnet_lite0"), None) == "efficientnet_lite0_network"
     assert copy.varied(model("efficientnet_lite0"), "preprocess") == "efficientnet_lite0_preprocess"
     assert copy.varied(model("simple_net"), None) == "simple_net"
-    with pytest.raises(CommandError, match="leave --step away"):
+    with pytest.raises(CommandError, match="omit --step"):
         copy.varied(model("simple_net"), "network")
     with pytest.raises(CommandError, match="has no step other_network; its steps are: a"):
         copy.varied(Model("other", False, ("a",)), None)
@@ -105,7 +105,7 @@ def test_only_the_count_of_the_step_changes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "0", "1,1", "65", "1,x", "-1"])
 def test_wrong_counts_are_refused(text: str) -> None:
     """Counts are different whole numbers from 1 to 64."""
-    with pytest.raises(CommandError, match="give different ones from 1 to 64"):
+    with pytest.raises(CommandError, match="give different numbers from 1 to 64"):
         instances.numbers(text)
 
 

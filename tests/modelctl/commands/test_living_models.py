@@ -101,7 +101,10 @@ def test_every_answer_is_json_on_demand(added: str, command: Callable[..., Any],
     assert (row["name"], row["task"], row["served"]) == (copy, "image-classification", True)
     assert row["url"] == f"{stack.url}/v1/classify?model={copy}"
     asked = command("remove", copy, "--json")
-    assert (asked.returncode, json.loads(asked.stdout)) == (1, {"error": "--json asks nothing: give --yes with it."})
+    assert (asked.returncode, json.loads(asked.stdout)) == (
+        1,
+        {"error": "--json cannot ask for confirmation: give --yes with it."},
+    )
     gone = json.loads(command("remove", copy, "--yes", "--json").stdout)
     assert [Path(folder).name for folder in gone["removed"]] == [name.replace(NAME, copy) for name in FOLDERS]
     assert not (stack.models / copy).exists()

@@ -129,7 +129,7 @@ def test_what_cannot_be_stored_so_is_refused(command: Any, stack: Any, tmp_path:
     """A network without a task, and texts in bytes of a graph that is too new."""
     before = contents(stack.models)
     result = command.run("add", str(networks.two_towers(tmp_path / "towers.onnx")), "--precision", "fp16")
-    assert (result.code, "leave --precision away" in result.sentence) == (1, True), result.err
+    assert (result.code, "omit --precision" in result.sentence) == (1, True), result.err
     path = networks.reader(tmp_path / "reader.onnx", vocabulary=len(WORDS))
     model = onnx.load(path)
     model.opset_import[0].version = 18

@@ -164,25 +164,25 @@ READ: dict[str, tuple[Make, str]] = {
     ),
     "an option for boxes on a classifier": (
         lambda folder: net(folder, *HOW, "--iou-threshold", "0.5", "--decoder", "yolov8"),
-        "--decoder, --iou-threshold would do nothing for a classifier of pictures: leave them away.",
+        "--decoder, --iou-threshold would do nothing for a classifier of pictures: omit them.",
     ),
     "an option for texts on a detector": (
         lambda folder: (
             str(networks.yolo(folder / "y.onnx")),
             *(*HOW, "--decoder", "yolov8", "--labels", labels(folder, 3), "--max-length", "9"),
         ),
-        "--max-length would do nothing for a detector: leave it away.",
+        "--max-length would do nothing for a detector: omit it.",
     ),
     "suppression after suppression": (
         lambda folder: (
             str(networks.end_to_end(folder / "y.onnx")),
             *(*HOW, "--decoder", "end_to_end", "--labels", labels(folder, 3), "--iou-threshold", "0.5"),
         ),
-        "--iou-threshold would do nothing for the decoder end_to_end: leave it away.",
+        "--iou-threshold would do nothing for the decoder end_to_end: omit it.",
     ),
     "an option for pictures on texts": (
         lambda folder: (*text(folder, "--tokenizer", tokenizer(folder)), "--scale", "1/255"),
-        "--scale would do nothing for a text network: leave it away.",
+        "--scale would do nothing for a text network: omit it.",
     ),
     "labels of tensors": (
         lambda folder: (str(networks.two_towers(folder / "t.onnx")), "--labels", labels(folder, 3)),
