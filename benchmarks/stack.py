@@ -155,7 +155,7 @@ class Stack:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    preexec_fn=processes.die_with_parent,
+                    preexec_fn=processes.dies_with_parent(),
                 )
             )
 

@@ -108,7 +108,7 @@ class PerfAnalyzer:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            preexec_fn=processes.die_with_parent,
+            preexec_fn=processes.dies_with_parent(),
         )
         try:
             while process.poll() is None:

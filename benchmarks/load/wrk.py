@@ -101,7 +101,7 @@ def run(
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        preexec_fn=processes.die_with_parent,
+        preexec_fn=processes.dies_with_parent(),
     )
     try:
         while True:

@@ -101,7 +101,7 @@ class Process:
                 stderr=out,
                 text=True,
                 start_new_session=True,
-                preexec_fn=processes.die_with_parent,
+                preexec_fn=processes.dies_with_parent(),
             )
 
     @property

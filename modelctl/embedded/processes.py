@@ -13,7 +13,7 @@ import re
 import signal
 import stat
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,9 +180,16 @@ def _is_own_file(path: Path) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies (prctl(2)). Called between fork and exec."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def dies_with_parent() -> Callable[[], None]:
+    """Return a `preexec_fn` for a child that the kernel kills when this process dies (prctl(2))."""
+    parent, prctl = os.getpid(), ctypes.CDLL(None).prctl
+
+    def ask() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the kernel was asked
+            os._exit(1)
+
+    return ask
 
 
 def _fields(pid: int) -> list[str]:

@@ -103,7 +103,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=processes.die_with_parent,
+            preexec_fn=processes.dies_with_parent(),
         )
         self.group = self._process.pid
         self._log = threading.Thread(target=self._copy_log, daemon=True)
@@ -185,7 +185,17 @@ class Server:
 
 
 def on_stop(function: Callable[[], None]) -> None:
-    """Call a function when this process is told to stop: by Ctrl-C, by SIGTERM, or by closing its terminal."""
+    """Call a function when this process is told to stop: by Ctrl-C, by SIGTERM, or by closing its terminal.
+
+    A thread calls it. A signal handler could not: it may interrupt `Event.wait`, whose lock `Event.set` would wait for.
+    """
+    reading, writing = os.pipe()
+
+    def wait() -> None:
+        while os.read(reading, 1):
+            function()
+
+    threading.Thread(target=wait, daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
-            signal.signal(number, lambda *_: function())
+            signal.signal(number, lambda *_: os.write(writing, b"\0"))

@@ -69,7 +69,7 @@ class Stack:
         return 0
 
     def ask_to_stop(self) -> None:
-        """End `run`, even while it waits for an answer of the gateway; safe in a signal handler."""
+        """End `run`, even while it waits for an answer of the gateway; safe in another thread."""
         self.stopping.set()
         if self._gateway is not None:
             self._gateway.terminate()
@@ -100,7 +100,7 @@ class Stack:
             [sys.executable, "-m", module, *arguments],
             env=environment,
             start_new_session=True,
-            preexec_fn=processes.die_with_parent,
+            preexec_fn=processes.dies_with_parent(),
         )
 
     def _revive_gateway(self) -> None:

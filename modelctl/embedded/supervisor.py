@@ -64,7 +64,7 @@ class Supervisor:
         self._lacking: set[str] = set()
 
     def stop(self) -> None:
-        """End `run`; safe in a signal handler."""
+        """End `run`; safe in another thread."""
         self._stopping.set()
 
     def run(self) -> None:

@@ -251,10 +251,28 @@ def test_nohup_is_respected() -> None:
         os.kill(os.getpid(), signal.SIGHUP)
         assert not told
         os.kill(os.getpid(), signal.SIGTERM)
-        assert told == ["stop"]
+        wait(lambda: told == ["stop"])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_a_signal_meets_no_lock_of_what_it_interrupts() -> None:
+    """`Event.set` takes the lock that an interrupted `Event.wait` may hold: a handler that called it would hang."""
+    script = """
+import os, signal, threading, time
+from modelctl.embedded.server import on_stop
+lock, told = threading.Lock(), threading.Event()
+def stop():
+    with lock:
+        told.set()
+on_stop(stop)
+with lock:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)
+assert told.wait(10)
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=30)
 
 
 def test_stopping_ends_a_repair_that_hangs(toy: Any) -> None:
