@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,12 +82,17 @@ def source(name: str, from_file: Collection[str]) -> str:
     return FILE if name in from_file else "environment" if os.environ.get(name) else "default"
 
 
-def gateway(from_file: Collection[str], defaults: Mapping[str, str] | None = None) -> Gateway | None:
+def gateway(
+    from_file: Collection[str],
+    defaults: Mapping[str, str] | None = None,
+    preexec_fn: Callable[[], None] | None = None,
+) -> Gateway | None:
     """Ask the gateway in this folder for its settings; None where there is no gateway, as in Triton's container.
 
     Args:
         from_file: what `load` has returned.
         defaults: values for names that neither the environment nor `.env` has.
+        preexec_fn: as of `subprocess`, for a child that must not outlive this process.
 
     Raises:
         CommandError: when the gateway cannot be asked.
@@ -98,7 +103,9 @@ def gateway(from_file: Collection[str], defaults: Mapping[str, str] | None = Non
     environment = {name: value for name, value in os.environ.items() if name not in from_file}
     environment |= {name: value for name, value in (defaults or {}).items() if not os.environ.get(name)}
     command = [sys.executable, "-m", "app.settings"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    done = subprocess.run(  # noqa: S603 - ours
+        command, env=environment, capture_output=True, text=True, check=False, preexec_fn=preexec_fn
+    )
     try:
         told = json.loads(done.stdout)
         settings = tuple(Setting(**setting) for setting in told["settings"])

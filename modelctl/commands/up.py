@@ -9,6 +9,7 @@ import argparse
 import sys
 
 from modelctl import configuration
+from modelctl.embedded import processes
 from modelctl.embedded.ports import check_port, port, port_text
 from modelctl.embedded.server import on_stop
 from modelctl.embedded.stack import DEFAULTS, STOP_MARGIN_S, Stack
@@ -27,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     if number in (arguments.grpc_port, arguments.metrics_port):
         raise CommandError(f"GATEWAY_PORT is {number}, as one of Triton's ports is: give it another.")
     check_port("127.0.0.1", number, "GATEWAY_PORT")
-    gateway = configuration.gateway(arguments.from_file, DEFAULTS)
+    gateway = configuration.gateway(arguments.from_file, DEFAULTS, processes.dies_with_parent())
     if gateway is None:
         raise CommandError("There is no gateway (app/) in this folder: run this in the project's, or `modelctl serve`.")
     if gateway.faults:

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -104,6 +105,8 @@ class Ending:
 
     def _come(self, *_: object) -> None:
         before, self._came_at = self._came_at, time.monotonic()
+        # What libraries' half-made objects complain about, as they are thrown away, would follow our sentence.
+        sys.unraisablehook = lambda _: None
         if self._came_at - before > self.AGAIN_S:
             raise KeyboardInterrupt
 

@@ -130,7 +130,7 @@ def test_only_a_default_model_ends_the_first_start(made: Supervisor, capsys: pyt
     """The reason comes from the step that failed, without its traceback. Later starts warn only."""
     states = {"step": State("step", UNAVAILABLE, "no tokenizer\n\nAt:\n  /srv/model.py(3)")}
     model = Model("whole", True, ("step",))
-    with pytest.raises(CommandError, match=r"^Model whole did not load: step: no tokenizer Mend it"):
+    with pytest.raises(CommandError, match=r"^Model whole did not load: step: no tokenizer Fix it"):
         made._report(model, states, first=True)
     made._report(model, states, first=False)
     made._report(Model("whole", False, ("step",)), states, first=True)

@@ -120,15 +120,17 @@ def test_ctrl_c_that_python_drops_is_heeded(command: Any, stack: Any, tmp_path: 
         def __del__(self) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
+    went_on: list[bool] = []
+
     def last(*_: Any) -> None:
         Finalized()
+        went_on.append(True)
 
     before = contents(stack.models)
     monkeypatch.setattr("modelctl.reference.served.check", last)
-    dropped: list[Any] = []
-    monkeypatch.setattr(sys, "unraisablehook", dropped.append)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # the command changes it
     result = command.run("add", *net(tmp_path, *HOW))
-    assert dropped[0].exc_type is KeyboardInterrupt
+    assert went_on
     assert result.code == 1
     assert result.sentence.endswith("at the step 'ask': stopped. The repository is as before.")
     assert contents(stack.models) == before
