@@ -88,6 +88,7 @@ def echo() -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_wrk_posts_the_file_and_tells_refusals(echo: str, tmp_path: Path) -> None:
     """Every request has the body and the header as they are; what is refused is an error and no answer."""
     body = tmp_path / "body"
@@ -102,6 +103,7 @@ def test_wrk_posts_the_file_and_tells_refusals(echo: str, tmp_path: Path) -> Non
     assert refused.errors > 0
 
 
+@pytest.mark.slow
 def test_a_load_ends_when_told_to(echo: str, tmp_path: Path) -> None:
     """A load of a minute ends at once when the command is stopped, with what was answered so far."""
     (tmp_path / "body").write_bytes(b"x")

@@ -229,6 +229,7 @@ def test_memory_that_a_client_has_registered_is_not_a_steps() -> None:
             file.unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tritonserver", "triton_python_backend_stub"])
 def test_a_group_is_killed_when_it_is_what_a_triton_left(state: Path, tmp_path: Path, name: str) -> None:
     """A server by its start, a step by its memory; not one that began at another time or has other memory."""
