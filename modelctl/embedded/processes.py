@@ -42,7 +42,7 @@ def living(group: int) -> list[int]:
     found = []
     for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):
         with suppress(OSError):  # it has ended meanwhile
-            # A supervisor looks twice a second: to ask for the group costs a tenth of reading what /proc tells.
+            # A supervisor looks twice a second, and asking for the group is cheaper than reading a file of /proc.
             if os.getpgid(pid) == group and _state(pid) not in "ZX":
                 found.append(pid)
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import shutil
@@ -98,7 +99,7 @@ class Ending:
     AGAIN_S = 2
 
     def __init__(self) -> None:
-        self._came_at = 0.0
+        self._came_at = -math.inf
         for number in ENDINGS:
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._come)
@@ -112,7 +113,7 @@ class Ending:
 
     def check(self) -> None:
         """Raise KeyboardInterrupt when a signal has arrived."""
-        if self._came_at:
+        if self._came_at > -math.inf:
             raise KeyboardInterrupt
 
 
