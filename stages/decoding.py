@@ -92,7 +92,7 @@ def open_encoded(data: bytes, max_pixels: int, formats: Sequence[str] = FORMATS)
         raise _too_large(max_pixels) from error
     except UnidentifiedImageError as error:
         names = ", ".join(FORMATS)
-        raise RefusalError("image_undecodable", f"The data is no image in one of the formats {names}.") from error
+        raise RefusalError("image_undecodable", f"The data is not an image in one of the formats {names}.") from error
     except MemoryError as error:
         raise _too_big() from error
     except Exception as error:  # decoders raise nearly every exception there is on broken bytes
