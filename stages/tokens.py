@@ -22,8 +22,8 @@ from stages.config import ConfigError
 from stages.serving import RefusalError
 
 # Tokenizing takes 0.3 s per megabyte, even for characters that truncation drops, and delays the other texts of the
-# batch. So a text is cut before it is tokenized. Prose has 4 to 6 characters per token. An average above 64 takes words
-# that the vocabulary cannot spell (one token each, however long); such a text is reported as truncated.
+# batch. So a text is cut before it is tokenized. Prose has 4 to 6 characters per token. Only words that the
+# vocabulary cannot spell (one token each, however long) average more than 64; a text of them is reported as truncated.
 CHARACTERS_PER_TOKEN: Final = 64
 
 _SPACE: Final = re.compile(r"\s+")

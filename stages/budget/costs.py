@@ -21,7 +21,7 @@ PIXEL_WORK: Final = {"JPEG": 5, "PNG": 12, "WEBP": 24, "GIF": 6, "BMP": 6, "TIFF
 
 @dataclass
 class Cost:
-    """What decoding one picture takes.
+    """The cost of decoding one picture.
 
     Attributes:
         format: one of `stages.budget.FORMATS`.
