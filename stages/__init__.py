@@ -1,4 +1,4 @@
 """The pure array functions behind the Python steps, and the loop that serves requests with them.
 
-Installed as a package of its own, because the processes in which Triton runs Python see nothing but installed packages.
+Installed as a separate package, because the processes in which Triton runs Python see only installed packages.
 """

@@ -1,10 +1,10 @@
 """A detector's candidates -> the boxes of the answer, in pixels of the upright picture, best first.
 
-    head --decoders--> candidates --classes--> wanted ones --strongest--> at most MAX_CANDIDATES
+    head --decoders--> candidates --filter by class--> --best scores--> at most MAX_CANDIDATES
          --to_image--> pixels of the picture, clipped --suppress--> boxes
 
-The filters come before NMS, so that an answer for some classes is the full answer without the others. Boxes that lie
-outside the picture are dropped before NMS too: what nobody can see must not suppress what can be seen.
+Classes are filtered before NMS, so that an answer for some classes is the full answer without the others. Boxes outside
+the picture are dropped before NMS too: an invisible box must not suppress a visible one.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from stages.serving import RefusalError, number
 
 Doubles = npt.NDArray[np.float64]
 
-# NMS compares each kept box with all candidates behind it. The bound keeps the worst request (threshold 0, no overlap
-# allowed to suppress, a thousand boxes) below 0.2 s of its neighbours' time, and cuts nothing that matters:
-# a 640-pixel YOLO has 8,400 candidates in all, and what is cut scores below the best 10,000.
+# NMS compares each kept box with all lower-scoring candidates. With this limit the worst request (score threshold 0,
+# IoU threshold 1, a thousand boxes) delays the other requests by less than 0.2 s. The limit costs no accuracy: a
+# 640-pixel YOLO has 8,400 candidates, and larger heads lose only candidates that score below the best 10,000.
 MAX_CANDIDATES: Final = 10_000
 MAX_DETECTIONS: Final = 1000
 
 
 class Boxes(NamedTuple):
-    """The answer for one picture, best first.
+    """The boxes of one picture, best first.
 
     `boxes` FP32 [k, 4] xmin, ymin, xmax, ymax in pixels of the upright picture; `scores` FP32 [k];
     `class_ids` INT32 [k].
@@ -44,15 +44,15 @@ class Boxes(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What one request asks of a detector.
+class Options:
+    """The options of one detection request.
 
     Attributes:
-        score_threshold: 0 to 1; a box scores at least this.
-        iou_threshold: 0 to 1; of two boxes of one class that overlap by more than this, the better one stays. Without
-            effect on heads that need no NMS.
+        score_threshold: 0 to 1; the lowest score of a returned box.
+        iou_threshold: 0 to 1; of two boxes of one class that overlap by more than this, only the better one is kept.
+            Without effect on heads that need no NMS.
         max_detections: 1 to `MAX_DETECTIONS`.
-        classes: BOOL [C], the classes to look for; None for all.
+        classes: BOOL [C], the classes to return; None for all.
 
     """
 
@@ -62,36 +62,36 @@ class Wish:
     classes: npt.NDArray[np.bool_] | None = None
 
     @classmethod
-    def default(cls, config: StepConfig) -> Wish:
-        """Read a model's own wish from the parameters of its step; raises ConfigError when one is out of bounds."""
+    def from_config(cls, config: StepConfig) -> Options:
+        """Read a model's defaults from the parameters of its step; raises ConfigError when one is out of bounds."""
         return cls(
             score_threshold=config.number("score_threshold", 0, 1, 0.25),
             iou_threshold=config.number("iou_threshold", 0, 1, 0.45),
             max_detections=config.integer("max_detections", 1, MAX_DETECTIONS, 100),
         )
 
-    def of(self, options: dict[str, Any], labels: Sequence[str]) -> Wish:
-        """Return this wish with a request's options in place of the defaults.
+    def override(self, given: dict[str, Any], labels: Sequence[str]) -> Options:
+        """Return a copy in which the options given by a request replace these defaults.
 
         Raises:
             RefusalError: `invalid_parameter`, naming the option.
 
         """
-        return Wish(
-            score_threshold=number(options, "score_threshold", self.score_threshold, 0, 1),
-            iou_threshold=number(options, "iou_threshold", self.iou_threshold, 0, 1),
-            max_detections=whole_number(options, "max_detections", self.max_detections, 1, MAX_DETECTIONS),
-            classes=wanted_classes(options, labels),
+        return Options(
+            score_threshold=number(given, "score_threshold", self.score_threshold, 0, 1),
+            iou_threshold=number(given, "iou_threshold", self.iou_threshold, 0, 1),
+            max_detections=whole_number(given, "max_detections", self.max_detections, 1, MAX_DETECTIONS),
+            classes=wanted_classes(given, labels),
         )
 
 
 def wanted_classes(options: Mapping[str, Any], labels: Sequence[str]) -> npt.NDArray[np.bool_] | None:
-    """Return which classes the option `classes` names, BOOL [C]; None when it is absent.
+    """Return the classes that the option `classes` names, BOOL [C]; None when it is absent.
 
-    It is a JSON array of labels and class ids, mixed; a text of digits that is no label is an id.
+    The option is a JSON array of labels and class ids in any mixture; a string of digits that is not a label is an id.
 
     Raises:
-        RefusalError: `invalid_parameter`, when it is no such array, is empty, or names an unknown class.
+        RefusalError: `invalid_parameter`, when the option is not such an array, is empty, or names an unknown class.
 
     """
     if "classes" not in options:
@@ -109,44 +109,44 @@ def wanted_classes(options: Mapping[str, Any], labels: Sequence[str]) -> npt.NDA
 
 
 def _class_ids(name: object, labels: Sequence[str]) -> list[int]:
-    """Return the ids of one label (labels may repeat) or of one id, given as a number or as text."""
+    """Return the class ids that one name stands for: a label (labels may repeat), or an id as a number or as text."""
     text = str(name)
-    same = [index for index, label in enumerate(labels) if label == text] if isinstance(name, str) else []
-    if same:
-        return same
+    matching = [index for index, label in enumerate(labels) if label == text] if isinstance(name, str) else []
+    if matching:
+        return matching
     is_number = not isinstance(name, bool) and text.isascii() and text.isdigit() and len(text) <= 9
     if not is_number or int(text) >= len(labels):
         raise RefusalError("invalid_parameter", f"classes names '{text[:100]}', which this model does not know.")
     return [int(text)]
 
 
-def detect(tensors: Tensors, head: Head, wish: Wish, geometry: Floats, image_size: Array, classes: int) -> Boxes:
+def detect(tensors: Tensors, head: Head, options: Options, geometry: Floats, image_size: Array, classes: int) -> Boxes:
     """Return the boxes of one picture.
 
     Args:
         tensors: the head's tensors by name, without the batch.
-        head: how to read them.
-        wish: what the request asks.
+        head: how to read the tensors.
+        options: of the request.
         geometry: FP32 [4], scale_x, scale_y, pad_x, pad_y: network input pixel = picture pixel x scale + pad.
         image_size: [2], width and height of the upright picture in pixels.
-        classes: how many labels there are.
+        classes: number of labels.
 
     Raises:
-        RefusalError: `backend_error`, when the head is not finite or names a class without a label.
+        RefusalError: `backend_error`, when a value of the head is not finite or a class has no label.
 
     """
-    found = head.decode(tensors, wish.score_threshold, np.rint(image_size * geometry[:2]).tolist())
+    found = head.decode(tensors, options.score_threshold, np.rint(image_size * geometry[:2]).tolist())
     if found.class_ids.size and not 0 <= found.class_ids.min() <= found.class_ids.max() < classes:
-        raise RefusalError("backend_error", "the network names a class that has no label")
-    if wish.classes is not None:
-        found = _take(found, np.flatnonzero(wish.classes[found.class_ids]))
+        raise RefusalError("backend_error", "the network returned a class that has no label")
+    if options.classes is not None:
+        found = _take(found, np.flatnonzero(options.classes[found.class_ids]))
     found = _take(found, np.argsort(-found.scores, kind="stable")[:MAX_CANDIDATES])
     unclipped, clipped = to_image(found.boxes, geometry, image_size)
     visible = np.flatnonzero((clipped[:, 2:] > clipped[:, :2]).all(axis=1))
     found = _take(found._replace(boxes=clipped), visible)
-    kept = np.arange(len(visible))[: wish.max_detections]
+    kept = np.arange(len(visible))[: options.max_detections]
     if head.overlaps:
-        kept = suppress(unclipped[visible], found.class_ids, wish.iou_threshold, wish.max_detections)
+        kept = suppress(unclipped[visible], found.class_ids, options.iou_threshold, options.max_detections)
     return Boxes(*_take(found, kept))
 
 
@@ -155,9 +155,9 @@ def _take(candidates: Candidates, chosen: Array) -> Candidates:
 
 
 def to_image(boxes: Floats, geometry: Floats, image_size: Array) -> tuple[Doubles, Floats]:
-    """Return boxes [k, 4] of the network's input in pixels of the picture: as they are, and clipped to the picture.
+    """Map boxes [k, 4] from the network's input to the picture's pixels; return them unclipped and clipped.
 
-    The first are FP64, in which the area of any two finite FP32 corners is finite too.
+    The unclipped boxes are FP64: the area of a box with finite FP32 corners is finite in FP64.
     """
     scale, pad = np.tile(geometry[:2], 2), np.tile(geometry[2:], 2)
     mapped = (boxes.astype(np.float64) - pad) / scale
@@ -167,14 +167,14 @@ def to_image(boxes: Floats, geometry: Floats, image_size: Array) -> tuple[Double
 def suppress(boxes: Doubles, class_ids: Ids, iou_threshold: float, limit: int) -> Array:
     """Return the indices of the boxes that non-maximum suppression keeps, at most `limit`, best first.
 
-    A box goes when it overlaps a better one of its own class by more than `iou_threshold`. The loop runs over
-    kept boxes only; each is compared, as one array, with the boxes of its class that are still there.
+    A box is dropped when it overlaps a better box of its class by more than `iou_threshold`. The loop runs over kept
+    boxes only; each is compared, in one array operation, with the remaining boxes of its class.
 
     Args:
         boxes: [k, 4] xmin, ymin, xmax, ymax of positive area, best first.
         class_ids: INT32 [k].
         iou_threshold: intersection over union, 0 to 1.
-        limit: ends the loop early.
+        limit: number of kept boxes after which the loop ends.
 
     """
     edges = np.ascontiguousarray(boxes.T)

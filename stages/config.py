@@ -1,8 +1,8 @@
-"""A step's configuration, as Triton hands it to a Python step when it loads -> typed values.
+"""A step's configuration, as Triton passes it to a Python step at load -> typed values.
 
     args["model_config"] (JSON text) --StepConfig.of--> parameters, input and output tensors, repository folder
 
-A wrong or missing parameter raises `ConfigError` with one sentence, which keeps the model from loading: better than
+A wrong or missing parameter raises `ConfigError` with one sentence. The model then does not load, which is better than
 wrong answers later.
 """
 
@@ -16,12 +16,12 @@ from pathlib import Path
 
 
 class ConfigError(ValueError):
-    """A step's configuration does not make sense; the model must not load."""
+    """A step's configuration is wrong, so that the model must not load."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input or output of a step: its Triton data type without `TYPE_`, its dims without the batch (-1: any)."""
+    """One input or output of a step: its data type without `TYPE_`, its dims without the batch (-1: any size)."""
 
     data_type: str
     dims: tuple[int, ...]
@@ -29,13 +29,13 @@ class Tensor:
 
 @dataclass(frozen=True)
 class StepConfig:
-    """What a step needs to know of its `config.pbtxt`.
+    """The part of a `config.pbtxt` that a step uses.
 
     Attributes:
         parameters: the config's parameters, each a string.
         inputs: by name, in the config's order.
         outputs: by name, in the config's order.
-        repository: the model repository, the folder that holds all models' folders.
+        repository: the model repository, which is the folder of all models' folders.
 
     """
 
@@ -46,7 +46,7 @@ class StepConfig:
 
     @classmethod
     def of(cls, args: Mapping[str, str]) -> StepConfig:
-        """Read what Triton gives to `initialize`: in 24.10, `model_repository` is the model's own folder."""
+        """Read the arguments of `initialize`. In Triton 24.10 `model_repository` is the model's own folder."""
         config = json.loads(args["model_config"])
         given = config.get("parameters", {})
         return cls(
@@ -89,20 +89,27 @@ class StepConfig:
         return int(value)
 
     def path(self, name: str) -> Path:
-        """Return the file that a parameter names, relative to the repository; raises ConfigError when it is absent."""
+        """Return the path of the file that a parameter names, relative to the repository.
+
+        Raises:
+            ConfigError: the parameter or the file is absent.
+
+        """
         path = self.repository / self.text(name)
         if not path.is_file():
-            raise ConfigError(f"The parameter '{name}' names '{self.text(name)}', which is no file in the repository.")
+            raise ConfigError(
+                f"The parameter '{name}' names '{self.text(name)}', which is not a file in the repository."
+            )
         return path
 
     def labels(self, count: int) -> list[str]:
         """Return the lines of the file that the parameter `labels` names.
 
         Args:
-            count: the number of classes the network gives; negative when the config leaves it open.
+            count: number of the network's classes; negative when the config leaves it open.
 
         Raises:
-            ConfigError: the file is absent, is no UTF-8, has an empty line, or has not `count` lines.
+            ConfigError: the file is absent, is not UTF-8, has an empty line, or does not have `count` lines.
 
         """
         path = self.path("labels")
@@ -126,6 +133,6 @@ def _tensors(entries: Sequence[Mapping[str, object]]) -> dict[str, Tensor]:
 def _tensor(entry: Mapping[str, object]) -> Tensor:
     dims = entry["dims"]
     if not isinstance(dims, list):
-        raise ConfigError(f"The dims of tensor '{entry['name']}' are no list.")
+        raise ConfigError(f"The dims of tensor '{entry['name']}' are not a list.")
     # Triton writes 64-bit numbers as strings in its JSON.
     return Tensor(str(entry["data_type"]).removeprefix("TYPE_"), tuple(int(size) for size in dims))

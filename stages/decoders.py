@@ -1,18 +1,18 @@
 """A detector's raw head -> candidates: boxes in the network's input pixels, each with one class and one score.
 
-One decoder for each family of heads; a step's config names it, with the parameters of `Head`. All take one
-item's tensors, not the batch: candidates below the score threshold (nearly all of them) are dropped at the first
-column that allows it, which costs less than decoding a whole batch as one array.
+One decoder for each family of heads; a step's config names it, with the parameters of `Head`. All decode
+one item at a time, not the batch: nearly all candidates are below the score threshold and are dropped at the first
+column that decides it, which is cheaper than decoding a whole batch as one array.
 
     yolov5      [A, 5+C]   cx, cy, w, h, objectness, classes: YOLOv5, v6, v7. Score = objectness x class.
     yolov8      [4+C, A]   cx, cy, w, h, classes, transposed: YOLOv8 to v12. Score = class.
-    yolox       [A, 5+C]   as yolov5; with the parameter `encoded: "true"` the raw form, relative to grid and stride.
+    yolox       [A, 5+C]   as yolov5; with the parameter `encoded: "true"` boxes are relative to grid and stride.
     detr        `logits` and `boxes` [Q, 4], cx, cy, w, h in 0..1. activation softmax, logits [Q, C+1] (DETR, YOLOS):
                 the last class is "no object". activation sigmoid, logits [Q, C] (Deformable DETR, RT-DETR, RF-DETR,
                 D-FINE): the best Q pairs of query and class, so that one box may have two classes.
     end_to_end  [K, 6]     xmin, ymin, xmax, ymax, score, class id: YOLOv10, and exports with NMS inside.
 
-Every candidate but those of detr-sigmoid has its best class only. `detr` and `end_to_end` need no NMS.
+A candidate has only its best class, except with detr and sigmoid. `detr` and `end_to_end` need no NMS.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from stages.config import ConfigError, StepConfig
 from stages.scores import ACTIVATIONS, Array, Floats, Ids, activate, require_finite, softmax
 from stages.serving import RefusalError
 
-# What a detection step is given beside the head.
+# A detection step's inputs that are not part of the head.
 NOT_HEAD: Final = ("geometry", "image_size")
 UNITS: Final = ("pixels", "normalized")
 
@@ -56,13 +56,13 @@ class Head:
         inputs: the head's tensors, in the config's order.
         width: of the network's input, in pixels (parameter `width`); 0 when every picture has its own.
         height: of the network's input, in pixels (parameter `height`).
-        activation: what makes probabilities of the head's scores (parameter `activation`; `none` when
-            the network holds it already, the default except for detr, where it is `softmax`).
-        normalized: whether boxes are in 0..1 of the input (parameter `box_unit`: `pixels`, or `normalized`, which is
-            the default for detr).
-        encoded: yolox: whether boxes are relative to their grid cell (parameter `encoded`: `true`, or the default
-            `false`).
-        strides: yolox, encoded: pixels of a grid cell, level by level (parameter `strides`, default `8,16,32`).
+        activation: turns the head's scores into probabilities (parameter `activation`, one of `scores.ACTIVATIONS`).
+            `none` when the network applies it itself. Default `softmax` for detr, `none` for all others.
+        normalized: whether boxes are in 0..1 of the input (parameter `box_unit`: `pixels` or `normalized`). Default
+            `normalized` for detr, `pixels` for all others.
+        encoded: yolox only: whether boxes are relative to their grid cell (parameter `encoded`: `true` or `false`, the
+            default).
+        strides: encoded yolox only: pixels of a grid cell, level by level (parameter `strides`, default `8,16,32`).
 
     """
 
@@ -95,7 +95,7 @@ class Head:
             strides=_strides(config.text("strides", "8,16,32")),
         )
         if not (head.width and head.height) and (not head.normalized or head.width or head.height):
-            raise ConfigError("width and height are needed, except by boxes in 0..1 of pictures of any size.")
+            raise ConfigError("width and height are required, except for normalized boxes of pictures of any size.")
         if not detr and head.activation == "softmax":
             raise ConfigError("activation softmax is for the decoder 'detr' only.")
         if decoder != "yolox" and head.encoded:
@@ -103,7 +103,7 @@ class Head:
         return head
 
     def classes(self, config: StepConfig) -> int:
-        """Return how many classes the head's dims have room for; -1 when they leave it open."""
+        """Return the number of classes by the head's dims; -1 when the dims leave it open."""
         dims = {name: config.inputs[name].dims for name in self.inputs}
         if self.decoder == "end_to_end":
             return -1
@@ -123,15 +123,15 @@ class Head:
         Args:
             tensors: the head's tensors by name, without the batch.
             score_threshold: 0 to 1.
-            size: of the network's input in pixels, width and height, where the head does not fix it.
+            size: width and height of the network's input in pixels; used when the head leaves them open.
 
         Raises:
-            RefusalError: `backend_error`, when the network gave something that is not finite, or no probability.
+            RefusalError: `backend_error`, when a value is not finite, or a score is not a probability.
 
         """
         for tensor in tensors.values():
             require_finite(tensor)
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite, and refused below
+        with np.errstate(over="ignore", invalid="ignore"):  # an overflow is not finite, and is refused below
             found = DECODERS[self.decoder](tensors, self, score_threshold)
             boxes = found.boxes
             if self.normalized:
@@ -141,13 +141,13 @@ class Head:
 
 
 def corners(boxes: Array) -> Floats:
-    """Return boxes [k, 4] given as cx, cy, w, h as xmin, ymin, xmax, ymax."""
+    """Convert boxes [k, 4] from cx, cy, w, h to xmin, ymin, xmax, ymax."""
     half = boxes[:, 2:] / 2
     return np.asarray(np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1), np.float32)
 
 
 def _with_objectness(tensors: Tensors, head: Head, threshold: float) -> Candidates:
-    """Decode cx, cy, w, h, objectness, classes. A class multiplies by 1 at most, so objectness filters first."""
+    """Decode cx, cy, w, h, objectness, classes. A class score is at most 1, so objectness can filter first."""
     (rows,) = tensors.values()
     objectness = activate(rows[:, 4], head.activation)
     chosen = np.flatnonzero(objectness >= threshold)
@@ -155,12 +155,12 @@ def _with_objectness(tensors: Tensors, head: Head, threshold: float) -> Candidat
     class_ids = classes.argmax(axis=1)
     scores = objectness[chosen] * classes[np.arange(len(chosen)), class_ids]
     kept = scores >= threshold
-    boxes = _unfold(rows, chosen[kept], head) if head.encoded else rows[chosen[kept], :4]
+    boxes = _from_grid(rows, chosen[kept], head) if head.encoded else rows[chosen[kept], :4]
     return Candidates(corners(boxes), scores[kept], class_ids[kept].astype(np.int32))
 
 
-def _unfold(rows: Array, chosen: Array, head: Head) -> Array:
-    """Return the chosen boxes as cx, cy, w, h in pixels: (offset + cell) x stride and exp(size) x stride.
+def _from_grid(rows: Array, chosen: Array, head: Head) -> Array:
+    """Convert the chosen boxes from grid cells to pixels, cx, cy, w, h: (offset + cell) x stride, exp(size) x stride.
 
     Source: YOLOX, `demo_postprocess` of its ONNX demo.
     """
@@ -173,7 +173,7 @@ def _unfold(rows: Array, chosen: Array, head: Head) -> Array:
 
 
 def grid(width: int, height: int, strides: Sequence[int]) -> Floats:
-    """Return column, row and stride of every cell, FP32 [A, 3], level by level and row by row."""
+    """Return column, row and stride of every grid cell, FP32 [A, 3], level by level and row by row."""
     levels = []
     for stride in strides:
         ys, xs = np.mgrid[: height // stride, : width // stride]
@@ -208,7 +208,7 @@ def _detr(tensors: Tensors, head: Head, threshold: float) -> Candidates:
 
 def _end_to_end(tensors: Tensors, head: Head, threshold: float) -> Candidates:
     (rows,) = tensors.values()
-    rows = rows[rows[:, 5] >= 0]  # exports fill up to K rows with class -1
+    rows = rows[rows[:, 5] >= 0]  # exports pad to K rows with class -1
     scores = activate(rows[:, 4], head.activation)
     kept = scores >= threshold
     return Candidates(rows[kept, :4].astype(np.float32), scores[kept], np.rint(rows[kept, 5]).astype(np.int32))

@@ -1,8 +1,8 @@
-"""What a caller sent as an image -> an upright RGB picture, or a refusal.
+"""The image of a request -> an upright RGB picture, or a refusal.
 
-The bytes are a stranger's. So what they cost is judged before Pillow sees them (`stages.budget`), the size is read
-from the header and held against the cap before anything is decoded, and whatever a decoder raises is a fault of the
-bytes, never of the service:
+The bytes are not trusted. Their cost is computed before Pillow sees them (`stages.budget`), the size in the header is
+compared with the limit before anything is decoded, and every exception of a decoder is a fault of the bytes, never of
+the service:
 
     encoded bytes --open_encoded--+
                                   +--> image, not yet decoded --upright_rgb--> picture
@@ -24,8 +24,8 @@ from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, UnidentifiedIm
 from stages.budget import FORMATS, MAX_METADATA
 from stages.serving import RefusalError
 
-# How to turn a stored picture upright, by EXIF orientation (EXIF 2.32, tag 0x0112). 1 is upright already.
-_UPRIGHT: Final = {
+# The operation that turns a stored picture upright, by EXIF orientation (EXIF 2.32, tag 0x0112). 1 is upright already.
+_TRANSPOSE: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -35,27 +35,27 @@ _UPRIGHT: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Raw pixels: the name a caller gives -> Pillow's mode and raw decoder, bytes a pixel.
+# Raw pixels: `pixel_format` of the request -> Pillow's mode, Pillow's raw decoder, bytes per pixel.
 _LAYOUTS: Final = {"RGB": ("RGB", "RGB", 3), "BGR": ("RGB", "BGR", 3), "RGBA": ("RGBA", "RGBA", 4), "L": ("L", "L", 1)}
 _RAW_OPTIONS: Final = ("pixel_format", "width", "height")
 
-# TIFFs of which nobody can say which value is white; Pillow's "I" is grey of 32 bits, or of 16 bits with a sign.
-_NO_RANGE: Final = {"F": "floating-point pixels", "I": "signed or 32-bit pixels"}
+# Pillow's modes of TIFFs that do not say which value is white. "I" is grey of 32 bits, or of 16 bits with a sign.
+_MODES_WITHOUT_WHITE: Final = {"F": "floating-point pixels", "I": "signed or 32-bit pixels"}
 
 logger = logging.getLogger(__name__)
 
 
 def prepare_pillow(max_pixels: int) -> None:
-    """Set Pillow up for a process that decodes strangers' images of up to `max_pixels`.
+    """Configure Pillow for a process that decodes untrusted images of up to `max_pixels`.
 
-    Pillow keeps one limit for the process: it warns above it and raises above twice it. Here it becomes ours and no
-    warning is shown, so that our cap rules and no stranger writes into the log; it stays as the guard of sizes that
-    only show while decoding (TIFF tiles, GIF frames, the WebP canvas). The decoders of `FORMATS` are loaded, for the
-    first caller not to wait for them, and no others ever.
+    Pillow has one limit per process: it warns above the limit and raises above twice the limit. It is set to
+    `max_pixels`, and guards sizes that only show while decoding (TIFF tiles, GIF frames, the WebP canvas). Warnings are
+    off, because senders of images must not write into the log. The plugins of `FORMATS` are loaded now, so that the
+    first request does not wait for them; no others are ever loaded.
     """
     Image.MAX_IMAGE_PIXELS = max_pixels
-    PngImagePlugin.MAX_TEXT_CHUNK = MAX_METADATA  # of a colour profile too; Pillow's own is 1 MiB
-    PngImagePlugin.MAX_TEXT_MEMORY = MAX_METADATA  # characters of all texts; Pillow's own is 64 Mi
+    PngImagePlugin.MAX_TEXT_CHUNK = MAX_METADATA  # limits a colour profile too; Pillow's default is 1 MiB
+    PngImagePlugin.MAX_TEXT_MEMORY = MAX_METADATA  # characters of all texts; Pillow's default is 64 Mi
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     warnings.filterwarnings("ignore", module=r"PIL\.")
     load_plugins()
@@ -68,7 +68,7 @@ def load_plugins() -> None:
         import_module(f"PIL.{names[name]}ImagePlugin")
     # A JPEG of several pictures is read as its first; Pillow would load the plugin MPO for the others.
     Image.register_open("JPEG", JpegImagePlugin.JpegImageFile, lambda prefix: prefix.startswith(b"\xff\xd8\xff"))
-    Image._initialized = 2  # what `Image.init` sets when all of its plugins are loaded: it has no switch for fewer
+    Image._initialized = 2  # as `Image.init` does once all plugins are loaded; Pillow has no switch for fewer
 
 
 def is_raw(options: Mapping[str, Any]) -> bool:
@@ -77,11 +77,11 @@ def is_raw(options: Mapping[str, Any]) -> bool:
 
 
 def open_encoded(data: bytes, max_pixels: int, formats: Sequence[str] = FORMATS) -> Image.Image:
-    """Read the header of an encoded image in one of some formats; nothing is decoded yet.
+    """Read the header of an encoded image in one of `formats`; nothing is decoded yet.
 
     Raises:
-        RefusalError: `image_undecodable` when there is no readable header of one of `FORMATS`, `image_too_large`
-            when it promises more than `max_pixels` pixels.
+        RefusalError: `image_undecodable` when no format has a readable header in `data`, `image_too_large` when the
+            header promises more than `max_pixels` pixels or there is not enough memory.
 
     """
     if not data:
@@ -89,13 +89,13 @@ def open_encoded(data: bytes, max_pixels: int, formats: Sequence[str] = FORMATS)
     try:
         image = Image.open(io.BytesIO(data), formats=tuple(formats))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(max_pixels) from error
+        raise _too_many_pixels(max_pixels) from error
     except UnidentifiedImageError as error:
         names = ", ".join(FORMATS)
-        raise RefusalError("image_undecodable", f"The data is no image in one of the formats {names}.") from error
+        raise RefusalError("image_undecodable", f"The data is not an image in one of the formats {names}.") from error
     except MemoryError as error:
-        raise _too_big() from error
-    except Exception as error:  # decoders raise nearly every exception there is on broken bytes
+        raise _too_little_memory() from error
+    except Exception as error:  # decoders raise nearly every kind of exception on broken bytes
         raise _damaged(error) from error
     _check_size(image.size, max_pixels)
     return image
@@ -108,16 +108,16 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
     Raises:
         RefusalError: `image_undecodable` when the data is damaged, cut short or without a defined brightness range,
-            `image_too_large` when there is not the memory for it.
+            `image_too_large` when there is not enough memory.
 
     """
     try:
         image.load()
-        return _rgb(_turn(image))
+        return _rgb(_turn_upright(image))
     except RefusalError:
         raise
     except MemoryError as error:
-        raise _too_big() from error
+        raise _too_little_memory() from error
     except Exception as error:  # see `open_encoded`
         raise _damaged(error) from error
 
@@ -128,7 +128,7 @@ def open_raw(data: bytes, options: Mapping[str, Any], max_pixels: int) -> Image.
     Args:
         data: height * width * channels bytes.
         options: `pixel_format` (RGB, BGR, RGBA or L), `width`, `height`.
-        max_pixels: the most pixels taken.
+        max_pixels: the limit on width * height.
 
     Raises:
         RefusalError: `invalid_parameter` or `image_too_large`.
@@ -142,7 +142,7 @@ def open_raw(data: bytes, options: Mapping[str, Any], max_pixels: int) -> Image.
     _check_size(size, max_pixels)
     expected = size[0] * size[1] * channels
     if len(data) != expected:
-        sentence = f"{size[0]} x {size[1]} pixels of {layout} are {expected} bytes, {len(data)} were sent."
+        sentence = f"{size[0]} x {size[1]} pixels of {layout} take {expected} bytes, but {len(data)} were sent."
         raise RefusalError("invalid_parameter", sentence)
     return Image.frombytes(mode, size, data, "raw", decoder)
 
@@ -161,17 +161,17 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
 
 
 def check_pixels(pixels: int, max_pixels: int) -> None:
-    """Raise RefusalError, `image_too_large`, when these are too many."""
+    """Raise RefusalError, `image_too_large`, when there are more pixels than `max_pixels`."""
     if pixels > max_pixels:
-        raise _too_large(max_pixels)
+        raise _too_many_pixels(max_pixels)
 
 
-def _too_large(max_pixels: int) -> RefusalError:
+def _too_many_pixels(max_pixels: int) -> RefusalError:
     return RefusalError("image_too_large", f"The image has more than {max_pixels} pixels.")
 
 
-def _too_big() -> RefusalError:
-    return RefusalError("image_too_large", "The image takes more memory to decode than there is for one.")
+def _too_little_memory() -> RefusalError:
+    return RefusalError("image_too_large", "Decoding the image takes more memory than one image may use.")
 
 
 def _damaged(error: Exception) -> RefusalError:
@@ -179,14 +179,14 @@ def _damaged(error: Exception) -> RefusalError:
     return RefusalError("image_undecodable", "The image is damaged or cut short.")
 
 
-def _turn(image: Image.Image) -> Image.Image:
-    """Turn a decoded image upright. (Pillow itself turns TIFF while decoding, and then forgets the tag.)"""
+def _turn_upright(image: Image.Image) -> Image.Image:
+    """Turn a decoded image upright. Pillow turns a TIFF itself while decoding, and then drops its orientation tag."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception as error:  # noqa: BLE001 - broken metadata beside sound pixels: shown as stored, as viewers do
+    except Exception as error:  # noqa: BLE001 - broken metadata beside sound pixels: keep the stored orientation, as viewers do
         logger.debug("unreadable EXIF: %r", error)
         return image
-    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    method = _TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
     return image if method is None else image.transpose(method)
 
 
@@ -195,8 +195,9 @@ def _rgb(image: Image.Image) -> Image.Image:
         return image
     if image.mode.startswith("I;16"):
         return _grey16(image).convert("RGB")
-    if image.mode in _NO_RANGE:
-        raise RefusalError("image_undecodable", f"Images of {_NO_RANGE[image.mode]} have no defined brightness range.")
+    if image.mode in _MODES_WITHOUT_WHITE:
+        kind = _MODES_WITHOUT_WHITE[image.mode]
+        raise RefusalError("image_undecodable", f"Images of {kind} have no defined brightness range.")
     if not image.has_transparency_data:
         return image.convert("RGB")
     pixels = image.convert("RGBA")

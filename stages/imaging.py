@@ -1,9 +1,9 @@
-"""An upright RGB picture -> the tensor a network takes, and the geometry that leads back to the picture's pixels.
+"""An upright RGB picture -> a network's input tensor, and the geometry that maps it back to the picture's pixels.
 
     picture --fit--> uint8 [height, width, 3] + Geometry --normalise--> float32 tensor
 
-`fit` is one of five resize rules, `normalise` is (x * scale - mean) / std. Both follow a `Recipe`, which is read once
-from the parameters in a step's config.
+`fit` applies one of five resize rules, `normalise` computes (x * scale - mean) / std. Both follow a `Recipe`, which is
+read once from the parameters in a step's config.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from PIL import Image
 RULES: Final = ("shortest_edge_center_crop", "letterbox", "letterbox_center", "stretch", "shortest_edge")
 DATA_TYPES: Final[Mapping[str, npt.DTypeLike]] = {"FP32": np.float32, "FP16": np.float16, "UINT8": np.uint8}
 
-# A picture longer than this, in units of its shorter side, is cut to its middle before it is resized and cropped.
-_LONGEST: Final = 8
+# Ratio of the longer to the shorter side above which a picture is cut to its middle before it is resized and cropped.
+_MAX_RATIO: Final = 8
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one network wants its pictures.
+    """How a picture becomes one network's input.
 
     Attributes:
-        width: of the tensor, in pixels; 0 with `shortest_edge`, where the picture's proportions decide.
+        width: of the tensor, in pixels; 0 with `shortest_edge`, where it follows from the picture's proportions.
         height: of the tensor, in pixels; 0 with `shortest_edge`.
         resize: one of `RULES`.
-        resize_to: pixels of the shorter side: before the crop of `shortest_edge_center_crop`, or in the end.
+        resize_to: pixels of the shorter side after resizing, and before the crop of `shortest_edge_center_crop`.
         resample: Pillow's filter.
-        pad_value: 0 to 255, the grey around a letterboxed picture.
+        pad_value: 0 to 255, the grey level around a letterboxed picture.
         scale: factor on the 8-bit values.
-        mean: subtracted after `scale`, one value a channel, in the tensor's channel order.
-        std: divided by last, one value a channel, in the tensor's channel order.
+        mean: subtracted after `scale`, one value per channel in the tensor's channel order.
+        std: divisor, applied last, one value per channel in the tensor's channel order.
         channel_order: RGB or BGR.
         layout: NCHW or NHWC.
-        max_pixels: the most pixels of a picture that is taken.
-        longest_edge: the most pixels of the longer side; `shortest_edge` only.
-        multiple_of: sides are cut down to a multiple of it; `shortest_edge` only.
-        rounding: of a longer side that is not whole: nearest, or down as in torchvision and transformers.
+        max_pixels: larger pictures are refused.
+        longest_edge: limit on the longer side, in pixels; `shortest_edge` only.
+        multiple_of: both sides are rounded down to a multiple of this number; `shortest_edge` only.
+        rounding: of a fractional longer side: nearest, or down as in torchvision and transformers.
 
     """
 
@@ -69,7 +69,7 @@ class Recipe:
             if self.is_free
             else (self.width >= 1 and self.height >= 1),
             f"resize must be one of {', '.join(RULES)}": self.resize in RULES,
-            "resize_to must be no less than width and height": self.resize != "shortest_edge_center_crop"
+            "resize_to must be at least width and height": self.resize != "shortest_edge_center_crop"
             or max(self.width, self.height) <= self.resize_to < math.inf,
             "shortest_edge needs 1 <= resize_to <= longest_edge and multiple_of >= 1": not self.is_free
             or (1 <= self.resize_to <= self.longest_edge and self.multiple_of >= 1),
@@ -88,10 +88,10 @@ class Recipe:
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> Recipe:
-        """Read a recipe from a config's parameters, which are all text; a parameter left out has its default.
+        """Read a recipe from a config's parameters, which are strings; an absent parameter has its default.
 
         Raises:
-            ValueError: naming the parameter that is missing or cannot be read.
+            ValueError: a parameter is missing, cannot be read, or breaks a rule; the message names it.
 
         """
         found = {}
@@ -108,17 +108,17 @@ class Recipe:
 
     @property
     def is_free(self) -> bool:
-        """Whether every picture has a size of its own."""
+        """Whether the tensor's size depends on the picture."""
         return self.resize == "shortest_edge"
 
     @property
     def is_identity(self) -> bool:
-        """Whether the 8-bit values are left as they are."""
+        """Whether `normalise` leaves the 8-bit values unchanged."""
         return self.scale == 1 and not any(self.mean) and set(self.std) == {1.0}
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of the tensor, without the batch dimension; -1 where the picture decides."""
+        """The tensor's shape without the batch dimension; -1 where it depends on the picture."""
         height, width = (-1, -1) if self.is_free else (self.height, self.width)
         return (3, height, width) if self.layout == "NCHW" else (height, width, 3)
 
@@ -159,7 +159,7 @@ def fit(image: Image.Image, recipe: Recipe) -> tuple[npt.NDArray[np.uint8], Geom
     """Bring an RGB picture to the tensor's size by the recipe's rule.
 
     Returns:
-        uint8 [height, width, 3] in RGB, and where the picture lies in it.
+        uint8 [height, width, 3] in RGB, and the picture's place in it.
 
     """
     if recipe.resize == "shortest_edge_center_crop":
@@ -176,7 +176,7 @@ def fit(image: Image.Image, recipe: Recipe) -> tuple[npt.NDArray[np.uint8], Geom
 
 
 def arrange(pixels: npt.NDArray[np.uint8], recipe: Recipe) -> npt.NDArray[np.uint8]:
-    """Turn uint8 [height, width, 3] in RGB into the recipe's order of channels and layout, values untouched."""
+    """Turn uint8 [height, width, 3] in RGB into the recipe's channel order and layout; values stay the same."""
     if recipe.channel_order == "BGR":
         pixels = pixels[:, :, ::-1]
     if recipe.layout == "NCHW":
@@ -191,7 +191,7 @@ def normalise(pixels: npt.NDArray[np.uint8], recipe: Recipe) -> npt.NDArray[np.f
         float32 [3, height, width] or [height, width, 3], channels in the recipe's order.
 
     """
-    pixels = arrange(pixels, recipe)  # while it is bytes: four times less to move than as floats
+    pixels = arrange(pixels, recipe)  # while the values are bytes: a quarter of the memory traffic of floats
     std = np.asarray(recipe.std)
     factor, offset = (recipe.scale / std).astype(np.float32), (-np.asarray(recipe.mean) / std).astype(np.float32)
     if recipe.layout == "NCHW":
@@ -202,10 +202,11 @@ def normalise(pixels: npt.NDArray[np.uint8], recipe: Recipe) -> npt.NDArray[np.f
 
 
 def _letterbox(image: Image.Image, recipe: Recipe) -> tuple[Image.Image, Geometry]:
-    """Shrink or grow the whole picture into the tensor, sides in proportion, the rest in one grey.
+    """Resize the whole picture into the tensor, sides in proportion, and fill the rest with one grey level.
 
-    `letterbox` puts it top left and truncates its sides to whole pixels; `letterbox_center` centres it and rounds
-    them, the odd pixel of padding going right or below, as Ultralytics' LetterBox does.
+    `letterbox` places the picture at the top left and rounds its sides down. `letterbox_center` centres the picture and
+    rounds its sides to the nearest pixel; an odd pixel of padding goes to the right or the bottom, as in Ultralytics'
+    LetterBox.
     """
     scale = min(recipe.width / image.width, recipe.height / image.height)
     centred = recipe.resize == "letterbox_center"
@@ -218,11 +219,11 @@ def _letterbox(image: Image.Image, recipe: Recipe) -> tuple[Image.Image, Geometr
 
 
 def _crop(image: Image.Image, recipe: Recipe) -> tuple[Image.Image, Geometry]:
-    """Bring the shorter side to `resize_to` and cut out the middle.
+    """Resize the shorter side to `resize_to` and crop the middle.
 
-    The whole is resized and then cut, as networks are trained: computing only the pixels of the cut is faster, but
-    Pillow rounds differently then, and a grey level here and there moved scores by 0.0013. A picture many times as long
-    as wide is cut to its middle first; of 1 x 10,000 pixels the whole would have 650 million.
+    The whole picture is resized before the crop, as in training. Resizing only the cropped region is faster, but Pillow
+    then rounds some pixels to another grey level, which moved scores by 0.0013. A very long picture is cut to its
+    middle first: 1 x 10,000 pixels would otherwise be resized to 650 million.
     """
     middle, left, top = _middle(image)
     width, height = _sides(middle.size, recipe.resize_to, recipe.rounding)
@@ -233,7 +234,7 @@ def _crop(image: Image.Image, recipe: Recipe) -> tuple[Image.Image, Geometry]:
 
 
 def _sides(size: tuple[int, int], shorter: float, rounding: str) -> tuple[int, int]:
-    """Return width and height when the shorter side becomes `shorter`, in proportion."""
+    """Return width and height that have the shorter side at `shorter` and keep the proportions."""
     short, long = min(size), max(size)
     whole = int if rounding == "down" else round
     sides = whole(shorter), whole(shorter * long / short)
@@ -241,9 +242,10 @@ def _sides(size: tuple[int, int], shorter: float, rounding: str) -> tuple[int, i
 
 
 def _free_size(size: tuple[int, int], recipe: Recipe) -> tuple[int, int]:
-    """Return width and height with the shorter side at `resize_to`, unless the longer one would pass its limit.
+    """Return width and height with the shorter side at `resize_to`, or smaller so that the longer side keeps its limit.
 
-    Source: `get_size_with_aspect_ratio` of transformers, whose order of operations decides the last pixel.
+    Source: `get_size_with_aspect_ratio` of transformers; its order of operations is kept, because it decides the last
+    pixel.
     """
     short, long = min(size), max(size)
     shorter = wanted = recipe.resize_to
@@ -256,10 +258,10 @@ def _free_size(size: tuple[int, int], recipe: Recipe) -> tuple[int, int]:
 
 
 def _middle(image: Image.Image) -> tuple[Image.Image, int, int]:
-    """Return the middle of a very long picture, at most `_LONGEST` times as long as wide, and where it begins."""
-    most = _LONGEST * min(image.size)
-    if max(image.size) <= most:
+    """Return the middle of a picture, at most `_MAX_RATIO` times as long as wide, and its left and top offset."""
+    limit = _MAX_RATIO * min(image.size)
+    if max(image.size) <= limit:
         return image, 0, 0
-    width, height = min(image.width, most), min(image.height, most)
+    width, height = min(image.width, limit), min(image.height, limit)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height)), left, top

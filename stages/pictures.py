@@ -1,11 +1,11 @@
-"""What a caller sent as an image -> what a network needs of it, within a budget of CPU time, memory and time.
+"""The image of a request -> pixels of the network's size, within limits on work, CPU time, memory and time.
 
-    data --budget.cost--> small: decoded here
-                     └--> anything else: decoded in a process that can be ended (`stages.processes`)
+    data --budget.cost--> small: decoded in this thread
+                     └--> anything else: decoded in a process that can be killed (`stages.processes`)
 
-Small is what no content can make expensive: few pixels in few passes, little metadata, and a decoder whose time grows
-with these alone. Where a file leaves doubt (`Cost.doubtful`), it is not small. A process costs 1 ms, so small pictures,
-which are most, would pay for nothing.
+A picture is small when its content cannot make it expensive: few pixels in few passes, little metadata, and a decoder
+whose time depends on these alone. A file of doubtful cost (`Cost.doubtful`) is not small. Most pictures are small, and
+the 1 ms that a process costs would gain them nothing.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from stages.processes import Process, Processes, pack, serve, unpack
 from stages.serving import RefusalError
 
 SMALL_METADATA, SMALL_SEGMENTS, SMALL_BYTES = 65_536, 100, 4_000_000
-LARGE_PIXELS: Final = 4_000_000  # whose memory a process gives back
-# The parsers of the others do more than their files' structure tells.
+LARGE_PIXELS: Final = 4_000_000  # after a larger picture a process returns memory to the system
+# The parsers of other formats may do more work than the structure of a file shows.
 SMALL_FORMATS: Final = ("JPEG", "PNG", "WEBP")
 
 
 class Prepared(NamedTuple):
-    """A picture as a network takes it.
+    """A picture at the network's size.
 
     Attributes:
-        pixels: UINT8 [height, width, 3], RGB, as `imaging.fit` made it.
-        geometry: where the picture lies in it.
+        pixels: UINT8 [height, width, 3], RGB, from `imaging.fit`.
+        geometry: the picture's place in `pixels`.
         size: width and height of the upright picture.
 
     """
@@ -47,10 +47,10 @@ class Prepared(NamedTuple):
 
 
 class Pictures:
-    """Decodes pictures for one step, each when it is its turn.
+    """Decodes pictures for one step, within the limits of `workers.Gates`.
 
     Args:
-        parameters: of the step's config, which hold its `imaging.Recipe`.
+        parameters: of the step's config, which contain its `imaging.Recipe`.
 
     """
 
@@ -61,15 +61,15 @@ class Pictures:
         self._processes = Processes(partial(Process, __name__, pack(dict(parameters))))
 
     def prepare(self, data: bytes, options: Mapping[str, Any], deadline: float) -> Prepared:
-        """Return one picture, decoded and brought to size.
+        """Decode one picture and resize it for the network.
 
         Args:
-            data: encoded, or raw pixels where the options describe such.
+            data: an encoded image, or raw pixels when the options describe them.
             options: the request's parameters.
-            deadline: in seconds of time.monotonic; what still runs then is ended.
+            deadline: in seconds of time.monotonic; a decoding process that still runs then is killed.
 
         Raises:
-            RefusalError: `deadline_exceeded`; and as `decoding.open_raw` and `open_encoded`.
+            RefusalError: `deadline_exceeded`, or a code of `decoding` or `processes`.
 
         """
         if time.monotonic() >= deadline:
@@ -83,18 +83,18 @@ class Pictures:
     def _prepare(self, data: bytes, options: Mapping[str, Any], deadline: float) -> Prepared:
         if decoding.is_raw(options):
             with self._gates.enter(0, deadline):
-                return fitted(decoding.open_raw(data, options, self.recipe.max_pixels), self.recipe)
+                return decode_and_fit(decoding.open_raw(data, options, self.recipe.max_pixels), self.recipe)
         found = cost(data)
         if _is_small(found, data):
-            with self._gates.enter(found.work, deadline):  # opening too: Pillow reads the metadata then
+            with self._gates.enter(found.work, deadline):  # covers opening, because Pillow reads the metadata then
                 opened = decoding.open_encoded(data, self.recipe.max_pixels, (found.format,))
-                return fitted(opened, self.recipe)
+                return decode_and_fit(opened, self.recipe)
         decoding.check_pixels(found.pixels, self.recipe.max_pixels)
         with self._gates.enter(max(found.work, workers.SMALL_WORK + 1), deadline):
-            return _read(self._processes.ask(data, deadline))
+            return _read_answer(self._processes.ask(data, deadline))
 
     def close(self) -> None:
-        """End the processes."""
+        """Kill the idle processes."""
         self._processes.close()
 
 
@@ -110,13 +110,13 @@ def _is_small(found: Cost, data: bytes) -> bool:
     )
 
 
-def fitted(image: Image.Image, recipe: imaging.Recipe) -> Prepared:
-    """Decode an opened image and bring it to size."""
+def decode_and_fit(image: Image.Image, recipe: imaging.Recipe) -> Prepared:
+    """Decode an opened image and resize it for the network."""
     upright = decoding.upright_rgb(image)
     return Prepared(*imaging.fit(upright, recipe), upright.size)
 
 
-def _read(answer: bytes) -> Prepared:
+def _read_answer(answer: bytes) -> Prepared:
     head, body = unpack(answer)
     match head:
         case {"code": str(code), "sentence": str(sentence)}:
@@ -124,24 +124,26 @@ def _read(answer: bytes) -> Prepared:
         case {"shape": list(shape), "geometry": list(geometry), "size": [int(width), int(height)]}:
             pixels = np.frombuffer(body, np.uint8).reshape(shape)
             return Prepared(pixels, imaging.Geometry(*geometry), (width, height))
-    raise RefusalError("backend_error", "the process that decodes gave no answer")
+    raise RefusalError("backend_error", "the decoding process sent an invalid answer")
 
 
 def _answer(recipe: imaging.Recipe, data: bytes) -> bytes:
-    """Return what the process tells of one encoded picture."""
+    """Return the message with which a process answers one encoded picture."""
     try:
-        made = fitted(decoding.open_encoded(data, recipe.max_pixels), recipe)
+        made = decode_and_fit(decoding.open_encoded(data, recipe.max_pixels), recipe)
     except RefusalError as refusal:
         return pack({"code": refusal.code, "sentence": refusal.sentence})
     except MemoryError:
-        return pack({"code": "image_too_large", "sentence": "The image takes more memory than there is for one."})
+        return pack(
+            {"code": "image_too_large", "sentence": "Decoding the image takes more memory than one image may use."}
+        )
     if made.size[0] * made.size[1] > LARGE_PIXELS:
         workers.return_memory()
     return pack({"shape": made.pixels.shape, "geometry": made.geometry, "size": made.size}, made.pixels.tobytes())
 
 
 def main() -> None:
-    """Decode what comes over standard input, by the recipe that comes first."""
+    """Decode the pictures that arrive on standard input; the first message holds the parameters of the recipe."""
     connection = Connection(0)
     parameters, _ = unpack(connection.recv_bytes())
     recipe = imaging.Recipe.from_parameters({name: str(value) for name, value in parameters.items()})

@@ -2,8 +2,7 @@
 
     logits [n, C] --probabilities--> [n, C] in 0..1 --best--> class ids and scores, best first
 
-Whatever a network gives, no NaN and no number outside 0..1 leaves this module as a probability: such an item is refused
-as `backend_error`.
+An item whose probabilities would be NaN or outside 0..1 is refused as `backend_error`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Ids = npt.NDArray[np.int32]
 
 ACTIVATIONS: Final = ("softmax", "sigmoid", "none")
 
-# Half-precision networks give "probabilities" such as 1.0005; more than this is not rounding but a wrong activation.
+# Half-precision networks return probabilities such as 1.0005. A larger excess means a wrong activation, not rounding.
 ROUNDING: Final = 1e-3
 
 
@@ -36,7 +35,7 @@ class Ranking(NamedTuple):
 def softmax(logits: Array) -> Floats:
     """Return the softmax over the last axis, FP32; any finite input gives finite output."""
     values = logits.astype(np.float32, copy=False)
-    with np.errstate(over="ignore"):  # so far below the maximum that its share is 0 anyway
+    with np.errstate(over="ignore"):  # a value so far below the maximum has the share 0 anyway
         shifted = values - values.max(axis=-1, keepdims=True)
     powers = np.exp(shifted)
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True), np.float32)
@@ -52,7 +51,7 @@ def activate(logits: Array, activation: str) -> Floats:
     """Return `logits` as probabilities over the last axis, FP32, by one of `ACTIVATIONS`.
 
     Raises:
-        RefusalError: `backend_error`, when a value is not finite or, with `none`, is no probability.
+        RefusalError: `backend_error`, when a value is not finite or, with `none`, is not a probability.
 
     """
     require_finite(logits)
@@ -67,7 +66,7 @@ def activate(logits: Array, activation: str) -> Floats:
 
 
 def require_finite(values: Array) -> None:
-    """Raise RefusalError `backend_error` when the network gave NaN or infinity."""
+    """Raise RefusalError, `backend_error`, when a value is NaN or infinite."""
     if not np.isfinite(values).all():
         raise RefusalError("backend_error", "the network's output is not finite")
 
@@ -86,8 +85,8 @@ def probabilities(rows: Sequence[Array], activation: str) -> list[Floats | Refus
 def best(scores: Floats, k: int) -> Ranking:
     """Return the `k` best of `scores` [C], best first; equal ones in the order of their ids.
 
-    Partitioning first makes it linear in C. What equals the k-th best is kept until after the sort, so
-    that ties at the edge go to the lower id as well.
+    Partitioning first makes this linear in C. All scores that equal the k-th best take part in the sort, so that a tie
+    at the edge goes to the lower id too.
     """
     edge = np.partition(scores, len(scores) - k)[len(scores) - k]
     candidates = np.flatnonzero(scores >= edge)
@@ -99,7 +98,7 @@ def whole_number(options: Mapping[str, Any], name: str, default: int, low: int, 
     """Return the whole-numbered option `name` of a request.
 
     Raises:
-        RefusalError: `invalid_parameter`, when it is no whole number from `low` to `high`.
+        RefusalError: `invalid_parameter`, when it is not a whole number from `low` to `high`.
 
     """
     value = options.get(name, default)

@@ -2,11 +2,11 @@
 
 Every Python step is served by `serve`. Triton hands a step a list of requests, each holding n >= 1 items. `read` turns
 one request into its items, `compute` turns the items of all requests into results in one go, and `answer` turns the
-results of one request into a response. A refused item fails its own request and nothing else:
+results of one request into a response. A refused item fails only its own request:
 
     requests --read--> items --compute--> results | refusals --answer / refuse--> responses
 
-Triton's Python API is not imported here: a backend passes its own functions in.
+Triton's Python API is not imported here; a backend passes its functions in.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ logger = logging.getLogger(__name__)
 
 
 class RefusalError(Exception):
-    """One item that a step will not process.
+    """A step refuses one item.
 
     Attributes:
         code: a problem code of the HTTP contract, such as `image_undecodable`.
-        sentence: what is wrong with the item, for the person who sent it.
+        sentence: the reason, for the sender of the item.
 
     """
 
@@ -43,16 +43,16 @@ class RefusalError(Exception):
 
     def message(self, step: str) -> str:
         """Return the text that crosses Triton: `<code>@<step>: <sentence>`."""
-        # Triton would cut the text at a NUL, and the gateway reads one line.
+        # Triton cuts the text at a NUL, and the gateway reads one line.
         sentence = "".join(character if character.isprintable() else "\ufffd" for character in self.sentence)
         return f"{self.code}@{step}: {sentence}"
 
 
 def refuser(triton: Any, step: str) -> Callable[[RefusalError], Any]:
-    """Return the function by which `step` answers a refusal.
+    """Return the function that turns a refusal into a response.
 
     Args:
-        triton: Triton's Python API; handed in, because only the step's own process has it.
+        triton: Triton's Python API, which only a step's process can import.
         step: the step's name in messages.
 
     """
@@ -74,8 +74,8 @@ def serve(
 ) -> list[A]:
     """Answer `requests` in order, computing the items of all of them as one batch.
 
-    `read` may raise `RefusalError` for a whole request. `compute` gives one result or refusal per item, in order; when
-    it raises, each item is computed alone, so that a fault stays with the item that caused it.
+    `read` may raise `RefusalError` for a whole request. `compute` returns one result or refusal per item, in order. If
+    it raises, each item is computed alone, so that only the item at fault fails.
     """
     batches: list[Sequence[I] | RefusalError] = [_guard(read, request) for request in requests]
     items = [item for batch in batches if not isinstance(batch, RefusalError) for item in batch]
@@ -96,7 +96,7 @@ def serve(
 
 
 def _guard(function: Callable[[I], T], argument: I) -> T | RefusalError:
-    """Call `function`; whatever it raises becomes a refusal of this one argument."""
+    """Call `function`; an exception becomes a refusal of this one argument."""
     try:
         return function(argument)
     except RefusalError as refusal:
@@ -118,7 +118,7 @@ def _compute(items: list[I], compute: Callable[[list[I]], Sequence[T | RefusalEr
 
 
 def parameters(text: str) -> dict[str, Any]:
-    """Return a request's parameters from the JSON text that Triton hands to a step ("" when there are none)."""
+    """Return a request's parameters from the JSON text that Triton passes to a step, which is empty without any."""
     found: dict[str, Any] = json.loads(text) if text else {}
     return found
 
@@ -127,7 +127,7 @@ def number(options: dict[str, Any], name: str, default: float, low: float, high:
     """Return the numeric option `name`, within [low, high].
 
     Raises:
-        RefusalError: `invalid_parameter`, when it is no finite number or outside the bounds.
+        RefusalError: `invalid_parameter`, when it is not a finite number or is out of bounds.
 
     """
     value = options.get(name, default)
@@ -137,7 +137,7 @@ def number(options: dict[str, Any], name: str, default: float, low: float, high:
 
 
 def pad(rows: Sequence[npt.NDArray[Any]], fill: Any) -> npt.NDArray[Any]:
-    """Stack arrays of shape [k_i, ...] into one [n, max k_i, ...], filling the short ones up with `fill`."""
+    """Stack arrays of shape [k_i, ...] into one [n, max k_i, ...], padding the shorter ones with `fill`."""
     longest = max(len(row) for row in rows)
     stacked = np.full((len(rows), longest, *rows[0].shape[1:]), fill, dtype=rows[0].dtype)
     for target, row in zip(stacked, rows, strict=True):

@@ -2,9 +2,9 @@
 
     bytes --read_text--> str --shorten--> str of bounded length --Tokens.encode--> ids and masks [n, max_length]
 
-All texts come out at one fixed length, filled up, because Triton joins only tensors of equal shape into
-one batch; the network cuts a batch to its longest text itself. Nothing here is parallel: the library's threads would
-only fight the network for the cores (see `TOKENIZERS_PARALLELISM` in the backend).
+All texts are padded to one fixed length, because Triton batches only tensors of equal shape; the network itself cuts a
+batch to its longest text. The library's own threads are off, because they would compete with the network for the cores
+(see `TOKENIZERS_PARALLELISM` in the backend).
 """
 
 from __future__ import annotations
@@ -21,24 +21,23 @@ from tokenizers import Encoding, Tokenizer
 from stages.config import ConfigError
 from stages.serving import RefusalError
 
-# Tokenizing costs time for every character, also for those that truncation throws away: 0.3 s a megabyte, which the
-# neighbours would wait for. So a text is cut before it is tokenized. Prose has 4 to 6 characters a token; only words
-# that the vocabulary cannot spell (one token, however long) go beyond 64 on average, and such a text is told to be
-# truncated.
+# Tokenizing takes 0.3 s per megabyte, even for characters that truncation drops, and delays the other texts of the
+# batch. So a text is cut before it is tokenized. Prose has 4 to 6 characters per token. Only words that the
+# vocabulary cannot spell (one token each, however long) average more than 64; a text of them is reported as truncated.
 CHARACTERS_PER_TOKEN: Final = 64
 
 _SPACE: Final = re.compile(r"\s+")
 
 
 class Encoded(NamedTuple):
-    """One text as a network takes it.
+    """One text as the tensors of a network.
 
     Attributes:
-        input_ids: INT64 [max_length], `pad_id` beyond the text.
-        attention_mask: INT64 [max_length], 1 for tokens, 0 beyond the text.
+        input_ids: INT64 [max_length], `pad_id` after the text.
+        attention_mask: INT64 [max_length], 1 for tokens, 0 after the text.
         token_type_ids: INT64 [max_length], 0 for a single text.
-        token_count: INT32 [1], how many tokens the network reads, special ones included.
-        truncated: BOOL [1], whether the text was longer than that.
+        token_count: INT32 [1], number of tokens that the network reads, special tokens included.
+        truncated: BOOL [1], whether the text was longer.
 
     """
 
@@ -53,7 +52,7 @@ def read_text(data: bytes) -> str:
     """Return the text of UTF-8 bytes.
 
     Raises:
-        RefusalError: `malformed_request` when they are no UTF-8, `text_empty` when nothing but white space is there.
+        RefusalError: `malformed_request` when they are not UTF-8, `text_empty` when the text has only white space.
 
     """
     try:
@@ -66,10 +65,10 @@ def read_text(data: bytes) -> str:
 
 
 def shorten(text: str, limit: int) -> tuple[str, bool]:
-    """Return the text cut to `limit` characters, and whether something was cut off.
+    """Return the text cut to `limit` characters, and whether characters were cut off.
 
-    Only a text that is too long is touched. Runs of white space become one blank first, because they
-    carry nothing and would push the words out.
+    In a text that is too long, each run of white space first becomes one blank, so that white space does not displace
+    words. Other texts are returned unchanged.
     """
     if len(text) <= limit:
         return text, False
@@ -81,16 +80,16 @@ class Tokens:
     """A tokenizer with a fixed length."""
 
     def __init__(self, path: Path, max_length: int, pad_id: int = 0) -> None:
-        """Load a `tokenizer.json`; its own padding and truncation are overruled.
+        """Load a `tokenizer.json`; its own padding and truncation settings are replaced.
 
         Raises:
-            ConfigError: the file is no tokenizer, or `max_length` leaves no room beside the special tokens.
+            ConfigError: the file is not a tokenizer, or `max_length` leaves no room beside the special tokens.
 
         """
         try:
             self._tokenizer = Tokenizer.from_str(path.read_text("utf-8"))
         except Exception as error:  # noqa: BLE001 - the library raises plain Exception, and nothing narrower
-            raise ConfigError(f"'{path.name}' is no tokenizer: {error}") from None
+            raise ConfigError(f"'{path.name}' is not a tokenizer: {error}") from None
         self._special = self._tokenizer.num_special_tokens_to_add(False)
         if max_length <= self._special:
             raise ConfigError(f"max_length must be more than the {self._special} special tokens.")
@@ -100,9 +99,9 @@ class Tokens:
         self._pad_id = pad_id
 
     def encode(self, texts: Sequence[bytes]) -> list[Encoded | RefusalError]:
-        """Return each text as tokens, or why it was refused; all are tokenized in one call.
+        """Return the tokens of each text, or its refusal; all texts are tokenized in one call.
 
-        A refusal is `malformed_request` (no UTF-8) or `text_empty` (no token but the special ones).
+        A refusal is `malformed_request` (not UTF-8) or `text_empty` (no tokens except the special ones).
         """
         read = [self._read(data) for data in texts]
         good = [one for one in read if not isinstance(one, RefusalError)]
@@ -118,7 +117,7 @@ class Tokens:
     def _encoded(self, encoding: Encoding, *, was_cut: bool) -> Encoded | RefusalError:
         ids = encoding.ids
         if len(ids) <= self._special:
-            return RefusalError("text_empty", "The text holds nothing that can be read.")
+            return RefusalError("text_empty", "The text has no readable characters.")
         input_ids = np.full(self._max_length, self._pad_id, np.int64)
         input_ids[: len(ids)] = ids
         mask, types = np.zeros((2, self._max_length), np.int64)

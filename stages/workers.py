@@ -1,13 +1,13 @@
-"""A step's own threads: what takes long must not delay what came with it or after it.
+"""A step's own threads: a slow picture must not delay the pictures beside or behind it.
 
-Triton calls a Python step with a batch and calls it again when it returns. A picture may take 5 ms to decode or 5 s. So
-each request of a batch runs on a thread of its own and is answered when it is done:
+Triton calls a Python step with a batch, and again only after it has returned. A picture may take 5 ms to decode, or
+5 s. So each request of a batch runs on its own thread and is answered as soon as it is done:
 
     execute(batch) --run--> one thread a request --gate--> decode, answer
          └ returns when all are answered, or after `patience`, whichever is first
 
-Waiting at all has a reason: when a step's process dies, Triton (24.10) answers the requests of a running `execute`, and
-leaves those that outlived theirs without an answer.
+`execute` waits at all because Triton (24.10), when a step's process dies, answers only the requests of a running
+`execute`. Requests whose `execute` has returned stay without an answer.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from typing import Final
 from stages.serving import RefusalError
 
 PATIENCE_S: Final = 0.05
-# A large picture holds its thread while it waits at its gate, so there must be more threads than requests: the gateway
-# lets 128 items of a model be under way. A thread that waits costs some kilobytes.
+# A large picture holds its thread while it waits at its gate, so there must be more threads than requests. The gateway
+# allows 128 items per model at a time. A waiting thread costs a few kilobytes.
 THREADS: Final = 256
-# 10 ms. What takes more is decoded in a process that can be ended.
+# 10 ms. A picture of more work is decoded in a process that can be killed.
 SMALL_WORK: Final = 24_000_000
-# Beyond any phone's usual photo (a JPEG of 12 megapixels is 72 million): such pictures take turns on half of the cores.
+# Above a usual phone photo (a JPEG of 12 megapixels is 72 million). Larger pictures share half of the cores.
 LARGE_WORK: Final = 96_000_000
 
 logger = logging.getLogger(__name__)
 
 
 class Workers:
-    """A bounded set of threads; threads are cheap waiting rooms, `Gates` decides who computes."""
+    """A bounded set of threads. Threads are cheap and mostly wait; `Gates` limits how many compute."""
 
     def __init__(self, threads: int = THREADS, patience_s: float = PATIENCE_S) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="step")
@@ -46,11 +46,11 @@ class Workers:
         self._patience_s = patience_s
 
     def run(self, jobs: Sequence[Callable[[], None]]) -> None:
-        """Start every job, waiting for a thread where all are taken; return when all are done or patience ends."""
+        """Start every job, waiting while no thread is free; return when all jobs are done or after `patience_s`."""
         wait([self._start(job) for job in jobs], timeout=self._patience_s)
 
     def close(self) -> None:
-        """Let what has begun finish, and end the threads. May be called more than once."""
+        """Wait for running jobs, then end the threads. May be called more than once."""
         self._pool.shutdown(wait=True)
 
     def _start(self, job: Callable[[], None]) -> Future[None]:
@@ -71,7 +71,7 @@ class Workers:
 
 
 class Gates:
-    """How many pictures are decoded at a time: of small ones one a core, of others too, of large ones half as many."""
+    """Concurrency limits for decoding: one small and one ordinary picture per core, one large picture per two cores."""
 
     def __init__(self, cores: int | None = None) -> None:
         cores = cores or len(os.sched_getaffinity(0))
@@ -81,16 +81,16 @@ class Gates:
 
     @contextmanager
     def enter(self, work: int, deadline: float = math.inf) -> Iterator[None]:
-        """Wait for the turn of a picture of so much work (`stages.budget`), and hold it.
+        """Wait for a slot for a picture of this much work (`stages.budget`), and hold the slot.
 
         Raises:
-            RefusalError: `deadline_exceeded`, when its turn has not come by `deadline`, in seconds of time.monotonic.
+            RefusalError: `deadline_exceeded`, when no slot is free by `deadline`, in seconds of time.monotonic.
 
         """
         gate = self._small if work <= SMALL_WORK else self._ordinary if work <= LARGE_WORK else self._large
         left = min(deadline - time.monotonic(), threading.TIMEOUT_MAX)
         if left <= 0 or not gate.acquire(timeout=left):
-            raise RefusalError("deadline_exceeded", "The image's turn to be decoded did not come in time.")
+            raise RefusalError("deadline_exceeded", "The deadline passed while the image waited to be decoded.")
         try:
             yield
         finally:
@@ -98,7 +98,7 @@ class Gates:
 
 
 def return_memory() -> None:
-    """Give what a large picture took back to the system: glibc would keep 64 MB and more for every thread."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own; 5 ms
+    """Return freed memory to the system after a large picture: glibc would keep 64 MB or more per thread."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # exists in glibc only; takes 5 ms
     if trim is not None:
         trim(0)

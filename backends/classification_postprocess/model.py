@@ -1,7 +1,7 @@
 """A network's logits -> the best labels; `stages.scores` does the work.
 
 Input: `logits` [n, C]. Outputs, best first: `label` STRING [n, k], `class_id` INT32 [n, k], `score` FP32 [n, k].
-A request's parameter `top_k` says how many. Parameters of the config: `labels`, the labels file relative to the
+k is the request's parameter `top_k`. Parameters of the config: `labels`, the labels file relative to the
 model repository; `activation` (softmax, the default; sigmoid; none); `top_k`, default 5.
 """
 
@@ -18,14 +18,14 @@ from stages.serving import RefusalError, parameters, refuser, serve
 
 REFUSE = refuser(pb_utils, "postprocess")
 
-Item = tuple[scores.Array, int]  # logits [C], and how many classes are asked for
+Item = tuple[scores.Array, int]  # logits [C] and top_k
 
 
 class TritonPythonModel:
-    """The step as Triton sees it."""
+    """One instance of the step."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the config; a wrong one keeps the model from loading."""
+        """Read the config; raises ConfigError when it is wrong, so that the model does not load."""
         config = StepConfig.of(args)
         labels = config.labels(config.inputs["logits"].dims[-1])
         self._labels = np.array([label.encode() for label in labels], np.object_)

@@ -2,7 +2,7 @@
 
 Inputs: the head (one tensor of any name; for the decoder `detr` the two `logits` and `boxes`), `geometry` FP32 [n, 4],
 `image_size` INT32 [n, 2]. Outputs, best first: `box` FP32 [n, k, 4], `label` STRING [n, k], `class_id` INT32 [n, k],
-`score` FP32 [n, k]; rows of fewer boxes are filled up with box 0, label "", class_id -1 and score 0. Parameters of a
+`score` FP32 [n, k]; rows of fewer boxes are padded with box 0, label "", class_id -1 and score 0. Parameters of a
 request: `score_threshold`, `iou_threshold`, `max_detections`, `classes`. Parameters of the config: `labels`, the labels
 file relative to the model repository; the defaults of the request's options; and those of `stages.decoders.Head`.
 """
@@ -24,35 +24,35 @@ REFUSE = refuser(pb_utils, "postprocess")
 
 
 class Item(NamedTuple):
-    """One picture's head and what is asked of it."""
+    """One picture's head, and the options of its request."""
 
     head: Tensors
     geometry: Floats
     image_size: Array
-    wish: boxes.Wish
+    options: boxes.Options
 
 
 class TritonPythonModel:
-    """The step as Triton sees it."""
+    """One instance of the step."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the config; a wrong one keeps the model from loading."""
+        """Read the config; raises ConfigError when it is wrong, so that the model does not load."""
         config = StepConfig.of(args)
         self._head = Head.of(config)
         self._labels = config.labels(self._head.classes(config))
         self._names = np.array([label.encode() for label in self._labels], np.object_)
-        self._wish = boxes.Wish.default(config)
+        self._options = boxes.Options.from_config(config)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a batch of requests."""
         return serve(requests, read=self._read, compute=self._compute, answer=self._answer, refuse=REFUSE)
 
     def _read(self, request: Any) -> list[Item]:
-        wish = self._wish.of(parameters(request.parameters()), self._labels)
+        options = self._options.override(parameters(request.parameters()), self._labels)
         heads = {name: _array(request, name) for name in self._head.inputs}
         rows = zip(_array(request, "geometry"), _array(request, "image_size"), strict=True)
         return [
-            Item({name: head[index] for name, head in heads.items()}, geometry, image_size, wish)
+            Item({name: head[index] for name, head in heads.items()}, geometry, image_size, options)
             for index, (geometry, image_size) in enumerate(rows)
         ]
 
@@ -61,7 +61,7 @@ class TritonPythonModel:
 
     def _one(self, item: Item) -> boxes.Boxes | RefusalError:
         try:
-            return boxes.detect(item.head, self._head, item.wish, item.geometry, item.image_size, len(self._labels))
+            return boxes.detect(item.head, self._head, item.options, item.geometry, item.image_size, len(self._labels))
         except RefusalError as refusal:
             return refusal
 

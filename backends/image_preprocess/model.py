@@ -1,11 +1,12 @@
 """Encoded images or raw pixels -> the tensor of a vision network; `stages.pictures` and `stages.imaging` do the work.
 
-Parameters of the config: see `stages.imaging.Recipe`. Input: `image` STRING [n, 1]. Outputs: `image_size` INT32 [n, 2]
-(width, height, upright) and `geometry` FP32 [n, 4] (scale_x, scale_y, pad_x, pad_y) where the config lists them; the
-third is the tensor, FP32 or FP16, or UINT8 for networks that normalise by themselves.
+Parameters of the config: see `stages.imaging.Recipe`. Input: `image` STRING [n, 1]. Outputs, as far as the config lists
+them: `image_size` INT32 [n, 2] (width and height of the upright picture) and `geometry` FP32 [n, 4] (scale_x, scale_y,
+pad_x, pad_y). The third output, of any name, is the tensor: FP32 or FP16, or UINT8 for networks that normalise by
+themselves.
 
-Each request is decoded on a thread of its own and answered when it is done (`stages.workers`), or when its time is
-over: Triton's parameter `timeout` says how long it has, in microseconds.
+Each request is decoded on its own thread and answered as soon as it is done (`stages.workers`), or when its deadline
+passes: Triton's request parameter `timeout`, in microseconds.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from stages.config import ConfigError, StepConfig
 
 REFUSE = serving.refuser(pb_utils, "preprocess")
 
-LONGEST_S = 60.0  # for requests that name no timeout
+DEFAULT_TIMEOUT_S = 60.0  # for requests without a timeout
 
 Item = tuple[bytes, dict[str, Any], float]  # the input, its request's parameters, and its deadline by time.monotonic
 Result = dict[str, np.typing.NDArray[Any]]  # outputs by name, without the batch dimension
 
 
 class TritonPythonModel:
-    """The step as Triton sees it."""
+    """One instance of the step."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the config; a wrong one keeps the model from loading."""
+        """Read the config; raises ConfigError when it is wrong, so that the model does not load."""
         config = StepConfig.of(args)
         self._pictures = pictures.Pictures(config.parameters)
         self._recipe = self._pictures.recipe
@@ -41,20 +42,24 @@ class TritonPythonModel:
             item for item in config.outputs.items() if item[0] not in ("image_size", "geometry")
         )
         if tensor.dims != self._recipe.shape:
-            raise ConfigError(f"The parameters make tensors of {self._recipe.shape}, the output has {tensor.dims}.")
+            raise ConfigError(
+                f"The parameters give tensors of shape {self._recipe.shape}, but the output's dims are {tensor.dims}."
+            )
         if tensor.data_type not in imaging.DATA_TYPES:
-            raise ConfigError(f"A picture's tensor is one of {', '.join(imaging.DATA_TYPES)}, not {tensor.data_type}.")
+            raise ConfigError(
+                f"The output's data type must be one of {', '.join(imaging.DATA_TYPES)}, not {tensor.data_type}."
+            )
         self._type = imaging.DATA_TYPES[tensor.data_type]
         if self._type is np.uint8 and not self._recipe.is_identity:
-            raise ConfigError("A UINT8 tensor holds the picture's own values: scale must be 1, mean 0 and std 1.")
+            raise ConfigError("A UINT8 output is not normalised: scale must be 1, mean 0 and std 1.")
         self._workers = workers.Workers()
 
     def execute(self, requests: list[Any]) -> None:
-        """Answer each request through its own sender, as soon as it is done."""
+        """Answer each request through its own response sender, as soon as it is done."""
         self._workers.run([partial(self._serve, request, request.get_response_sender()) for request in requests])
 
     def finalize(self) -> None:
-        """End the threads and processes; the model may not have got as far as having any."""
+        """End the threads and processes, if `initialize` got far enough to start any."""
         if hasattr(self, "_workers"):
             self._workers.close()
             self._pictures.close()
@@ -88,6 +93,6 @@ class TritonPythonModel:
 
 def _read(request: Any) -> list[Item]:
     options = serving.parameters(request.parameters())
-    deadline = time.monotonic() + (request.timeout() / 1e6 or LONGEST_S)
+    deadline = time.monotonic() + (request.timeout() / 1e6 or DEFAULT_TIMEOUT_S)
     images = pb_utils.get_input_tensor_by_name(request, "image").as_numpy()
     return [(data, options, deadline) for data in images.reshape(-1)]

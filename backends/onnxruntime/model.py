@@ -1,12 +1,12 @@
-"""Stands in for NVIDIA's ONNX Runtime backend, which the embedded server lacks: same folder layout, same config.
+"""Replaces NVIDIA's ONNX Runtime backend, which the embedded server lacks: same folder layout, same config.
 
     requests --feed--> arrays --join equal shapes--> one run --split--> responses
 
-The model is `<version>/<default_model_filename or model.onnx>`. Read from the config, by the names of NVIDIA's backend:
-the parameters `intra_op_thread_count`, `inter_op_thread_count` (0: ONNX Runtime's choice), `execution_mode` (0
+The model is `<version>/<default_model_filename or model.onnx>`. The config has the names of NVIDIA's backend: the
+parameters `intra_op_thread_count`, `inter_op_thread_count` (0: ONNX Runtime's choice), `execution_mode` (0
 sequential, 1 parallel), `enable_mem_arena` and `enable_mem_pattern` (true, false), `optimization.graph.level` (-1
 basic, 1 extended, 2 none; all by default), and the instance's kind. This folder must never hold an `__init__.py`: it
-would hide the real package of its name.
+would hide the real package of that name.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ logger = logging.getLogger(__name__)
 
 
 class TritonPythonModel:
-    """One instance of a network, with a session of its own."""
+    """One instance of a network, with its own session."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the network; a config that does not fit it keeps the model from loading."""
+        """Load the network; raises TritonModelException when the config does not fit it."""
         config = json.loads(args["model_config"])
         self._batches = config["max_batch_size"] > 0
         self._inputs = [entry["name"] for entry in config["input"]]
@@ -58,7 +58,7 @@ class TritonPythonModel:
         check("output", config["output"], self._session.get_outputs(), self._batches)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer a batch of requests; those of equal shapes run as one array."""
+        """Answer a batch of requests; requests of equal shapes run as one array."""
         responses: list[Any] = [None] * len(requests)
         for group in self._groups(requests):
             members = [requests[index] for index, _ in group]
@@ -76,10 +76,10 @@ class TritonPythonModel:
         return list(groups.values())
 
     def _run_or_split(self, requests: Sequence[Any], feeds: Sequence[Arrays]) -> list[Any]:
-        """Run requests together; when that fails, each alone, so that a fault stays with its own request."""
+        """Run requests together; if that fails, run each alone, so that only the request at fault fails."""
         try:
             return self._run(requests, feeds)
-        except Exception:  # whatever one request's content does to the network is that request's fault alone
+        except Exception:  # one request's content may make the network fail in any way
             if len(requests) == 1:
                 logger.exception("the network failed on one request")
                 return [_failure()]
@@ -98,7 +98,7 @@ class TritonPythonModel:
 
 
 def _split(arrays: Arrays, sizes: Sequence[int]) -> list[Arrays]:
-    """Return each request's part of the outputs; raises ValueError when an output is not one row an item."""
+    """Return each request's part of the outputs; raises ValueError when an output does not have one row per item."""
     bad = [name for name, array in arrays.items() if array.shape[:1] != (sum(sizes),)]
     if bad:
         raise ValueError(f"output '{bad[0]}' has shape {arrays[bad[0]].shape} for a batch of {sum(sizes)}")
@@ -110,7 +110,7 @@ def _split(arrays: Arrays, sizes: Sequence[int]) -> list[Arrays]:
 
 def _failure() -> Any:
     message = "backend_error@network: the network failed on this input"
-    # The code by which all steps refuse: the gateway reads a step's name in no other.
+    # All steps refuse with this code; the gateway reads the name of a step only from errors with it.
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))
 
 
@@ -126,15 +126,15 @@ def options(config: dict[str, Any]) -> Any:
     made.graph_optimization_level = GRAPH_LEVELS.get(level, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
     made.enable_mem_pattern = flag(parameters, "enable_mem_pattern")
     made.enable_cpu_mem_arena = flag(parameters, "enable_mem_arena")
-    # Threads that spin while they wait take the cores from the other steps, each of which is a process.
+    # Threads that spin while they wait would take the cores from the other steps, each of which is a process.
     made.add_session_config_entry("session.intra_op.allow_spinning", "0")
     made.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    made.log_severity_level = 3  # errors; at load it warns of every machine without a GPU
+    made.log_severity_level = 3  # errors only: at load, ONNX Runtime warns on every machine without a GPU
     return made
 
 
 def flag(parameters: dict[str, str], name: str) -> bool:
-    """Return a switch among the parameters, on when absent; raises TritonModelException when it is neither."""
+    """Return a boolean parameter, true when absent; raises TritonModelException when it is neither true nor false."""
     text = parameters.get(name, "true").lower()
     if text not in ("true", "1", "false", "0"):
         raise pb_utils.TritonModelException(f"The parameter '{name}' must be true or false, not '{text}'.")
@@ -142,13 +142,13 @@ def flag(parameters: dict[str, str], name: str) -> bool:
 
 
 def providers(args: dict[str, str]) -> list[Any]:
-    """Return what runs the network on this instance's device, best first."""
+    """Return the execution providers for this instance's device, preferred first."""
     cpu = "CPUExecutionProvider"
     if args["model_instance_kind"] != "GPU":
         return [cpu]
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         logger.warning(
-            "%s is set to run on a GPU, but this ONNX Runtime has no CUDA: it runs on the CPU", args["model_name"]
+            "%s is configured for a GPU, but this ONNX Runtime has no CUDA: it runs on the CPU", args["model_name"]
         )
         return [cpu]
     return [("CUDAExecutionProvider", {"device_id": int(args["model_instance_device_id"])}), cpu]
@@ -157,14 +157,14 @@ def providers(args: dict[str, str]) -> list[Any]:
 def check(kind: str, entries: Sequence[dict[str, Any]], tensors: Sequence[Any], batches: bool) -> None:
     """Raise TritonModelException when a config's inputs or outputs do not fit the network's, as NVIDIA's backend does.
 
-    A batch needs a free first axis, and sizes must be equal; only an input may be free in the network where the config
-    has a number (CompareDimsSupported in onnxruntime_utils.cc, triton-inference-server/onnxruntime_backend).
+    A batch needs a dynamic first axis, and sizes must be equal. Only an input's axis may be dynamic in the network and
+    a number in the config (CompareDimsSupported in onnxruntime_utils.cc, triton-inference-server/onnxruntime_backend).
 
     Args:
         kind: `input` or `output`.
-        entries: the config's.
-        tensors: the network's. A config may leave outputs away, but no input.
-        batches: whether the config's dims leave the batch away.
+        entries: the config's inputs or outputs.
+        tensors: the network's inputs or outputs. A config may omit outputs, but not inputs.
+        batches: whether the config's dims omit the batch.
 
     """
     found = {tensor.name: tensor for tensor in tensors}
@@ -183,15 +183,15 @@ def check(kind: str, entries: Sequence[dict[str, Any]], tensors: Sequence[Any], 
             )
         shape = found[name].shape
         dims = [*([-1] if batches else []), *(int(size) for size in entry["dims"])]
-        free = kind == "input"
-        if len(dims) != len(shape) or not all(_fits(a, b, free) for a, b in zip(dims, shape, strict=True)):
+        is_input = kind == "input"
+        if len(dims) != len(shape) or not all(_fits(a, b, is_input) for a, b in zip(dims, shape, strict=True)):
             raise pb_utils.TritonModelException(
                 f"The {kind} '{name}' has the shape {dims} in the config and {shape} in the network."
             )
 
 
-def _fits(size: int, actual: int | str | None, free: bool) -> bool:
-    """Tell whether a config's size of an axis fits the network's, whose free ones are names or None, or negative."""
+def _fits(size: int, actual: int | str | None, is_input: bool) -> bool:
+    """Tell whether an axis has a fitting size; in the network, dynamic sizes are names, None or negative numbers."""
     if not isinstance(actual, int) or actual < 0:
-        return free or size == -1
+        return is_input or size == -1
     return size == actual

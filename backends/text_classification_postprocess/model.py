@@ -19,10 +19,10 @@ REFUSE = refuser(pb_utils, "postprocess")
 
 
 class TritonPythonModel:
-    """The step as Triton sees it."""
+    """One instance of the step."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the config; a wrong one keeps the model from loading."""
+        """Read the config; raises ConfigError when it is wrong, so that the model does not load."""
         config = StepConfig.of(args)
         labels = config.labels(config.inputs["logits"].dims[-1])
         self._labels = np.array([label.encode() for label in labels], np.object_)

@@ -1,9 +1,9 @@
 """Texts -> the token ids of a text network; `stages.tokens` does the work.
 
-Input: `text` STRING [n, 1], UTF-8. Outputs, those that the config lists: `input_ids`, `attention_mask` and
-`token_type_ids`, INT64 or INT32 [n, max_length], filled up beyond the text; `token_count` INT32 [n, 1] and `truncated`
+Input: `text` STRING [n, 1], UTF-8. Outputs, as far as the config lists them: `input_ids`, `attention_mask` and
+`token_type_ids`, INT64 or INT32 [n, max_length], padded after the text; `token_count` INT32 [n, 1] and `truncated`
 BOOL [n, 1]. Parameters of the config: `tokenizer`, a `tokenizer.json` relative to the model repository; `max_length`,
-the most tokens that the network reads; `pad_id`, the id beyond the text (0).
+the network's limit of tokens; `pad_id`, the id after the text (0).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ REFUSE = refuser(pb_utils, "preprocess")
 
 
 class TritonPythonModel:
-    """The step as Triton sees it."""
+    """One instance of the step."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the tokenizer; a wrong config keeps the model from loading."""
-        # A text takes 0.2 ms: the library's own threads would cost more than they save, and take the network's cores.
+        """Load the tokenizer; raises ConfigError when the config is wrong, so that the model does not load."""
+        # A text takes 0.2 ms: the library's own threads would cost more than they save, and slow the network down.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         config = StepConfig.of(args)
         self._types = {name: _type(name, tensor.data_type) for name, tensor in config.outputs.items()}
@@ -51,7 +51,7 @@ class TritonPythonModel:
 
 def _type(name: str, data_type: str) -> Any:
     if name not in Encoded._fields:
-        raise ConfigError(f"A tokenizer step makes {', '.join(Encoded._fields)}, not '{name}'.")
+        raise ConfigError(f"A tokenizer step has the outputs {', '.join(Encoded._fields)}, not '{name}'.")
     return pb_utils.triton_string_to_numpy(f"TYPE_{data_type}")
 
 

@@ -166,11 +166,13 @@ class Detect(Pictures):
         config = facts.step(task, "postprocess")
         self._head = Head.of(config)
         self._labels = config.labels(self._head.classes(config))
-        self._wish = boxes.Wish.default(config)
+        self._options = boxes.Options.from_config(config)
 
     def answer(self, outputs: Arrays, item: Arrays) -> Answer:
         """Return the boxes, best first."""
-        found = boxes.detect(outputs, self._head, self._wish, item["geometry"], item["image_size"], len(self._labels))
+        found = boxes.detect(
+            outputs, self._head, self._options, item["geometry"], item["image_size"], len(self._labels)
+        )
         rows = zip(found.boxes.tolist(), found.class_ids.tolist(), found.scores.tolist(), strict=True)
         predictions = [
             {"label": self._labels[index], "class_id": index, "score": score, "box": dict(zip(SIDES, box, strict=True))}

@@ -96,7 +96,7 @@ def test_the_client_shows_why(
 
 def test_bad_items_are_told(client: InferenceClient, stack: Any) -> None:
     """An image that is none, an empty text."""
-    with pytest.raises(HfHubHTTPError, match="The data is no image"):
+    with pytest.raises(HfHubHTTPError, match="The data is not an image"):
         client.image_classification(b"no image", model=f"{stack.url}/v1/classify?format=hf")
     with pytest.raises(HfHubHTTPError, match="The text is empty"):
         client.text_classification(" ", model=f"{stack.url}/v1/sentiment?format=hf")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from stages import boxes
-from stages.boxes import Wish
+from stages.boxes import Options
 from stages.config import ConfigError, StepConfig
 from stages.decoders import Head
 from stages.serving import RefusalError
@@ -30,9 +30,11 @@ def head(seed: int, count: int = 300, classes: int = CLASSES) -> npt.NDArray[np.
     return np.asarray(np.concatenate([places, generator.uniform(0, 1, (count, 1 + classes))], axis=1), np.float32)
 
 
-def detect(output: npt.NDArray[np.float32], wish: Wish, **more: Any) -> boxes.Boxes:
+def detect(output: npt.NDArray[np.float32], options: Options, **more: Any) -> boxes.Boxes:
     """Detect with the geometry above."""
-    return boxes.detect({"output": output}, more.get("head", HEAD), wish, GEOMETRY, SIZE, more.get("classes", CLASSES))
+    return boxes.detect(
+        {"output": output}, more.get("head", HEAD), options, GEOMETRY, SIZE, more.get("classes", CLASSES)
+    )
 
 
 def slow_iou(one: list[float], other: list[float]) -> float:
@@ -44,13 +46,15 @@ def slow_iou(one: list[float], other: list[float]) -> float:
     return common / (sum(areas) - common)
 
 
-def slow(output: npt.NDArray[np.float32], wish: Wish) -> list[tuple[float, int, list[float]]]:
+def slow(output: npt.NDArray[np.float32], options: Options) -> list[tuple[float, int, list[float]]]:
     """Detect one number at a time: score, class, clipped box."""
     found = []
     for row in output.tolist():
         classes = [row[4] * score for score in row[5:]]
         class_id = classes.index(max(classes))
-        if classes[class_id] < wish.score_threshold or (wish.classes is not None and not wish.classes[class_id]):
+        if classes[class_id] < options.score_threshold or (
+            options.classes is not None and not options.classes[class_id]
+        ):
             continue
         cx, cy, w, h = row[:4]
         scale_x, scale_y, pad_x, pad_y = GEOMETRY.tolist()
@@ -61,9 +65,9 @@ def slow(output: npt.NDArray[np.float32], wish: Wish) -> list[tuple[float, int, 
             found.append((classes[class_id], class_id, box, clipped))
     kept: list[tuple[float, int, list[float], list[float]]] = []
     for candidate in sorted(found, key=lambda one: -one[0]):
-        if all(candidate[1] != other[1] or slow_iou(candidate[2], other[2]) <= wish.iou_threshold for other in kept):
+        if all(candidate[1] != other[1] or slow_iou(candidate[2], other[2]) <= options.iou_threshold for other in kept):
             kept.append(candidate)
-    return [(score, class_id, clipped) for score, class_id, _, clipped in kept[: wish.max_detections]]
+    return [(score, class_id, clipped) for score, class_id, _, clipped in kept[: options.max_detections]]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -71,10 +75,10 @@ def test_boxes_are_those_of_a_slow_loop(seed: int) -> None:
     """Any thresholds, any limit, with and without a choice of classes."""
     generator = np.random.default_rng(1000 + seed)
     chosen = generator.uniform(size=CLASSES) < 0.6 if seed % 2 else None
-    wish = Wish(generator.uniform(0, 0.6), generator.uniform(0.05, 0.9), int(generator.integers(1, 200)), chosen)
+    options = Options(generator.uniform(0, 0.6), generator.uniform(0.05, 0.9), int(generator.integers(1, 200)), chosen)
     output = head(seed)
-    expected = slow(output, wish)
-    actual = detect(output, wish)
+    expected = slow(output, options)
+    actual = detect(output, options)
     assert actual.class_ids.tolist() == [class_id for _, class_id, _ in expected]
     np.testing.assert_allclose(actual.scores, [score for score, _, _ in expected], atol=1e-6)
     np.testing.assert_allclose(actual.boxes, np.reshape([box for *_, box in expected], (-1, 4)), atol=1e-2)
@@ -83,7 +87,7 @@ def test_boxes_are_those_of_a_slow_loop(seed: int) -> None:
 def test_results_have_the_types_of_their_tensors_even_when_there_are_none() -> None:
     """Nothing found is an answer too."""
     for threshold, some in ((0.1, True), (1.0, False)):
-        found = detect(head(0), Wish(threshold, 0.5, 100))
+        found = detect(head(0), Options(threshold, 0.5, 100))
         assert (len(found.scores) > 0) == some
         assert found.boxes.shape == (len(found.scores), 4)
         assert [array.dtype for array in found] == [np.float32, np.float32, np.int32]
@@ -94,7 +98,7 @@ def test_overlap_counts_within_a_class_only() -> None:
     output = np.zeros((3, 5 + CLASSES), np.float32)
     output[:, :5] = [200, 200, 50, 50, 1]
     output[0, 5], output[1, 5], output[2, 6] = 0.9, 0.8, 0.7
-    found = detect(output, Wish(0.5, 0.5, 100))
+    found = detect(output, Options(0.5, 0.5, 100))
     assert found.class_ids.tolist() == [0, 1]
     assert found.scores.tolist() == pytest.approx([0.9, 0.7])
 
@@ -103,16 +107,16 @@ def test_equal_scores_keep_the_order_of_the_head() -> None:
     """The answer to the same picture is the same every time."""
     output = np.zeros((4, 5 + CLASSES), np.float32)
     output[:, :6] = [[x, 200, 20, 20, 1, 0.5] for x in (300, 100, 200, 50)]
-    found = detect(output, Wish(0.5, 0.5, 100))
+    found = detect(output, Options(0.5, 0.5, 100))
     assert found.boxes[:, 0].tolist() == [560, 160, 360, 60]
 
 
 def test_a_choice_of_classes_is_the_full_answer_without_the_others() -> None:
     """A box does not change its class because its own was not asked for."""
     output = head(3)
-    everything = detect(output, Wish(0.2, 0.5, 1000))
+    everything = detect(output, Options(0.2, 0.5, 1000))
     wanted = np.array([False, True, False, True, False])
-    chosen = detect(output, Wish(0.2, 0.5, 1000, wanted))
+    chosen = detect(output, Options(0.2, 0.5, 1000, wanted))
     kept = wanted[everything.class_ids]
     assert 0 < kept.sum() < len(kept)
     assert chosen.scores.tolist() == everything.scores[kept].tolist()
@@ -124,7 +128,7 @@ def test_boxes_outside_the_picture_are_dropped_and_suppress_nothing() -> None:
     output = np.zeros((2, 5 + CLASSES), np.float32)
     output[0, :6] = [-20.5, 200, 60, 60, 1, 0.9]  # its right edge is left of the picture, which begins at 10
     output[1, :6] = [-10, 200, 60, 60, 1, 0.8]
-    found = detect(output, Wish(0.5, 0.5, 100))
+    found = detect(output, Options(0.5, 0.5, 100))
     assert found.scores.tolist() == pytest.approx([0.8])
     assert found.boxes.tolist() == [[0, 600, 20, 840]]
 
@@ -134,20 +138,20 @@ def test_boxes_without_area_are_dropped(width: float, height: float) -> None:
     """Whatever a network means by a negative width, it is no box."""
     output = np.zeros((1, 5 + CLASSES), np.float32)
     output[0, :6] = [200, 200, width, height, 1, 0.9]
-    assert detect(output, Wish(0.5, 0.5, 100)).scores.tolist() == []
+    assert detect(output, Options(0.5, 0.5, 100)).scores.tolist() == []
 
 
 def test_the_largest_numbers_neither_overflow_nor_warn() -> None:
     """An absurd box is clipped like any other."""
     output = np.zeros((2, 5 + CLASSES), np.float32)
     output[:, :6] = [200, 200, 1e38, 1e38, 1, 0.9]
-    assert detect(output, Wish(0.5, 0.5, 100)).boxes.tolist() == [[0, 0, 700, 900]]
+    assert detect(output, Options(0.5, 0.5, 100)).boxes.tolist() == [[0, 0, 700, 900]]
 
 
 def test_heads_without_overlaps_are_not_suppressed() -> None:
     """End-to-end networks and queries have done it themselves; the limit still holds."""
     rows = np.array([[50, 50, 90, 90, 0.6, 0], [50, 50, 90, 90, 0.9, 0], [50, 50, 90, 90, 0.7, 0]], np.float32)
-    found = detect(rows, Wish(0.5, 0.5, 2), head=Head("end_to_end", ("output",), 416, 416))
+    found = detect(rows, Options(0.5, 0.5, 2), head=Head("end_to_end", ("output",), 416, 416))
     assert found.scores.tolist() == pytest.approx([0.9, 0.7])
 
 
@@ -155,7 +159,7 @@ def test_a_class_without_a_label_is_a_fault_of_the_model() -> None:
     """An end-to-end head tells its classes only when it runs."""
     rows = np.array([[50, 50, 90, 90, 0.9, 5]], np.float32)
     with pytest.raises(RefusalError, match="no label") as caught:
-        detect(rows, Wish(0.5, 0.5, 2), head=Head("end_to_end", ("output",), 416, 416))
+        detect(rows, Options(0.5, 0.5, 2), head=Head("end_to_end", ("output",), 416, 416))
     assert caught.value.code == "backend_error"
 
 
@@ -163,7 +167,7 @@ def test_the_worst_request_is_bounded() -> None:
     """Threshold 0, nothing suppresses, a thousand boxes of one class, far more candidates than the cap."""
     output = head(0, 33_600, 1)
     started = time.process_time()
-    found = detect(output, Wish(0, 1, 1000), classes=1)
+    found = detect(output, Options(0, 1, 1000), classes=1)
     assert time.process_time() - started < 1  # 0.13 s on a quiet machine
     assert found.scores.tolist() == np.sort(found.scores)[::-1].tolist()
     assert len(found.scores) == 1000
@@ -219,11 +223,11 @@ def test_unknown_classes_are_named(value: object, named: str) -> None:
 def test_a_request_overrides_the_models_defaults() -> None:
     """One option at a time."""
     parameters = {"score_threshold": "0.3", "iou_threshold": "0.5", "max_detections": "50"}
-    default = Wish.default(StepConfig(parameters, {}, {}, Path()))
-    assert default == Wish(0.3, 0.5, 50)
-    assert default.of({}, LABELS) == default
-    asked = default.of({"score_threshold": 0, "iou_threshold": 1.0, "max_detections": 7}, LABELS)
-    assert asked == Wish(0, 1.0, 7)
+    default = Options.from_config(StepConfig(parameters, {}, {}, Path()))
+    assert default == Options(0.3, 0.5, 50)
+    assert default.override({}, LABELS) == default
+    asked = default.override({"score_threshold": 0, "iou_threshold": 1.0, "max_detections": 7}, LABELS)
+    assert asked == Options(0, 1.0, 7)
 
 
 @pytest.mark.parametrize(
@@ -241,14 +245,14 @@ def test_a_request_overrides_the_models_defaults() -> None:
 def test_options_out_of_bounds_are_refused(options: dict[str, Any]) -> None:
     """The sentence names the option."""
     with pytest.raises(RefusalError, match=next(iter(options))) as caught:
-        Wish(0.3, 0.5, 50).of(options, LABELS)
+        Options(0.3, 0.5, 50).override(options, LABELS)
     assert caught.value.code == "invalid_parameter"
 
 
 def test_a_models_defaults_are_checked_when_it_loads() -> None:
     """A threshold of 30 instead of 0.3 must not be found out by its silence."""
     with pytest.raises(ConfigError, match="score_threshold"):
-        Wish.default(StepConfig({"score_threshold": "30"}, {}, {}, Path()))
+        Options.from_config(StepConfig({"score_threshold": "30"}, {}, {}, Path()))
 
 
 def test_boxes_of_pictures_of_any_size_are_scaled_to_the_picture() -> None:
@@ -257,5 +261,5 @@ def test_boxes_of_pictures_of_any_size_are_scaled_to_the_picture() -> None:
     places = np.array([[0.5, 0.5, 0.2, 0.4], [0.25, 0.75, 0.5, 0.5]], np.float32)
     any_size = Head("detr", ("logits", "boxes"), 0, 0, "sigmoid", normalized=True)
     geometry = np.array([400 / 700, 514 / 900, 0, 0], np.float32)
-    found = boxes.detect({"logits": logits, "boxes": places}, any_size, Wish(0.5, 0.5, 10), geometry, SIZE, 2)
+    found = boxes.detect({"logits": logits, "boxes": places}, any_size, Options(0.5, 0.5, 10), geometry, SIZE, 2)
     np.testing.assert_allclose(found.boxes, [[280, 270, 420, 630], [0, 450, 350, 900]], atol=0.01)

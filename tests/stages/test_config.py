@@ -65,7 +65,7 @@ def test_labels_are_the_lines_of_their_file(tmp_path: Path) -> None:
         (b"a\n", "has 1 labels, the network 2 classes"),
         (b"a\n\nb\n", "has an empty line 2"),
         (b"\xff\n\xfe\n", "is not UTF-8"),
-        (None, "no file in the repository"),
+        (None, "not a file in the repository"),
     ],
 )
 def test_labels_that_do_not_fit_the_network_are_refused(tmp_path: Path, content: bytes | None, sentence: str) -> None:

@@ -305,7 +305,7 @@ def test_no_other_plugin_is_loaded():
         "while data:\n"
         "    size = int.from_bytes(data[:4], 'big'); one, data = data[4:4 + size], data[4 + size:]\n"
         "    for file in (one, one[:len(one) // 2], b'garbage' + one):\n"
-        "        try: pictures.fitted(decoding.open_encoded(file, 10**6), recipe); served += 1\n"
+        "        try: pictures.decode_and_fit(decoding.open_encoded(file, 10**6), recipe); served += 1\n"
         "        except decoding.RefusalError: pass\n"
         "assert served > 25, served\n"
         "print(sorted(name[4:] for name in sys.modules if name.startswith('PIL.') and name.endswith('ImagePlugin')))"

@@ -147,7 +147,7 @@ def test_prose_is_never_cut_by_the_bound(tokens: Tokens, raw: Tokenizer) -> None
 def test_a_file_that_is_no_tokenizer_and_a_length_too_small_are_refused(tmp_path: Path) -> None:
     """The model must not load."""
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ConfigError, match="no tokenizer"):
+    with pytest.raises(ConfigError, match="not a tokenizer"):
         Tokens(tmp_path / "tokenizer.json", LENGTH)
     with pytest.raises(ConfigError, match="2 special tokens"):
         Tokens(FILE, 2)
