@@ -70,7 +70,7 @@ def test_a_folder_of_others_is_refused(state: Path, monkeypatch: pytest.MonkeyPa
     state.chmod(0o775)
     take_state(state).close()
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
-    with pytest.raises(CommandError, match=r"belongs to another user: give another folder by --state"):
+    with pytest.raises(CommandError, match=r"belongs to another user: give another folder with --state"):
         take_state(state)
 
 
