@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a table; a value that cannot be right ends the command."""
+    """Print a table; raises CommandError when a value is invalid."""
     own = [
         *(Setting(name, port(port_text(name), name), _source(name, arguments)) for name in PORTS),
         _own(control.VARIABLE, str(control.DEFAULT), arguments),
@@ -58,5 +58,5 @@ def _own(name: str, default: str, arguments: argparse.Namespace) -> Setting:
 
 
 def _of_up(setting: Setting) -> str | None:
-    """Return what `modelctl up` sets where nothing is set."""
+    """Return the value that `modelctl up` uses instead of the gateway's default, if any."""
     return DEFAULTS.get(setting.name) if setting.source == "default" else None
