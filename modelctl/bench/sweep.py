@@ -30,7 +30,7 @@ from modelctl.embedded.state import take_state
 from modelctl.errors import CommandError
 
 SECONDS, SCREEN_S, PATIENCE_S, MINUTES = 3.0, 1.0, 5.0, 20.0
-UNLIMITED = 1_000_000
+MAX_DELAY_US = 1_000_000
 NEAR = 0.1
 """Settings within this fraction of the best in the short passes are measured again in full."""
 
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--delays",
             "queue delays in microseconds: how long a request may wait to be batched",
             sweep_order.DELAYS,
-            UNLIMITED,
+            MAX_DELAY_US,
         ),
         ("--callers", "numbers of concurrent calls", sweep_order.CALLERS, 1024),
     ):
