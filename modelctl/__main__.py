@@ -19,7 +19,7 @@ def main() -> int:
         with _ended_by_signals():
             from modelctl import cli, configuration
 
-            from_file = configuration.load()  # first, as options have their defaults from the environment
+            from_file = configuration.load()  # first, because options take their defaults from the environment
             arguments = cli.build(sys.argv[1:2]).parse_args()
             arguments.from_file = from_file
         code: int = arguments.run(arguments)
@@ -38,8 +38,8 @@ def main() -> int:
 def _ended_by_signals() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end the process at once.
 
-    In the middle of an import the first would come out as that package's error; the second, left to its default, does
-    not end a container's first process.
+    During an import, Ctrl-C would look like an error of the imported package. SIGTERM with its default action does not
+    end a container's first process.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -54,7 +54,7 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def _refuse(sentence: str, code: int) -> int:
-    """Say why there is no result; to programs that asked for JSON, as JSON too."""
+    """Print why there is no result; with --json, also as JSON on standard output."""
     print(f"modelctl: {sentence}", file=sys.stderr)
     if "--json" in sys.argv:
         print(json.dumps({"error": sentence}))

@@ -1,9 +1,9 @@
 """One configuration for the gateway, `modelctl` and Compose: the environment, and `.env` of the working directory.
 
-    .env --load--> environment of this command and of what it starts     (a name that the environment has stays)
+    .env --load--> environment of this command and of what it starts     (a variable that is set there already stays)
     environment --python -m app.settings--> the gateway's settings, checked, with the source of each
 
-What an empty variable of the environment stands for is the default, whatever `.env` says.
+An empty environment variable stands for the default, whatever `.env` says.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from modelctl.errors import CommandError
 FILE = ".env"
 PREFIXES = ("GATEWAY_", "TRITON_")
 OTHERS = ("MODELOPT_PYTHON", "ULTRALYTICS_PYTHON", "NO_COLOR")
-"""What `modelctl` reads beside them. Nothing else is taken from a file that lies in some folder."""
+"""Other variables that `modelctl` reads. Nothing else is taken from `.env`: the working directory may be any folder."""
 GATEWAY = Path("app") / "settings.py"
 
 
@@ -39,12 +39,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Gateway:
-    """What the gateway says of its settings.
+    """The gateway's report on its settings.
 
     Attributes:
         settings: all of them; none when there are faults.
-        unknown: each GATEWAY_ variable that no setting reads, with the one it is most like.
-        faults: a sentence for each value that cannot be right.
+        unknown: each GATEWAY_ variable that no setting reads, with the most similar setting.
+        faults: a sentence for each invalid value.
 
     """
 
@@ -58,18 +58,18 @@ class Gateway:
 
 
 def load() -> frozenset[str]:
-    """Take the project's variables from `.env` into the environment; return the names of those that it lacked.
+    """Copy the project's variables from `.env` to the environment; return the names that were not set there.
 
     Raises:
         CommandError: when the file cannot be read.
 
     """
     for name in [name for name in os.environ if name != name.upper() and name.upper().startswith(PREFIXES)]:
-        os.environ.setdefault(name.upper(), os.environ[name])  # the gateway does not mind their case either
+        os.environ.setdefault(name.upper(), os.environ[name])  # the gateway ignores case too
     try:
         values = dotenv_values(FILE)
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise CommandError(f"{FILE} cannot be read: {reason}.") from error
     given = {name.upper(): value for name, value in values.items() if value}
     wanted = {name for name in given if name.startswith(PREFIXES) or name in OTHERS} - os.environ.keys()
@@ -78,7 +78,7 @@ def load() -> frozenset[str]:
 
 
 def source(name: str, from_file: Collection[str]) -> str:
-    """Return where a variable of the environment comes from, by what `load` has returned."""
+    """Return where a variable comes from: `environment`, `.env` or `default`; `from_file` is what `load` returned."""
     return FILE if name in from_file else "environment" if os.environ.get(name) else "default"
 
 
@@ -90,9 +90,9 @@ def gateway(
     """Ask the gateway in this folder for its settings; None where there is no gateway, as in Triton's container.
 
     Args:
-        from_file: what `load` has returned.
-        defaults: values for names that neither the environment nor `.env` has.
-        preexec_fn: as of `subprocess`, for a child that must not outlive this process.
+        from_file: what `load` returned.
+        defaults: values for variables that neither the environment nor `.env` sets.
+        preexec_fn: passed to `subprocess`, for a child that must not outlive this process.
 
     Raises:
         CommandError: when the gateway cannot be asked.
@@ -107,9 +107,9 @@ def gateway(
         command, env=environment, capture_output=True, text=True, check=False, preexec_fn=preexec_fn
     )
     try:
-        told = json.loads(done.stdout)
-        settings = tuple(Setting(**setting) for setting in told["settings"])
-        return Gateway(settings, told["unknown"], tuple(told["faults"]))
+        report = json.loads(done.stdout)
+        settings = tuple(Setting(**setting) for setting in report["settings"])
+        return Gateway(settings, report["unknown"], tuple(report["faults"]))
     except (ValueError, KeyError, TypeError) as error:
-        last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        raise CommandError(f"The gateway does not tell its settings: {last}") from error
+        last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        raise CommandError(f"The gateway does not report its settings: {last}") from error

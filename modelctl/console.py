@@ -1,4 +1,4 @@
-"""What a command says while it works: lines on standard error, since standard output is for its result."""
+"""A command's progress: lines on standard error, because standard output is for the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ends a command."""
+"""The error that ends a command, and suggestions for its sentence."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ class CommandError(Exception):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a question, with a space before it, for a word that is almost a known one; else nothing."""
+    """Return " Did you mean X?", with the leading space, when a word is close to a known one; else an empty string."""
     near = get_close_matches(word, list(known), 1)
     return f" Did you mean {near[0]}?" if near else ""

@@ -1,4 +1,4 @@
-"""Options that several commands have, so that no command imports another."""
+"""Options that several commands share, so that no command imports another."""
 
 from __future__ import annotations
 

@@ -2,6 +2,6 @@
 
     settings --copy of the repository--> a fresh Triton --callers--> figures, in rounds --> table, JSON, chart
 
-Each setting gets a server of its own. Settings take turns, so that other programs of the machine slow all alike: trust
-the ratios more than the figures.
+Each setting gets its own server. Settings take turns, so that other programs slow all of them alike: trust the ratios
+more than the figures.
 """

@@ -1,4 +1,4 @@
-"""A recommended setting, put into `model.yaml`: a few numbers change, and every other byte stays as it is.
+"""Writes a recommended setting into `model.yaml`: a few numbers change, and every other byte stays as it is.
 
 model.yaml --positions of its keys--> the same text with other numbers --checked--> model.yaml --> configurations
 """
@@ -23,7 +23,7 @@ Changes = Mapping[tuple[str, ...], int]
 
 
 def changes(setting: Setting, *, plans: bool) -> Changes:
-    """Return where `model.yaml` has a setting; with TensorRT plans, instances are the plan's."""
+    """Return the keys of `model.yaml` for a setting, with their values; with TensorRT plans, the plan's instances."""
     made = {
         ("network", "batching", "max_batch_size"): setting.batch,
         ("network", "batching", "queue_delay_us"): setting.delay_us,
@@ -41,19 +41,19 @@ def block(values: Changes) -> str:
 
 
 def check(models: Path, name: str) -> None:
-    """Raise CommandError when a model has no `model.yaml`, or configurations that are not what it says."""
+    """Raise CommandError when a model has no `model.yaml`, or configurations that do not match it."""
     if not (models / name / FILE).is_file():
         raise CommandError(f"{name} has no {FILE} to write to: omit --apply, and change its config.pbtxt.")
     differing = rendering.differing(specs.read(models / name / FILE), models)
     if differing:
-        raise CommandError(f"{differing[0][0]} is not what {FILE} says: run modelctl render {name} first.")
+        raise CommandError(f"{differing[0][0]} does not match {FILE}: run modelctl render {name} first.")
 
 
 def write(models: Path, name: str, values: Changes) -> None:
     """Change `model.yaml` and render it.
 
     Raises:
-        CommandError: when that cannot be done; the file is then as it was.
+        CommandError: when that fails; the file then stays as it was.
 
     """
     path = models / name / FILE
@@ -71,7 +71,7 @@ def changed(text: str, values: Changes) -> str:
     """Return the text of a YAML file with other values.
 
     Raises:
-        CommandError: when it is laid out so that nothing else would stay as it is.
+        CommandError: when the file's layout does not allow a change that keeps everything else.
 
     """
     expected = _load(text)
@@ -82,7 +82,7 @@ def changed(text: str, values: Changes) -> str:
         place[path[-1]] = value
         text = _put(text, path, value)
     if _load(text) != expected:
-        raise CommandError(f"The {FILE} is laid out so that it cannot be changed safely: write the block yourself.")
+        raise CommandError(f"The layout of {FILE} does not allow a safe change: write the block yourself.")
     return text
 
 
@@ -94,7 +94,7 @@ def _load(text: str) -> Any:
 
 
 def _unshared(data: Any) -> Any:
-    """Return a copy in which no part is another's too, as anchors make it."""
+    """Return a copy whose parts are not shared, as YAML's anchors share them."""
     if isinstance(data, dict):
         return {key: _unshared(value) for key, value in data.items()}
     return [_unshared(value) for value in data] if isinstance(data, list) else data
@@ -106,7 +106,7 @@ def _put(text: str, path: tuple[str, ...], value: int) -> str:
     for depth, key in enumerate(path):
         found = _value(node, key)
         if found is None:
-            assert isinstance(node, MappingNode)  # noqa: S101 - what else the spec would have refused
+            assert isinstance(node, MappingNode)  # noqa: S101 - the spec refuses anything else
             return _added(text, node, path[depth:], value)
         node = found
     return f"{text[: node.start_mark.index]}{value}{text[node.end_mark.index :]}"
@@ -129,13 +129,13 @@ def _added(text: str, mapping: MappingNode, keys: tuple[str, ...], value: int) -
         end = mapping.value[-1][1].end_mark.index
         return f"{text[:end]}, {entry}{text[end:]}"
     column = mapping.value[0][0].start_mark.column
-    end = text.find("\n", _end(mapping))  # behind a comment on the same line
+    end = text.find("\n", _end(mapping))  # after a comment on the same line
     end = len(text) if end < 0 else end
     return f"{text[:end]}\n{' ' * column}{entry}{text[end:]}"
 
 
 def _end(node: Node) -> int:
-    """Return where a node's last scalar or bracket ends; blocks themselves end only where the next one begins."""
+    """Return where a node's last scalar or bracket ends; ruamel ends a block only where the next one begins."""
     if isinstance(node, CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
         return _end(last[1] if isinstance(node, MappingNode) else last)

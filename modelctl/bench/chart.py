@@ -23,7 +23,7 @@ STYLE = """
 
 @dataclass(frozen=True)
 class Series:
-    """Bars of one colour: a value for each category, with the range of its rounds."""
+    """Bars of one colour: for each category a median, with the range of its rounds."""
 
     name: str
     values: Sequence[Spread]
@@ -31,9 +31,9 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One unit. `y` names what is measured and its unit, `x` what the categories are; two series at most.
+    """Bars of one unit, in two series at most. `y` names the metric and its unit, `x` the categories.
 
-    `width` is in pixels, of which long names of categories need more.
+    `width` is in pixels; long names of categories need more.
     """
 
     y: str
@@ -45,7 +45,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Dot:
-    """One point of a scatter; `name` is shown where the pointer rests on it."""
+    """One point of a scatter; `name` is its tooltip."""
 
     x: float
     y: float
@@ -54,14 +54,14 @@ class Dot:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Points over two axes from 0 on.
+    """Points over two axes that start at 0.
 
     Attributes:
-        x: what goes to the right, and its unit.
-        y: what goes up, and its unit.
-        others: points by themselves.
-        front: points that a line joins, in its order.
-        chosen: the one with a ring.
+        x: name and unit of the horizontal axis.
+        y: name and unit of the vertical axis.
+        others: points without a line.
+        front: points that a line joins, in this order.
+        chosen: the point with a ring.
 
     """
 
@@ -74,9 +74,9 @@ class Scatter:
 
 
 def draw(title: str, panels: Sequence[Panel | Scatter], columns: int | None = None) -> str:
-    """Return an SVG of panels side by side, so many in a row (by default all), which are of one width.
+    """Return an SVG of panels of equal width, `columns` in a row (by default all).
 
-    The thin lines are the least and the greatest of the rounds.
+    The thin lines show the lowest and the highest round.
     """
     columns = min(columns or len(panels), len(panels))
     width, height = panels[0].width * columns, HEIGHT * math.ceil(len(panels) / columns)
@@ -149,8 +149,8 @@ def _scatter(panel: Scatter) -> list[str]:
         made.append(_text(x, floor + 18, f"{mark:g}", "middle"))
     line = "L".join(f"{x:.1f} {y:.1f}" for x, y in map(place, panel.front))
     made += [f'<path class="line" d="M{line}"/>'] if line else []
-    for kind, some in (("bar1", panel.others), ("bar0", panel.front)):
-        for dot in some:
+    for kind, group in (("bar1", panel.others), ("bar0", panel.front)):
+        for dot in group:
             x, y = place(dot)
             name = escape(f"{dot.name}: {dot.x:.4g}, {dot.y:.4g}")
             made.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{name}</title></circle>')

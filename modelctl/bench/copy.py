@@ -1,6 +1,6 @@
-"""A model of the repository, copied for one measurement with other instances, or another batching.
+"""Copies a model of the repository for one measurement, with other instances or other batching.
 
-Weights, labels and warm-up data are linked, not copied; only configurations are written anew.
+Weights, labels and warm-up data are linked, not copied; only configurations are written.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ CONFIG, VARIANTS = "config.pbtxt", "configs"
 
 @dataclass(frozen=True)
 class Setting:
-    """What is varied: the instances of one model, and for each of them what is not None.
+    """The setting of one model; None leaves a value as configured.
 
     Attributes:
-        count: instances.
-        threads: of each instance.
-        batch: the largest batch, of the model and of all its steps, as `modelctl render` writes it.
-        delay_us: how long the one model's requests may wait for others, in microseconds.
+        count: number of instances.
+        threads: ONNX Runtime's threads in each instance.
+        batch: max_batch_size of the model and of all its steps, as `modelctl render` writes it.
+        delay_us: queue delay of the varied model, in microseconds.
 
     """
 
@@ -51,7 +51,7 @@ def varied(model: Model, step: str | None) -> str:
     """
     if not model.steps:
         if step is not None:
-            raise CommandError(f"{model.name} is no ensemble: omit --step.")
+            raise CommandError(f"{model.name} is not an ensemble: omit --step.")
         return model.name
     name = f"{model.name}_{step or 'network'}"
     if name not in model.steps:
@@ -80,9 +80,9 @@ def write(source: Path, model: Model, name: str, setting: Setting, target: Path)
             if folder == name or setting.batch is not None:
                 config = _read(path)
                 if setting.batch is not None:
-                    _join(config, setting.batch)
+                    _set_batch(config, setting.batch)
                 if folder == name:
-                    # A variant may be of another backend, which has no such threads.
+                    # A variant may have another backend, without this option for threads.
                     config = vary(config, setting if path.name == CONFIG else replace(setting, threads=None))
                 copy.write_text(text_format.MessageToString(config, as_utf8=True), "utf-8")
             else:
@@ -96,8 +96,8 @@ def _read(path: Path) -> Any:
     return config
 
 
-def _join(config: Any, batch: int) -> None:
-    """Give a ModelConfig a largest batch; preferred sizes beyond it go, since Triton would refuse them."""
+def _set_batch(config: Any, batch: int) -> None:
+    """Set a ModelConfig's max_batch_size, and remove greater preferred sizes, which Triton would refuse."""
     config.max_batch_size = batch
     if config.HasField("dynamic_batching"):
         kept = [size for size in config.dynamic_batching.preferred_batch_size if size <= batch]

@@ -1,4 +1,4 @@
-"""A fresh Triton for one measurement: started empty on free ports, filled, and stopped with all that belongs to it."""
+"""A fresh Triton for one measurement: started without models on free ports, loaded, and stopped with its stubs."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ METRICS_MS = 250
 EXTRA = (f"--metrics-interval-ms={METRICS_MS}",)
 
 
-class Stopped(Exception):  # noqa: N818 - no error: the operator's wish
+class Stopped(Exception):  # noqa: N818 - not an error: the operator asked for it
     """The command was told to stop."""
 
 
 class Fresh:
-    """One Triton. Waiting for it ends, by Stopped, when `stopping` is set.
+    """One Triton. Methods that wait for it raise Stopped when `stopping` is set.
 
-    Nothing repairs it: a measurement during which something dies is none.
+    Nothing repairs it: a measurement during which a process dies is not valid.
     """
 
     def __init__(self, launch: Launch, model: Model, stopping: threading.Event) -> None:
@@ -39,7 +39,7 @@ class Fresh:
         chosen = choice.choose(launch.models, [model.name, *model.steps], choice.this_machine())
         variant = choice.VARIANT if chosen.plans else None
         self.networks = "TensorRT plans" if chosen.plans else "ONNX"
-        """What networks run as: what `modelctl serve` would choose."""
+        """What networks run as, chosen as `modelctl serve` does."""
         self._log = launch.state / "triton.log"
         self._metrics = launch.ports.metrics
         self.target = f"{launch.host}:{launch.ports.grpc}"
@@ -80,7 +80,7 @@ class Fresh:
             raise CommandError(f"Triton does not load {self._model.name}: {str(error)[:500]}") from error
         if not ready:
             raise CommandError(f"{self._model.name} did not become ready: read {self._log}.")
-        self._server.stubs()  # which remembers their shared memory
+        self._server.stubs()  # the server remembers their shared memory
 
     def ask(self, load: Load, requests: Sequence[bytes]) -> Answered:
         """Put a load on it; raises as Load.run does, and Stopped when told to stop meanwhile."""
@@ -98,7 +98,7 @@ class Fresh:
         used = self._gpu_now()
         if used is None:
             return None
-        # What Triton tells may be as old as its interval.
+        # Triton's metrics may be as old as their interval.
         self._stopping.wait(2 * METRICS_MS / 1e3)
         return self._gpu_now()
 
@@ -108,7 +108,7 @@ class Fresh:
 
     def _wait(self) -> None:
         deadline = time.monotonic() + START_S
-        # Metrics are served a moment after gRPC.
+        # Triton serves metrics a moment later than gRPC.
         while not self._triton.is_live() or memory.metrics(self._metrics) is None:
             self._check()
             if time.monotonic() > deadline:

@@ -1,6 +1,6 @@
-"""Which of the settings of a sweep are worth having, by throughput and p99.
+"""The Pareto front of a sweep's settings, by throughput and p99.
 
-A setting is on the Pareto front when no other answers as much at a lower p99, or more at the same.
+A setting is on the front when no other has the same throughput at a lower p99, or more throughput at the same p99.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from modelctl.bench.copy import Setting
 
 CLOSE = 0.05
-"""Settings whose throughput differs by less count as equally fast: runs of a few seconds tell no more apart."""
+"""Settings whose throughput differs by less count as equally fast: runs of a few seconds cannot tell them apart."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A setting of the server, under so many callers."""
+    """A setting of the server, and the number of callers."""
 
     setting: Setting
     callers: int
@@ -39,7 +39,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Figure:
-    """What a point came to: inferences a second, and milliseconds."""
+    """A point's throughput in inferences per second, and its p99 in milliseconds."""
 
     throughput: float
     p99: float
@@ -58,7 +58,7 @@ def front(figures: Mapping[Point, Figure], slack: float = 0.0) -> list[Point]:
 
 
 def thinned(points: list[Point], most: int) -> list[Point]:
-    """Return at most so many of the points, 2 or more, evenly chosen, the first and the last among them."""
+    """Return at most `most` points (2 or more), evenly spaced, including the first and the last."""
     if len(points) <= most:
         return points
     return [points[round(number * (len(points) - 1) / (most - 1))] for number in range(most)]
@@ -67,8 +67,8 @@ def thinned(points: list[Point], most: int) -> list[Point]:
 def recommended(figures: Mapping[Point, Figure], bound: float) -> Point | None:
     """Return the fastest point whose p99, in milliseconds, is within the bound; None when there is none.
 
-    Among those that are as fast within 5 percent it is the one with the fewest instances, which cost memory; then with
-    the least delay, the smallest batch and the lowest p99.
+    Among points within 5 percent of its throughput, the one with the fewest instances wins, because instances cost
+    memory; then the one with the lowest delay, the smallest batch and the lowest p99.
     """
     within = {point: one for point, one in figures.items() if one.p99 <= bound}
     if not within:

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """Read different whole numbers from 1 to 64; raises CommandError when it is something else."""
+    """Read different whole numbers from 1 to 64; raises CommandError for any other text."""
     parts = text.split(",")
     if not all(part.isdecimal() and 1 <= int(part) <= MAX_INSTANCES for part in parts) or len(set(parts)) < len(parts):
         raise CommandError(

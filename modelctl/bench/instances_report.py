@@ -1,4 +1,4 @@
-"""What `modelctl bench instances` has measured, as a table, sentences and a chart."""
+"""The results of `modelctl bench instances` as a table, sentences and a chart."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def of(order: Order, trials: Mapping[Setting, Sequence[Trial]], machine: Machine
 
 
 def _processes(trials: Sequence[Trial]) -> dict[str, Step]:
-    """Return the processes of each Python-run step, with the median of what they take."""
+    """Return the processes of each Python-run step, with the median of their memory."""
     return {
         name: Step(step.processes, Spread.of([trial.steps[name].mb for trial in trials if name in trial.steps]).median)
         for name, step in trials[0].steps.items()
@@ -72,7 +72,7 @@ def _table(order: Order, rounds: Mapping[str, Sequence[Mapping[str, float]]]) ->
         "p99, ms",
         "CPU, ms",
         "memory, MB",
-        "each more, MB",
+        "per extra instance, MB",
         *(["GPU memory, MB"] if gpu else []),
     ]
     rows = [
@@ -83,7 +83,7 @@ def _table(order: Order, rounds: Mapping[str, Sequence[Mapping[str, float]]]) ->
             cell("p99", setting.label),
             cell("cpu", setting.label),
             cell("memory", setting.label),
-            _each_more(order.settings[0], setting, measured),
+            _extra_memory(order.settings[0], setting, measured),
             *([cell("gpu_memory", setting.label)] if gpu else []),
         ]
         for setting in order.settings
@@ -91,8 +91,8 @@ def _table(order: Order, rounds: Mapping[str, Sequence[Mapping[str, float]]]) ->
     return table(header, rows)
 
 
-def _each_more(first: Setting, setting: Setting, measured: Mapping[str, Mapping[str, Spread]]) -> str:
-    """Return what an instance beyond the first setting's takes."""
+def _extra_memory(first: Setting, setting: Setting, measured: Mapping[str, Mapping[str, Spread]]) -> str:
+    """Return the MB of memory that each instance beyond the first setting's takes."""
     if setting.count == first.count:
         return "-"
     more = measured[setting.label]["memory"].median - measured[first.label]["memory"].median
@@ -110,11 +110,11 @@ def _sentences(
 
     first, steps = next(iter(processes.items()))
     lines = [
-        f"Callers: {order.load.callers}; rounds: {order.rounds}, of {order.load.seconds:g} s each. In brackets: to "
-        f"{first}, the median of the rounds, for inferences/s their least and greatest too.",
+        f"Callers: {order.load.callers}; rounds: {order.rounds}, of {order.load.seconds:g} s each. In brackets: the "
+        f"ratio to {first}, as the median of the rounds; for inferences/s also the lowest and the highest round.",
         "Memory: host memory of server and steps (PSS) after the load, without the "
         f"{measured[first]['memory_server'].median:.0f} MB of the empty server.",
-        "CPU: of server and steps, for an inference. Cores busy meanwhile, least to most: server "
+        "CPU: time of server and steps per inference. Busy cores, lowest to highest round: server "
         f"{cores('server')}, load generator {cores('client')}, other programs {cores('others')}.",
     ]
     if steps:

@@ -1,6 +1,6 @@
 """Callers: each sends its next request as soon as the last is answered, over one gRPC channel.
 
-The load is closed, so its latency grows with the callers: calls under way = throughput x latency (Little's law).
+The load is closed, so its latency grows with the callers: concurrent calls = throughput x latency (Little's law).
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ OPTIONS = [
 
 @dataclass(frozen=True)
 class Cores:
-    """Cores, or processor seconds: of the server with its steps, of the load generator, of everything else.
+    """Busy cores, or processor seconds: of the server with its steps, of the load generator, of everything else.
 
-    Everything else is the other programs of the machine, and what its hypervisor gave to other machines: a measurement
-    that had neighbours shows it.
+    Everything else is the other programs of this machine, and the time that its hypervisor gave to other machines. It
+    shows that a measurement was disturbed.
     """
 
     server: float = 0.0
@@ -65,7 +65,7 @@ class Answered:
     Attributes:
         seconds: how long the window was.
         latencies: of each call, in milliseconds.
-        cores: how many cores were kept busy meanwhile, and by whom.
+        cores: busy cores in the window, on average.
 
     """
 
@@ -79,13 +79,13 @@ class Answered:
         return len(self.latencies) / self.seconds
 
     def percentile(self, percent: float) -> float:
-        """Return the latency, in milliseconds, that so many percent of the calls did not exceed."""
+        """Return a percentile of the latencies, in milliseconds."""
         return float(np.percentile(self.latencies, percent))
 
 
 @dataclass(frozen=True)
 class Load:
-    """How much is asked for: `callers` at once, `warm_up` seconds that do not count, then `seconds` that do."""
+    """A load: `callers` concurrent calls, for `warm_up` seconds that do not count, then for `seconds` that do."""
 
     callers: int
     seconds: float
@@ -94,7 +94,7 @@ class Load:
     def run(self, target: str, requests: Sequence[bytes], group: int, stopping: threading.Event) -> Answered:
         """Send requests, given as serialized ModelInferRequests, in turn; `group` is the server's process group.
 
-        When `stopping` is set, the calls under way are given up, and what was answered is returned.
+        When `stopping` is set, the calls in progress are cancelled, and the calls answered so far are returned.
 
         Raises:
             CommandError: when a call fails, or when none was answered.
@@ -105,7 +105,7 @@ class Load:
         except grpc.aio.AioRpcError as error:
             raise CommandError(f"Triton failed under load: {error.details() or error.code()}") from error
         if not answered.latencies and not stopping.is_set():
-            raise CommandError(f"No call was answered in {self.seconds:g} s: give more by --seconds.")
+            raise CommandError(f"No call was answered in {self.seconds:g} s: give a higher --seconds.")
         return answered
 
     async def _run(self, target: str, requests: Sequence[bytes], group: int, stopping: threading.Event) -> Answered:
@@ -134,12 +134,12 @@ class Load:
                     with suppress(asyncio.CancelledError):
                         await work
                     return Answered(self.seconds, latencies, Cores())
-            await work  # raises what a caller has raised
+            await work  # raises a caller's exception
             return Answered(self.seconds, latencies, measured.result())
 
 
 async def cores(group: int, begin: float, end: float) -> Cores:
-    """Return the cores that are busy between two moments of `perf_counter`."""
+    """Return the cores that are busy on average between two times of `perf_counter`."""
     await asyncio.sleep(begin - time.perf_counter())
     begun, before = time.perf_counter(), Cores.now(group)
     await asyncio.sleep(end - time.perf_counter())

@@ -1,7 +1,7 @@
-"""Memory of a server, in MB (1,000,000 bytes): the host's as the kernel counts it, GPUs' as Triton's metrics tell it.
+"""Memory of a server, in MB (1,000,000 bytes): the host's as the kernel counts it, GPUs' as Triton's metrics report it.
 
-A process's share is its PSS (proc(5), smaps_rollup): its own pages, and its part of those that it shares with others,
-so that the shares of server and stubs add up to what they take together.
+A process's share is its PSS (proc(5), smaps_rollup): its own pages, and its part of those that it shares with others.
+So the shares of server and stubs add up to their total.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GPU_USED = re.compile(r"^nv_gpu_memory_used_bytes(?:\{[^}]*\})? (\S+)", re.MULTI
 
 @dataclass(frozen=True)
 class Step:
-    """The processes of one Python-run model, and what they take together, in MB."""
+    """The number of processes of one Python-run model, and their total memory in MB."""
 
     processes: int
     mb: float
@@ -30,14 +30,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Host:
-    """What a process group takes, in MB, and how much of it each Python-run model."""
+    """The memory of a process group in MB, and the part of each Python-run model."""
 
     mb: float
     steps: dict[str, Step]
 
 
 def host(group: int) -> Host:
-    """Return the memory of a process group; raises CommandError when the kernel does not tell it."""
+    """Return the memory of a process group; raises CommandError when the kernel does not report it."""
     shares = {pid: pss(pid) for pid in processes.living(group)}
     steps: dict[str, list[float]] = defaultdict(list)
     for stub in processes.stubs(group):
@@ -53,8 +53,8 @@ def pss(pid: int) -> float:
         return 0.0
     except OSError as error:
         raise CommandError(
-            f"The memory of process {pid} cannot be read ({error.strerror}): a kernel of 4.14 or later is needed, "
-            "which lets a user look at the processes that he started."
+            f"The memory of process {pid} cannot be read ({error.strerror}): this needs Linux 4.14 or later, "
+            "and permission to inspect one's own processes."
         ) from error
     found = PSS.search(text)
     return int(found[1]) * 1024 / MB if found else 0.0
@@ -73,6 +73,6 @@ def metrics(port: int) -> str | None:
 
 
 def gpu(page: str) -> float | None:
-    """Return the memory in use on all GPUs that the metrics tell, in MB, whoever uses it; None without a GPU."""
+    """Return the memory in use on all GPUs of the metrics, in MB, by any program; None without a GPU."""
     used = [float(number) for number in GPU_USED.findall(page)]
     return sum(used) / MB if used else None

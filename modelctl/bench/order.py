@@ -1,4 +1,4 @@
-"""What `modelctl bench instances` is asked to measure, and how."""
+"""What `modelctl bench instances` measures, from its command line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Place:
     state: Path
 
     def launch(self, models: Path) -> Launch:
-        """Return how Triton is started on a copy of the model; its ports are chosen anew each time."""
+        """Return how Triton is started on a copy of the model, on ports that are free now."""
         return Launch(
             installation=installation.find(),
             models=models,
@@ -38,11 +38,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Order(Place):
-    """What the command line asks for.
+    """The settings to measure, and the load.
 
     Attributes:
-        varied: the model whose instances are counted.
-        patience: how many seconds each turn waits for a quiet machine.
+        varied: the model whose instances vary.
+        patience: longest wait in seconds for an idle machine before each measurement.
 
     """
 
@@ -55,7 +55,7 @@ class Order(Place):
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> Order:
-        """Return what the command line asks for; raises CommandError when the model or its step is not there."""
+        """Return the order of a command line; raises CommandError when the model or its step does not exist."""
         repository = Repository(arguments.models)
         repository.wanted([arguments.name])
         model = repository.models[arguments.name]

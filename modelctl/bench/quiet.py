@@ -1,4 +1,4 @@
-"""Waits for a machine that has nothing else to do, before a measurement that others would disturb."""
+"""Waits for an idle machine before a measurement, because other programs would disturb it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ QUIET_CORES = 0.2
 
 
 def wait(seconds: float, stopping: threading.Event) -> bool:
-    """Wait at most `seconds` until all programs of this machine keep less than 0.2 cores busy; tell whether they do.
+    """Wait at most `seconds` until all programs of this machine keep less than 0.2 cores busy; return True if they do.
 
     Ends early when `stopping` is set.
     """

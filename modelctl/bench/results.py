@@ -1,7 +1,7 @@
-"""What was measured, as medians and ratios, and as the files that documents quote.
+"""Results as medians and ratios, and as the files that the documentation quotes.
 
-A ratio is taken within each round, between settings that ran one after the other, and then the median over the rounds:
-what slows a whole round hurts both sides of it. The least and the greatest of the rounds show how far to believe it.
+A ratio is computed within each round, between settings that ran one after the other: a disturbance of the whole round
+slows both of them. The median over the rounds is reported; the lowest and the highest round show how far to trust it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from modelctl.errors import CommandError
 from modelctl.plans.choice import nvidia_smi
 
 Rounds = Mapping[str, Sequence[Mapping[str, float]]]
-"""Setting -> its rounds -> metric -> value. Where nothing else is said, all are compared with the first setting."""
+"""Setting -> its rounds -> metric -> value. By default, all settings are compared with the first."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ def to_first(rounds: Rounds) -> list[Pair]:
 
 
 def ratios(rounds: Rounds, metrics: Sequence[str], pairs: Sequence[Pair] | None = None) -> dict[str, Spread]:
-    """Return the pairs' metrics relative to each other, by names such as `throughput 2/1`; default: all to the first.
+    """Return the ratios of the pairs' metrics, by names such as `throughput 2/1`; by default of the pairs `to_first`.
 
-    Where the value that it would be relative to is 0, there is no ratio.
+    There is no ratio where the denominator is 0.
     """
     made = {}
     for metric in metrics:
@@ -77,7 +77,7 @@ def ratios(rounds: Rounds, metrics: Sequence[str], pairs: Sequence[Pair] | None 
 
 
 def figure(value: float) -> str:
-    """Return a number of three digits, or of as many as it has before the point."""
+    """Return a number with three digits, or with all digits before the point when those are more."""
     decimals = next((decimals for least, decimals in ((100, 0), (10, 1), (1, 2)) if value >= least), 3)
     return f"{value:.{decimals}f}"
 
@@ -99,7 +99,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 @dataclass(frozen=True)
 class Machine:
-    """What the figures were taken on; nothing that would name it."""
+    """The machine that was measured, without anything that identifies it."""
 
     cores: int
     architecture: str
@@ -109,7 +109,7 @@ class Machine:
 
     @classmethod
     def this(cls) -> Machine:
-        """Return the machine that this runs on: the cores that it may use."""
+        """Return this machine, with the cores that this process may use."""
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return cls(
             cores=len(os.sched_getaffinity(0)),
@@ -120,7 +120,7 @@ class Machine:
         )
 
     def sentence(self) -> str:
-        """Return it in words."""
+        """Return the machine in words."""
         gpu = self.gpu or "no GPU"
         return f"{self.cores}-core {self.architecture} machine, {self.memory_gb} GB, {gpu}; Python {self.python}"
 
@@ -130,15 +130,15 @@ class Report:
     """One measurement, ready to be printed and written.
 
     Attributes:
-        name: of its files.
-        title: what it is about.
-        command: what repeats it.
-        subject: what is special to it, for JSON.
+        name: of its files, without suffix.
+        title: heading of page and chart.
+        command: command line that repeats the measurement.
+        subject: further fields of the JSON.
         rounds: all figures.
-        compared: the metrics that have ratios.
+        compared: metrics that get ratios.
         text: table and sentences, in Markdown.
         chart: an SVG.
-        ratios: where they are not each setting's to the first.
+        ratios: None for those of each setting to the first.
 
     """
 
@@ -154,7 +154,7 @@ class Report:
     ratios: Mapping[str, Spread] | None = None
 
     def as_json(self) -> str:
-        """Return one object; `ratios` is flat, and `ranges` has the least and the greatest of the rounds for each."""
+        """Return one object; `ratios` is flat, and `ranges` has the lowest and the highest round of each ratio."""
         found = ratios(self.rounds, self.compared) if self.ratios is None else self.ratios
         measured = spreads(self.rounds)
         return json.dumps(
@@ -178,7 +178,7 @@ class Report:
         )
 
     def page(self) -> str:
-        """Return the table with what one must know to believe it."""
+        """Return a Markdown page: how it was measured, `text` and the chart."""
         about = f"Measured by `{self.command}` on a {self.machine.sentence()}."
         return f"# {self.title}\n\n{about}\n\n{self.text}\n\n![{self.title}]({self.name}.svg)\n"
 
@@ -203,5 +203,5 @@ class Report:
             for path, content in zip(paths, contents.values(), strict=True):
                 path.write_text(content, "utf-8")
         except OSError as error:
-            raise CommandError(f"{folder} cannot be written ({error.strerror}): give another by --out.") from error
+            raise CommandError(f"{folder} cannot be written ({error.strerror}): give another with --out.") from error
         return paths

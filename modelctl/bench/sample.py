@@ -1,4 +1,4 @@
-"""What callers send: real pictures or texts to an ensemble, random numbers to a model of tensors.
+"""The callers' requests: real pictures or texts for an ensemble, random numbers for a model of tensors.
 
 Requests are made once and kept as bytes, so that the load generator leaves the cores to the server.
 """
@@ -26,7 +26,7 @@ def requests(repository: Path, model: Model) -> list[bytes]:
     """Return serialized ModelInferRequests of one item each.
 
     Raises:
-        CommandError: when nothing can be made up that the model would take.
+        CommandError: when no valid data can be made up for an input.
 
     """
     config = read_config(repository / model.name / "config.pbtxt")
@@ -54,7 +54,7 @@ def _data_type(tensor: Any) -> str:
 
 
 def _random(model: str, tensor: Any, chance: np.random.Generator) -> bytes:
-    """Return an item of one input: numbers below 1, or zeros and ones, which are within every vocabulary."""
+    """Return one item for an input: floats below 1, or integers 0 and 1, which are within every vocabulary."""
     kind = _data_type(tensor)
     if kind in ("BYTES", "BF16") or min(tensor.dims, default=1) < 1:
         raise CommandError(

@@ -1,9 +1,9 @@
 """`modelctl bench sweep`: finds the batch size, number of instances and queue delay that serve a model best.
 
     every setting x callers, two short looks --> Pareto front of throughput and p99
-    --> those near it, in rounds --> the front again --> the fastest within a bound of p99 --> model.yaml
+    --> points near it, in rounds --> the front again --> the fastest point within a bound of p99 --> model.yaml
 
-The settings of an ensemble's network, or of a tensor model itself, are varied; all calls go to the ensemble.
+The settings of a tensor model vary, or for an ensemble those of its network; all calls go to the ensemble.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from modelctl.bench.front import Point
 from modelctl.bench.instances import STOPPED
 from modelctl.bench.reading import number, numbers
 from modelctl.bench.results import Machine
-from modelctl.bench.sweep_order import REPEATED, Sweep
+from modelctl.bench.sweep_order import MAX_REPEATED, Sweep
 from modelctl.bench.trial import Trial
 from modelctl.console import say
 from modelctl.embedded.server import on_stop
@@ -30,7 +30,7 @@ from modelctl.embedded.state import take_state
 from modelctl.errors import CommandError
 
 SECONDS, SCREEN_S, PATIENCE_S, MINUTES = 3.0, 1.0, 5.0, 20.0
-UNLIMITED = 1_000_000
+MAX_DELAY_US = 1_000_000
 NEAR = 0.1
 """Settings within this fraction of the best in the short passes are measured again in full."""
 
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--delays",
             "queue delays in microseconds: how long a request may wait to be batched",
             sweep_order.DELAYS,
-            UNLIMITED,
+            MAX_DELAY_US,
         ),
         ("--callers", "numbers of concurrent calls", sweep_order.CALLERS, 1024),
     ):
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, print, write, and apply where that is asked for; return the exit code."""
+    """Measure, print and write; with --apply, change model.yaml; return the exit code."""
     stopping = threading.Event()
     on_stop(stopping.set)
     try:
@@ -82,18 +82,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.apply:
         if choice is None:
             report.write(arguments.out)
-            raise CommandError(
-                f"Nothing is recommended, so {order.model.name} stays as it is: give a greater --p99-ms."
-            )
+            raise CommandError(f"Nothing is recommended, so {order.model.name} stays as it is: give a higher --p99-ms.")
         apply.write(order.models, order.model.name, apply.changes(choice.setting, plans=order.with_plans))
-        say(f"{order.model.name} is set to {choice.server}: load it by modelctl load {order.model.name}.")
+        say(f"{order.model.name} is set to {choice.server}: load it with modelctl load {order.model.name}.")
     report.publish(arguments.out, as_json=arguments.json)
     return 0
 
 
 @dataclass(frozen=True)
 class Swept:
-    """What was measured: every point shortly, then some of them in rounds."""
+    """The measurements: all points in short looks, then some of them in rounds."""
 
     screened: Mapping[Point, Sequence[Trial]]
     repeated: Mapping[Point, Sequence[Trial]]
@@ -143,23 +141,26 @@ def measure(order: Sweep, stopping: threading.Event) -> Swept:
 
 
 def worth_repeating(order: Sweep, screened: Mapping[Point, Sequence[Trial]]) -> list[Point]:
-    """Return the points near the front, and what they are compared with: as configured, under the same callers."""
+    """Return the points near the front, and their baselines: the configured setting under the same callers."""
     figures = {point: sweep_report.best_of(looks) for point, looks in screened.items()}
-    near = front.thinned(front.front(figures, NEAR), REPEATED)
+    near = front.thinned(front.front(figures, NEAR), MAX_REPEATED)
     configured = [point.with_setting(order.settings[0]) for point in near]
     return list(dict.fromkeys([order.least, *sorted(configured, key=lambda point: point.callers), *near]))
 
 
 def _announce(order: Sweep, minutes: float) -> None:
-    """Say how long it will take; raises CommandError when that is longer than is allowed."""
-    took = order.estimate_s / 60
-    if took > minutes:
+    """Print how long the sweep will take; raises CommandError when that is longer than `minutes`."""
+    estimate = order.estimate_s / 60
+    if estimate > minutes:
         raise CommandError(
-            f"{len(order.points)} points would take about {took:.0f} minutes: give fewer values, or more by --minutes."
+            f"{len(order.points)} points would take about {estimate:.0f} minutes: "
+            "give fewer values, or a higher --minutes."
         )
     turns = len(order.settings) * (order.looks + order.rounds)
-    waits = f", and at most {turns * order.patience / 60:.0f} more for other programs" if order.patience else ""
+    wait = (
+        f", and at most {turns * order.patience / 60:.0f} more of waiting for an idle machine" if order.patience else ""
+    )
     say(
         f"{len(order.settings)} settings x {len(order.callers)} numbers of callers; "
-        f"at most about {took:.1f} minutes{waits}."
+        f"at most about {estimate:.1f} minutes{wait}."
     )

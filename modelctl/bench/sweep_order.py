@@ -1,4 +1,4 @@
-"""What `modelctl bench sweep` is asked to measure: a grid of settings, each under several numbers of callers."""
+"""What `modelctl bench sweep` measures: a grid of settings, each under several numbers of callers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from modelctl.plans import choice
 
 BATCHES, INSTANCES, DELAYS, CALLERS = (1, 4, 16), (1, 2), (0, 2000), (1, 4, 8, 16, 32)
 QUICK_BATCHES, QUICK_INSTANCES, QUICK_DELAYS, QUICK_CALLERS = (1, 8), (1,), (0,), (1, 8)
-REPEATED = 10
-"""So many points of the front are measured again at most."""
+MAX_REPEATED = 10
+"""Maximum number of points near the front that are measured again."""
 START_S, WARM_UP_S = 5.0, 0.5
 QUICK_SCREEN_S, LOOKS = 1.0, 2
 PLANS = f"{copy.VARIANTS}/{choice.VARIANT}.pbtxt"
@@ -28,17 +28,17 @@ PLANS = f"{copy.VARIANTS}/{choice.VARIANT}.pbtxt"
 
 @dataclass(frozen=True)
 class Sweep(Place):
-    """What the command line asks for.
+    """The settings to measure, and how long.
 
     Attributes:
-        varied: the model whose instances and queue delay are varied; all steps get the batch.
-        settings: of the server; the first is as configured.
-        looks: how often all points are looked at, before some are measured again.
-        screen: seconds of each look.
-        seconds: of each point's later turns.
-        patience: how many seconds each turn waits for a quiet machine.
-        bound: the greatest p99 of a setting that is recommended, in milliseconds; None: twice the present setting's.
-        with_plans: the network runs as a TensorRT plan.
+        varied: the model whose instances and queue delay vary; all steps get the batch.
+        settings: of the server; the first is the configured one.
+        looks: number of short passes over all points, before some are measured again.
+        screen: seconds of load for each point in a short pass.
+        seconds: seconds of load for each point in a round.
+        patience: longest wait in seconds for an idle machine before each measurement.
+        bound: highest p99 of a recommended setting, in milliseconds; None for twice that of `least`.
+        with_plans: whether the network runs as a TensorRT plan.
 
     """
 
@@ -56,7 +56,7 @@ class Sweep(Place):
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> Sweep:
-        """Return what the command line asks for; raises CommandError when the model cannot be swept."""
+        """Return the order of a command line; raises CommandError when the model cannot be swept."""
         repository = Repository(arguments.models)
         repository.wanted([arguments.name])
         model = repository.models[arguments.name]
@@ -112,8 +112,8 @@ class Sweep(Place):
 
     @property
     def estimate_s(self) -> float:
-        """At most how long it takes where no other programs are in the way."""
-        again = min(2 * REPEATED + 1, len(self.points))
+        """Upper estimate of the duration in seconds, without waiting for an idle machine."""
+        again = min(2 * MAX_REPEATED + 1, len(self.points))
         look = len(self.settings) * START_S + len(self.points) * (self.screen + WARM_UP_S)
         return self.looks * look + self.rounds * (
             min(again, len(self.settings)) * START_S + again * (self.seconds + WARM_UP_S)
@@ -144,25 +144,25 @@ class Sweep(Place):
         return f"sweep-{self.model.name}"
 
     def with_settings(self, settings: Sequence[Setting]) -> Sweep:
-        """Return the same sweep of these settings, the configured one before them.
+        """Return the same sweep of these settings, after the configured one.
 
         Raises:
-            CommandError: when there are plans, and one has a larger batch than they were built for.
+            CommandError: when a setting has a larger batch than the plan was built for.
 
         """
         configured = self.configured
         greatest = max(setting.batch or 0 for setting in settings)
         if self.with_plans and greatest > (configured.batch or 0):
             raise CommandError(
-                f"The plan of {self.varied} was built for batches of at most {configured.batch}: give no more by "
+                f"The plan of {self.varied} was built for batches of at most {configured.batch}: give smaller "
                 "--batch-sizes, or set max_batch_size and run modelctl plan."
             )
         return type(self)(**{**vars(self), "settings": tuple(dict.fromkeys([configured, *settings]))})
 
     def _check(self) -> None:
-        """Raise CommandError when the model's configurations know no batches, or are wrong."""
+        """Raise CommandError when the model takes no batches, or when lint finds an error in it."""
         if not self.configured.batch:
-            raise CommandError(f"{self.varied} takes no batches: measure its instances by modelctl bench instances.")
+            raise CommandError(f"{self.varied} takes no batches: measure its instances with modelctl bench instances.")
         names = (self.model.name, *self.model.steps)
         _, findings = lint(self.models.resolve())
         faults = [one for one in findings if one.model in names and one.rule.severity == "error"]
@@ -175,7 +175,7 @@ class Sweep(Place):
 
 
 def _grid(batches: Sequence[int], counts: Sequence[int], delays: Sequence[int]) -> Iterator[Setting]:
-    """Return all settings. Where a batch is one request, none waits for others: a delay would change nothing."""
+    """Yield all settings. Batches of 1 get no delay: their requests wait for no others, so it would change nothing."""
     for batch, count in product(batches, counts):
         for delay in delays if batch > 1 else (0,):
             yield Setting(count, batch=batch, delay_us=delay)

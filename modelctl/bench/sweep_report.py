@@ -1,4 +1,4 @@
-"""What `modelctl bench sweep` has measured: the front as a table and a chart, and what is recommended."""
+"""The results of `modelctl bench sweep`: the front as a table and a chart, and the recommended setting."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from modelctl.bench.sweep_order import Sweep
 from modelctl.bench.trial import Trial
 
 COMPARED = ("throughput", "p99", "cpu", "memory")
-TWICE = 2.0
-"""The default bound: a request may wait for others about as long as it takes by itself."""
+BOUND_FACTOR = 2.0
+"""Default bound of p99, relative to that of `Sweep.least`: a request may wait as long as it takes by itself."""
 
 
 def of(
     order: Sweep, screened: Mapping[Point, Sequence[Trial]], repeated: Mapping[Point, Sequence[Trial]], machine: Machine
 ) -> tuple[Report, Point | None]:
-    """Return the results, and the point that is recommended; None when no p99 is within the bound."""
+    """Return the results, and the recommended point; None when no p99 is within the bound."""
     rounds = {point.label: [trial.metrics() for trial in each] for point, each in repeated.items()}
     figures = {point: _figure(each) for point, each in repeated.items()}
-    bound = order.bound or TWICE * figures[order.least].p99
+    bound = order.bound or BOUND_FACTOR * figures[order.least].p99
     best, line = recommended(figures, bound), front(figures)
     block = "" if best is None else apply.block(apply.changes(best.setting, plans=order.with_plans))
     title = f"Settings of {order.varied}"
@@ -73,7 +73,7 @@ def _words(point: Point) -> dict[str, Any]:
 
 
 def _pairs(order: Sweep, points: Sequence[Point], best: Point | None) -> list[Pair]:
-    """Return the recommended point against the configured setting under the same callers, then all others."""
+    """Return pairs with the configured setting under the same callers: of the recommended point, then of all others."""
     base = order.settings[0]
     pairs = [] if best is None else [Pair("recommended/configured", best.label, best.with_setting(base).label)]
     return pairs + [
@@ -84,15 +84,11 @@ def _pairs(order: Sweep, points: Sequence[Point], best: Point | None) -> list[Pa
 
 
 def _advice(order: Sweep, best: Point | None, block: str, bound: float) -> str:
-    why = (
-        "as --p99-ms says"
-        if order.bound
-        else f"twice that of the fewest callers, {order.least.callers}, as it is set now"
-    )
+    why = "from --p99-ms" if order.bound else f"twice that of the configured setting, callers: {order.least.callers}"
     within = f"a p99 of at most {figure(bound)} ms ({why})"
     if best is None:
         return f"No setting has {within}: nothing is recommended."
-    now = ", which is how it is set now" if best.setting == order.settings[0] else ""
+    now = ", the configured setting" if best.setting == order.settings[0] else ""
     return f"Recommended, for {best.callers} callers and {within}: {best.server}{now}.\n\n```yaml\n{block}\n```"
 
 
@@ -124,13 +120,13 @@ def _table(order: Sweep, figures: Mapping[Point, Figure], rounds: Rounds, pairs:
 
 def _method(order: Sweep) -> str:
     return (
-        f"All {len(order.points)} points had short looks, {order.looks} of {order.screen:g} s each, of which the best "
-        "figures counted, since what disturbs a look makes nothing better. These, near the front of throughput "
-        f"and p99, were then measured in turns, for {order.seconds:g} s in each round; rounds: {order.rounds}. In "
-        "brackets: to the setting as it is now, under the same callers, the median of the rounds, for inferences/s "
-        "their least and greatest too.\n"
-        f"Recommended is the greatest throughput within the bound; of settings within {CLOSE:.0%} of it, the one with "
-        "the fewest instances, then the least delay and the smallest batch."
+        f"Short looks at all {len(order.points)} points: {order.looks} of {order.screen:g} s each. Their best figures "
+        "count, because a disturbance makes no figure better. The points above, near the front of throughput and p99, "
+        f"were then measured in turns, for {order.seconds:g} s in each round; rounds: {order.rounds}. In brackets: the "
+        "ratio to the configured setting (now) under the same callers, as the median of the rounds; for inferences/s "
+        "also the lowest and the highest round.\n"
+        f"Recommended is the highest throughput within the bound; of settings within {CLOSE:.0%} of it, the one with "
+        "the fewest instances, then the lowest delay and the smallest batch."
     )
 
 
@@ -141,7 +137,7 @@ def _chart(
     line: Sequence[Point],
     best: Point | None,
 ) -> str:
-    """Draw the points: those that were repeated where their medians are, the others at their best."""
+    """Draw the points: repeated ones at their medians, the others at their best figures."""
 
     def dot(point: Point) -> Dot:
         one = figures.get(point) or best_of(screened[point])

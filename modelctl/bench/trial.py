@@ -15,16 +15,17 @@ from modelctl.models.repository import Model
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting, measured once. Memory in MB, without what the server takes when it is empty.
+    """One setting, measured once. Memory is in MB, and does not include that of the server without models.
 
     Attributes:
+        throughput: inferences per second.
         p50: milliseconds, as p99.
-        server: what the server takes when it is empty.
-        loaded: of the model with its steps, before its first call.
+        server: memory of the server without models.
+        loaded: memory of the model with its steps, before its first call.
         used: the same, after the load.
-        gpu: of all GPUs, whoever uses it, in excess of what was used before; None without a GPU.
+        gpu: increase of the memory in use on all GPUs, by any program; None without a GPU.
         steps: the processes of each Python-run step, after the load.
-        networks: what they ran as, ONNX or TensorRT plans.
+        networks: what networks ran as: ONNX or TensorRT plans.
 
     """
 
@@ -40,7 +41,7 @@ class Trial:
     networks: str
 
     def metrics(self) -> dict[str, float]:
-        """Return the figures by the names that they have in the results."""
+        """Return the figures by their names in the results."""
         made = {
             "throughput": self.throughput,
             "p50": self.p50,

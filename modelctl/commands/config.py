@@ -6,10 +6,11 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Collection
 from dataclasses import asdict
 
 from modelctl import configuration
-from modelctl.configuration import Setting
+from modelctl.configuration import Setting, source
 from modelctl.console import say
 from modelctl.embedded import control
 from modelctl.embedded.ports import PORTS, port, port_text
@@ -24,12 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a table; a value that cannot be right ends the command."""
+    """Print a table; raises CommandError when a value is invalid."""
     own = [
-        *(Setting(name, port(port_text(name), name), _source(name, arguments)) for name in PORTS),
-        _own(control.VARIABLE, str(control.DEFAULT), arguments),
-        _own("MODELOPT_PYTHON", sys.executable, arguments),
-        _own("ULTRALYTICS_PYTHON", sys.executable, arguments),
+        *(Setting(name, port(port_text(name), name), source(name, arguments.from_file)) for name in PORTS),
+        _own(control.VARIABLE, str(control.DEFAULT), arguments.from_file),
+        _own("MODELOPT_PYTHON", sys.executable, arguments.from_file),
+        _own("ULTRALYTICS_PYTHON", sys.executable, arguments.from_file),
     ]
     gateway = configuration.gateway(arguments.from_file)
     if gateway and gateway.faults:
@@ -45,18 +46,14 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{setting.name:32}{text:32} {setting.source}{f' (modelctl up: {up})' if up else ''}")
     for name, closest in (gateway.unknown if gateway else {}).items():
         hint = f" Did you mean {closest}?" if closest else ""
-        say(f"warning: no setting reads {name} ({configuration.source(name, arguments.from_file)}).{hint}")
+        say(f"warning: no setting reads {name} ({source(name, arguments.from_file)}).{hint}")
     return 0
 
 
-def _source(name: str, arguments: argparse.Namespace) -> str:
-    return configuration.source(name, arguments.from_file)
-
-
-def _own(name: str, default: str, arguments: argparse.Namespace) -> Setting:
-    return Setting(name, os.environ.get(name) or default, _source(name, arguments))
+def _own(name: str, default: str, from_file: Collection[str]) -> Setting:
+    return Setting(name, os.environ.get(name) or default, source(name, from_file))
 
 
 def _of_up(setting: Setting) -> str | None:
-    """Return what `modelctl up` sets where nothing is set."""
+    """Return the value that `modelctl up` uses instead of the gateway's default, if any."""
     return DEFAULTS.get(setting.name) if setting.source == "default" else None

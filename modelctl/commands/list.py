@@ -16,7 +16,7 @@ from modelctl.options import add_json, add_models, add_port
 
 @dataclass(frozen=True)
 class Row:
-    """One model. `state` is the server's word, empty when none answers or it has not been loaded."""
+    """One model. `state` is the server's; empty when no server answers or the model has not been loaded."""
 
     name: str
     task: str

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Load each; the first that fails ends the command."""
     models = Repository(arguments.models).wanted(arguments.names)
-    # A model that does not load takes the one that was served until then out of service.
+    # When a reload fails, Triton stops serving the model as it was before, too.
     _, findings = lint(arguments.models)
     loaded = {name for model in models for name in (model.name, *model.steps)}
     errors = [one for one in findings if one.model in loaded and one.rule.severity == "error"]

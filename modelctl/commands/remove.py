@@ -31,9 +31,11 @@ def run(arguments: argparse.Namespace) -> int:
     (model,) = repository.wanted([arguments.name])
     users = [other.name for other in repository.models.values() if model.name in other.steps]
     if users:
-        raise CommandError(f"{model.name} is a step of {users[0]}: remove that one.")
+        raise CommandError(f"{model.name} is a step of {users[0]}: remove {users[0]} instead.")
     if model.default:
-        raise CommandError(f"{model.name} is the default of its task: make another the default first (model.yaml).")
+        raise CommandError(
+            f"{model.name} is the default of its task: make another model the default first, in its model.yaml."
+        )
     # A step that another model shares stays.
     others = {step for other in repository.models.values() if other.name != model.name for step in other.steps}
     names = [model.name, *(step for step in model.steps if step not in others)]

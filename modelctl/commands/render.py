@@ -45,5 +45,5 @@ def run(arguments: argparse.Namespace) -> int:
         rows = [{"path": str(path), "result": words[content is not None]} for path, content in changed]
         print(json.dumps(rows, indent=2))
     elif not changed:
-        print("All configurations are as model.yaml says.")
+        print("All configurations match their model.yaml.")
     return int(arguments.check and bool(changed))

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Unload each with its steps, but for steps that another loaded model needs."""
+    """Unload each model with its steps, except those that another loaded model needs."""
     repository = Repository(arguments.models)
     models = repository.wanted(arguments.names)
     done = []

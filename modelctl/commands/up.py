@@ -26,11 +26,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
     number = port(port_text("GATEWAY_PORT"), "GATEWAY_PORT")
     if number in (arguments.grpc_port, arguments.metrics_port):
-        raise CommandError(f"GATEWAY_PORT is {number}, as one of Triton's ports is: give it another.")
+        raise CommandError(f"GATEWAY_PORT is {number}, which is one of Triton's ports too: choose another.")
     check_port("127.0.0.1", number, "GATEWAY_PORT")
     gateway = configuration.gateway(arguments.from_file, DEFAULTS, processes.dies_with_parent())
     if gateway is None:
-        raise CommandError("There is no gateway (app/) in this folder: run this in the project's, or `modelctl serve`.")
+        raise CommandError(
+            "There is no gateway (app/) in this folder: change to the project's folder, or run `modelctl serve`."
+        )
     if gateway.faults:
         raise CommandError(" ".join(gateway.faults))
     drain_s = gateway.value("GATEWAY_DRAIN_DELAY_S") + gateway.value("GATEWAY_DRAIN_TIMEOUT_S")

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a table; return 1 when a difference is too large."""
-    # They import ONNX Runtime, which the Triton image lacks.
+    # These modules import ONNX Runtime, which the Triton image lacks.
     from modelctl.reference.model import Reference
     from modelctl.reference.served import Served
 
@@ -83,7 +83,7 @@ def as_object(name: str, differences: list[Difference], score: float, pixels: fl
 
 
 def report(name: str, differences: list[Difference], score: float, pixels: float) -> int:
-    """Print a line for each item that differs, and a summary; return the exit code."""
+    """Print a line for each item, with a mark where it differs too much, and a summary; return the exit code."""
     print(f"{'item':42}{'best':6}{'score':>10}{'pixels':>8}{'missing':>9}")
     bad = 0
     for one in differences:

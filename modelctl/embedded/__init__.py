@@ -1,5 +1,5 @@
-"""Triton on this machine: where it is installed, how it is started, supervised, asked and stopped.
+"""Triton on this machine: it is found, started, supervised, called and stopped here.
 
 installation, ports --Launch--> server (one process) <-- supervisor (starts it again, loads the models)
-triton (calls over gRPC) <-- running (a server that answers, told to load and unload)
+triton (calls over gRPC) <-- running (loads and unloads models in a running server)
 """

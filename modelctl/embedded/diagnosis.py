@@ -24,7 +24,7 @@ PACKAGES = {
     "onnxruntime": "networks on the embedded server",
     "fastapi": "the gateway",
 }
-LEAST_SHARED_MEMORY = 256 << 20
+MIN_SHARED_MEMORY = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -37,22 +37,23 @@ class Finding:
 
 
 def examine(from_file: Collection[str] = ()) -> list[Finding]:
-    """Check everything; `from_file` is what `configuration.load` has returned."""
+    """Check everything; `from_file` is what `configuration.load` returned."""
     return [
-        _raises("platform", installation.check_platform, "Linux, x86-64, glibc 2.35 or later"),
-        _raises("python", installation.check_python, "3.11 or 3.12"),
-        _raises("libpython", lambda: str(installation.libpython()), "found"),
+        _run("platform", installation.check_platform, "Linux, x86-64, glibc 2.35 or later"),
+        _run("python", installation.check_python, "3.11 or 3.12"),
+        _run("libpython", lambda: str(installation.libpython()), "found"),
         _shared_memory(),
         *(_port(variable) for variable in PORTS),
         *_settings(from_file),
-        _raises("control key", control.check, control.VARIABLE),
+        _run("control key", control.check, control.VARIABLE),
         *(_package(name, use) for name, use in PACKAGES.items()),
-        _raises("triton", lambda: str(installation.find().binary), "found"),
+        _run("triton", lambda: str(installation.find().binary), "found"),
         *_gpu(),
     ]
 
 
-def _raises(check: str, function: Callable[[], str | None], fine: str) -> Finding:
+def _run(check: str, function: Callable[[], str | None], fine: str) -> Finding:
+    """Return "fail" with the sentence of a CommandError, else "ok" with the function's text or `fine`."""
     try:
         return Finding(check, "ok", function() or fine)
     except CommandError as error:
@@ -64,7 +65,7 @@ def _shared_memory() -> Finding:
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         return Finding("shared memory", "fail", f"{folder} is missing or cannot be written: mount a tmpfs there.")
     free = shutil.disk_usage(folder).free
-    if free < LEAST_SHARED_MEMORY:
+    if free < MIN_SHARED_MEMORY:
         text = f"{free >> 20} MiB free in {folder}, 256 are needed: in a container, raise shm_size."
         return Finding("shared memory", "fail", text)
     return Finding("shared memory", "ok", f"{free >> 20} MiB free")
@@ -80,7 +81,7 @@ def _port(variable: str) -> Finding:
     except CommandError as error:
         server = "gateway" if variable == "GATEWAY_PORT" else "Triton"
         if any(_is_own(pid, server) for pid in processes.listeners(number)):
-            return Finding("port", "ok", f"{number} is that of this folder's running {server} ({variable})")
+            return Finding("port", "ok", f"{number} is used by this folder's running {server} ({variable})")
         return Finding("port", "warning", str(error))
     return Finding("port", "ok", f"{number} is free ({variable})")
 
@@ -93,7 +94,7 @@ def _is_own(pid: int, server: str) -> bool:
 
 
 def _settings(from_file: Collection[str]) -> list[Finding]:
-    """Check the gateway's settings; of its port, the line above has told."""
+    """Check the gateway's settings, except its port: `_port` checks that."""
     try:
         gateway = configuration.gateway(from_file)
     except CommandError as error:
@@ -106,7 +107,7 @@ def _settings(from_file: Collection[str]) -> list[Finding]:
         for name, closest in gateway.unknown.items()
     ]
     found = [*faults, *unknown]
-    return found or [Finding("settings", "ok", "`modelctl config` prints those in force")]
+    return found or [Finding("settings", "ok", "valid; `modelctl config` prints them")]
 
 
 def _package(name: str, use: str) -> Finding:
@@ -122,10 +123,10 @@ def _gpu() -> list[Finding]:
     findings = [Finding("gpu", "ok", name), Finding("driver", "ok", choice.nvidia_smi("driver_version"))]
     capability = choice.nvidia_smi("compute_cap")
     try:
-        enough = float(capability) >= choice.LEAST_COMPUTE_CAPABILITY
+        enough = float(capability) >= choice.MIN_COMPUTE_CAPABILITY
     except ValueError:
-        return [*findings, Finding("compute", "warning", "the driver does not tell the compute capability.")]
+        return [*findings, Finding("compute", "warning", "The driver does not report the compute capability.")]
     text = f"compute capability {capability}"
     if enough:
         return [*findings, Finding("compute", "ok", text)]
-    return [*findings, Finding("compute", "warning", f"{text} is too old for TensorRT (7.5): ONNX is served.")]
+    return [*findings, Finding("compute", "warning", f"{text} is too low for TensorRT (7.5): networks run as ONNX.")]

@@ -1,8 +1,8 @@
-"""Where Triton is, and what it needs around it.
+"""Finds Triton, and prepares its environment and its backend directory.
 
-Two servers are known: NVIDIA's container has a complete one in /opt/tritonserver; on a machine without Docker it comes
-from the wheel `nvidia-pytriton`. The wheel keeps its parts apart, and site-packages is never written to, so a
-backend directory is put together in the state folder from links and copies.
+There are two servers: NVIDIA's container has a complete one in /opt/tritonserver; on a machine without Docker it comes
+from the wheel `nvidia-pytriton`. The wheel spreads the parts of a backend directory over several folders, and modelctl
+never writes to site-packages, so it assembles a backend directory in the state folder from links and copies.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OLDEST_GLIBC = (2, 35)
 
 @dataclass(frozen=True)
 class Installation:
-    """A tritonserver and what belongs to it.
+    """A tritonserver and its files.
 
     Attributes:
         embedded: True for the server of the wheel, False for the container's.
@@ -40,21 +40,21 @@ class Installation:
 
     @property
     def libraries(self) -> Path:
-        """What the wheel's server is linked with, the CUDA runtime too."""
+        """The folder of the libraries that the wheel's server is linked with, including the CUDA runtime."""
         return self.parts.parent.parent / "nvidia_pytriton.libs"
 
     def backend_directory(self, backends: Path, state: Path) -> Path:
-        """Return the folder of all backends; for the wheel's server it is put together in `state`.
+        """Return the folder of all backends; for the wheel's server, assemble it in `state`.
 
         Raises:
             CommandError: when there are no backends.
-            OSError: when that fails; what was put together before is still there then.
+            OSError: when it cannot be assembled; the previous one is still there then.
 
         """
         if not self.embedded:
             return CONTAINER / "backends"
         if not backends.is_dir():
-            raise CommandError(f"There is no folder of backends at {backends}: give it by --backends.")
+            raise CommandError(f"There is no folder of backends at {backends}: give it with --backends.")
         target, new, old = (state / f"backends{suffix}" for suffix in ("", ".new", ".old"))
         for path in (new, old):
             _remove(path)
@@ -74,7 +74,7 @@ class Installation:
         python = target / "python"
         target.mkdir(mode=0o700)
         python.mkdir()
-        # Copies, since Triton refuses a backend library that lies outside the backend directory.
+        # Copies, because Triton refuses a backend library that lies outside the backend directory.
         stub = self.parts / "python_backend_stubs" / _minor() / "triton_python_backend_stub"
         for source in (stub, *(self.parts / "backends" / "python").glob("*.*")):
             shutil.copy(source, python)
@@ -84,7 +84,7 @@ class Installation:
                 (target / source.name).symlink_to(source.resolve())
 
     def environment(self, inherited: dict[str, str]) -> dict[str, str]:
-        """Return the server's environment: its Python steps find libpython and this very environment's `python3`."""
+        """Return the server's environment, where its Python steps find libpython and this environment's `python3`."""
         if not self.embedded:
             return inherited
         libraries = [str(libpython().parent), str(self.libraries), *filter(None, [inherited.get("LD_LIBRARY_PATH")])]
@@ -151,7 +151,7 @@ def libpython() -> Path:
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder with all that is in it; of a link the link alone."""
+    """Remove a folder with its contents, or a link without its target."""
     if path.is_symlink() or path.is_file():
         path.unlink()
     elif path.exists():

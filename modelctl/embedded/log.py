@@ -1,4 +1,4 @@
-"""Triton's log: a file that starts anew when it is long, and that never holds up who writes to it."""
+"""Triton's log: a file that is rotated when it is full, and that never blocks its writer."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from modelctl.console import say
 from modelctl.embedded.state import StateFolder
 
 FILE = "triton.log"
-MOST_BYTES = 20_000_000
+MAX_BYTES = 20_000_000
 
 
 class Log:
-    """Lines in a file of the state folder, and in one of the same length before it.
+    """Writes lines to a file of the state folder, and keeps one earlier file of the same size.
 
-    A line that cannot be written is dropped: whoever waited for room would hold up Triton, which writes to a pipe.
+    A line that cannot be written is dropped: to wait for room would block Triton, which writes to a pipe.
     """
 
-    def __init__(self, state: StateFolder, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, state: StateFolder, max_bytes: int = MAX_BYTES) -> None:
         self._state = state
-        self._most = most_bytes
+        self._max_bytes = max_bytes
         self._file = -1
         self._failing = False
 
     def write(self, line: str) -> None:
-        """Add a line; the first of several that cannot be written is told of."""
+        """Add a line; of several failures in a row, report the first."""
         try:
             self._write(f"{line}\n".encode(errors="replace"))
             self._failing = False
         except OSError as error:
             self.close()
             if not self._failing:
-                say(f"{FILE} cannot be written ({error.strerror}): lines are lost until it can.")
+                say(f"{FILE} cannot be written ({error.strerror}): lines are dropped until it can.")
             self._failing = True
 
     def _write(self, data: bytes) -> None:
         if self._file < 0:
             self._file = self._state.open(FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        if os.fstat(self._file).st_size + len(data) > self._most:
+        if os.fstat(self._file).st_size + len(data) > self._max_bytes:
             self.close()
             self._state.rename(FILE, f"{FILE}.1")
             self._file = self._state.open(FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT)

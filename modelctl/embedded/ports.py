@@ -15,14 +15,14 @@ PORTS = {"GATEWAY_PORT": 8080, "TRITON_GRPC_PORT": 8001, "TRITON_METRICS_PORT": 
 
 @dataclass(frozen=True)
 class Ports:
-    """Where Triton listens."""
+    """Triton's ports."""
 
     grpc: int
     metrics: int
 
     @classmethod
     def free(cls, host: str) -> Self:
-        """Return ports that nobody listens on now."""
+        """Return ports that are free now."""
         with ExitStack() as stack:
             sockets = [stack.enter_context(socket.socket()) for _ in range(2)]
             for one in sockets:
@@ -30,7 +30,7 @@ class Ports:
             return cls(*(one.getsockname()[1] for one in sockets))
 
     def check(self, host: str) -> None:
-        """Raise CommandError when one is taken: gRPC's own socket would share it with another server unnoticed."""
+        """Raise CommandError when one is taken: gRPC itself would share it with another server unnoticed."""
         ports = {"TRITON_GRPC_PORT": self.grpc, "TRITON_METRICS_PORT": self.metrics}
         if self.grpc == self.metrics:
             raise CommandError(f"{' and '.join(ports)} must be different ports.")
@@ -39,7 +39,7 @@ class Ports:
 
 
 def port_text(variable: str) -> str:
-    """Return what the environment says of a port, else its default."""
+    """Return a port as text: as the environment has it, else its default."""
     return os.environ.get(variable) or str(PORTS[variable])
 
 
@@ -47,11 +47,11 @@ def port(text: str, variable: str) -> int:
     """Read a port.
 
     Raises:
-        CommandError: when it is none.
+        CommandError: when the text is not a port.
 
     """
     if not text.isdecimal() or not 0 < int(text) < 65_536:
-        raise CommandError(f"'{text}' is no port for {variable}: give a number from 1 to 65535.")
+        raise CommandError(f"'{text}' is not a port for {variable}: give a number from 1 to 65535.")
     return int(text)
 
 

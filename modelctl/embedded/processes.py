@@ -21,7 +21,7 @@ from pathlib import Path
 SERVER, STUB = "tritonserver", "triton_python_backend_stub"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's name for it
 REGION = re.compile(r"triton_[A-Za-z0-9_-]{1,64}_backend_shm_region_[A-Za-z0-9-]{1,64}")
-"""What Triton calls a step's, by its backend; clients and `shm-region-prefix-name` choose other names."""
+"""Triton's default name for a step's region, by backend; clients and `shm-region-prefix-name` choose other names."""
 PR_SET_PDEATHSIG = 1
 GONE = -1
 LISTENING = "0A"
@@ -38,18 +38,18 @@ class Stub:
 
 
 def living(group: int) -> list[int]:
-    """Return the processes of a process group, zombies aside."""
+    """Return the processes of a process group, except zombies."""
     found = []
     for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):
-        with suppress(OSError):  # it has ended meanwhile
-            # A supervisor looks twice a second, and asking for the group is cheaper than reading a file of /proc.
+        with suppress(OSError):  # the process has ended meanwhile
+            # The supervisor checks twice a second, and getpgid is cheaper than reading a file of /proc.
             if os.getpgid(pid) == group and _state(pid) not in "ZX":
                 found.append(pid)
     return found
 
 
 def groups(pid: int) -> set[int]:
-    """Return the process groups of a process and of all that descend from it."""
+    """Return the process groups of a process and of all its descendants."""
     family = {pid}
     rows = [(int(folder.name), _fields(int(folder.name))) for folder in Path("/proc").glob("[0-9]*")]
     rows = [(number, fields) for number, fields in rows if fields]
@@ -59,7 +59,7 @@ def groups(pid: int) -> set[int]:
 
 
 def listeners(port: int) -> list[int]:
-    """Return the processes that listen on a TCP port, as far as this user may look into them."""
+    """Return the processes that listen on a TCP port, as far as this user may inspect them."""
     sockets = set()
     for table in ("tcp", "tcp6"):
         with suppress(OSError):  # a machine without IPv6
@@ -69,14 +69,14 @@ def listeners(port: int) -> list[int]:
                     sockets.add(f"socket:[{fields[9]}]")
     found = []
     for folder in Path("/proc").glob("[0-9]*") if sockets else ():
-        with suppress(OSError):  # it has ended, or is another user's
+        with suppress(OSError):  # the process has ended, or is another user's
             if any(_link(file) in sockets for file in (folder / "fd").iterdir()):
                 found.append(int(folder.name))
     return found
 
 
 def working_directory(pid: int) -> Path | None:
-    """Return the folder that a process works in; None when it is gone, or another user's."""
+    """Return a process's working directory; None when the process is gone, or another user's."""
     link = _link(Path(f"/proc/{pid}/cwd"))
     return Path(link) if link else None
 
@@ -99,12 +99,12 @@ def stubs(group: int) -> list[Stub]:
 
 
 def regions() -> set[str]:
-    """Return the steps' shared memory regions of all servers here."""
+    """Return the shared memory regions of the steps of all servers on this machine."""
     return {name for name in os.listdir(SHARED_MEMORY) if REGION.fullmatch(name)}
 
 
 def mapped_regions(pid: int) -> set[str]:
-    """Return the steps' shared memory regions that a process maps, not those that clients have registered."""
+    """Return the steps' shared memory regions that a process maps, without those that clients registered."""
     try:
         lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
     except OSError:
@@ -113,19 +113,20 @@ def mapped_regions(pid: int) -> set[str]:
 
 
 def start_time(pid: int) -> str:
-    """Return when a process began, in clock ticks since boot; empty when there is none. With the pid it names it."""
+    """Return a process's start in clock ticks since boot; empty when it is gone. With the pid it is unique."""
     return next(iter(_fields(pid)[19:20]), "")
 
 
 def is_of_triton(group: int, start: str, regions: Collection[str]) -> bool:
-    """Tell whether a process group is what a Triton of this user has left.
+    """Tell whether a process group belongs to a recorded Triton of this user.
 
-    It is when its leader is that server, or, as stubs outlive their server, when a stub with its memory is in it.
+    It does when its leader is that server, or, because stubs can outlive their server, when it has a stub with one of
+    the server's regions.
 
     Args:
-        group: which group.
-        start: when its leader began, as `start_time` told.
-        regions: the shared memory of its stubs.
+        group: the process group.
+        start: the leader's `start_time`, as recorded.
+        regions: the shared memory regions of its stubs, as recorded.
 
     """
     members = living(group)
@@ -136,20 +137,20 @@ def is_of_triton(group: int, start: str, regions: Collection[str]) -> bool:
 
 
 def processor_seconds(group: int) -> float:
-    """Return the processor time of a group's living processes and of the children that they have waited for."""
+    """Return the processor time, in seconds, of a group's living processes and of the children they waited for."""
     ticks = sum(int(number) for pid in living(group) for number in _fields(pid)[11:15])
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def machine_seconds() -> float:
-    """Return the processor time that all programs of this machine have taken, and its hypervisor from it."""
+    """Return the processor time, in seconds, that programs used and the hypervisor took away since boot."""
     numbers = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     user, nice, system, _idle, _waiting, interrupts, soft, stolen = numbers
     return (user + nice + system + interrupts + soft + stolen) / os.sysconf("SC_CLK_TCK")
 
 
 def kill_group(group: int, seconds: float = 5) -> None:
-    """Kill a process group and wait until nothing of it lives."""
+    """Kill a process group and wait, at most `seconds`, until none of its processes lives."""
     deadline = time.monotonic() + seconds
     while living(group) and time.monotonic() < deadline:
         with suppress(ProcessLookupError):
@@ -186,7 +187,7 @@ def dies_with_parent() -> Callable[[], None]:
 
     def ask() -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the kernel was asked
+        if os.getppid() != parent:  # the parent died before prctl was called
             os._exit(1)
 
     return ask
@@ -195,7 +196,7 @@ def dies_with_parent() -> Callable[[], None]:
 def _fields(pid: int) -> list[str]:
     """Return the fields of /proc/<pid>/stat after the command's name, from the state on."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")  # any user may name a process as he likes
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")  # a process name can hold any bytes
     except OSError:
         return []
     return text.rpartition(")")[2].split()
@@ -206,7 +207,7 @@ def _state(pid: int) -> str:
 
 
 def _user(pid: int) -> int:
-    """Return the user whom a process belongs to."""
+    """Return the id of the user who owns a process; GONE when it has ended."""
     try:
         text = Path(f"/proc/{pid}/status").read_text(errors="replace")
     except OSError:

@@ -14,7 +14,7 @@ from modelctl.embedded.ports import port_text
 from modelctl.embedded.triton import State, Triton, TritonError
 from modelctl.errors import CommandError
 
-CALLS = re.compile(r"\n*At:\n(?:\s+\S+\(\d+\): .+\n?)*")
+TRACEBACK = re.compile(r"\n*At:\n(?:\s+\S+\(\d+\): .+\n?)*")
 GATEWAY_SECONDS = 10
 """How long to wait for the gateway to find a new model; it looks more often than this."""
 
@@ -36,7 +36,7 @@ class Running:
         try:
             return self._triton.states()
         except TritonError as error:
-            raise CommandError(f"Triton does not tell its models: {error}") from error
+            raise CommandError(f"Triton does not list its models: {error}") from error
 
     def load(self, name: str) -> None:
         """Load a model, with its steps.
@@ -53,7 +53,7 @@ class Running:
             raise CommandError(f"Triton does not load {name}: {reason(error)}") from error
 
     def unload(self, names: Iterable[str]) -> None:
-        """Unload models, in the order given; Triton first ends loads under way, and ignores what is not loaded."""
+        """Unload models in order. Triton first completes loads in progress, and ignores models that are not loaded."""
         for name in names:
             try:
                 self._triton.unload(name)
@@ -62,12 +62,12 @@ class Running:
 
 
 def reason(error: TritonError) -> str:
-    """Return Triton's words on one line, without the places in the Python steps' code that may stand behind them."""
-    return " ".join(CALLS.sub("", str(error)).split()).rstrip(".;")[:500]
+    """Return Triton's message on one line, without the traceback of a Python step."""
+    return " ".join(TRACEBACK.sub("", str(error)).split()).rstrip(".;")[:500]
 
 
 def reach(port: int) -> Running | None:
-    """Return the Triton that listens on this machine; None when none does."""
+    """Return the Triton that answers on a port of this machine; None when none does."""
     triton = Triton(f"127.0.0.1:{port}")
     if triton.is_live():
         return Running(triton)
@@ -76,10 +76,10 @@ def reach(port: int) -> Running | None:
 
 
 def require(port: int) -> Running:
-    """Return the Triton that listens on this machine; raises CommandError when none does."""
+    """Return the Triton that answers on a port of this machine; raises CommandError when none does."""
     running = reach(port)
     if running is None:
-        raise CommandError(f"No Triton answers on port {port}: start it by ./dev_start.sh, or give --grpc-port.")
+        raise CommandError(f"No Triton answers on port {port}: start it with ./dev_start.sh, or give --grpc-port.")
     return running
 
 
@@ -92,7 +92,7 @@ def unload_all(port: int, names: Iterable[str]) -> None:
 
 
 def wait_for_gateway(name: str) -> bool:
-    """Wait until the gateway on this machine, if one runs, has found a model; return False when it does not."""
+    """Wait until the gateway on this machine finds a model; return False when it does not, True without a gateway."""
     end = time.monotonic() + GATEWAY_SECONDS
     while time.monotonic() < end:
         connection = HTTPConnection("127.0.0.1", int(port_text("GATEWAY_PORT")), timeout=GATEWAY_SECONDS)

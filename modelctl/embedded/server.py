@@ -20,19 +20,19 @@ from modelctl.embedded.state import RECORD, Record, StateFolder
 from modelctl.errors import CommandError
 
 STOP_S = 5
-# A machine without a GPU is normal here; Triton calls it errors.
+# Triton reports the lack of a GPU as errors; here it is normal.
 HARMLESS = ("CUDA", "Cuda", "NVML", "DCGM", "unable to create stream", "pinned")
-TELLING = re.compile(r"^(?:[EW]\d{4} |error|Error)")
+IMPORTANT = re.compile(r"^(?:[EW]\d{4} |error|Error)")
 LOADED = re.compile(r"successfully loaded '(.+)'")
 STAMP = re.compile(r'^[EW]\d{4} \S+ \d+ \S+\] "?|"$')
 
 
 @dataclass(frozen=True)
 class Launch:
-    """Everything that decides how Triton is started; `load` and `variant` are decided anew at each start.
+    """How Triton is started; the supervisor sets `load` and `variant` at each start.
 
     Attributes:
-        key: what callers of the control protocols must know; empty for no such protection, on loopback only.
+        key: the key that callers of the control protocols must send; empty for none, which needs a loopback `host`.
 
     """
 
@@ -48,7 +48,7 @@ class Launch:
     key: str = field(default_factory=control.new, repr=False)
 
     def command(self, backend_directory: Path) -> list[str]:
-        """Return the command line; raises CommandError when everybody could load models."""
+        """Return the command line; raises CommandError when other machines could load models without a key."""
         if not self.key and not control.is_loopback(self.host):
             raise CommandError(f"Triton's control protocols are not opened on {self.host} without a key.")
         return [
@@ -61,7 +61,7 @@ class Launch:
             "--strict-readiness=false",
             "--disable-auto-complete-config",
             f"--exit-timeout-secs={STOP_S - 1}",
-            # A page in a browser can post to HTTP, and to load a model is to run its code (docs/decisions/0010).
+            # A web page in a browser could post to HTTP, and loading a model runs its code (docs/decisions/0010).
             "--allow-http=false",
             *([control.option(self.key)] if self.key else []),
             f"--grpc-address={self.host}",
@@ -80,8 +80,8 @@ class Server:
 
     Args:
         launch: how it is started.
-        state: keeps its log, and the record of what must be cleared after it.
-        backend_directory: what `Installation.backend_directory` has put together; None to do that now.
+        state: the folder for its log, and for the record of what to clean up after it.
+        backend_directory: what `Installation.backend_directory` returned; None to call it now.
 
     """
 
@@ -89,11 +89,11 @@ class Server:
         self._state = state
         self._recorded = True
         self._regions: set[str] = set()
-        # Of the regions of this machine: what other servers have, and what was not there at the look before.
+        # Regions of other servers, and regions that `stubs` saw for the first time at its last call.
         self._foreign: set[str] = set()
         self._new: set[str] = set()
         self.loaded: set[str] = set()
-        """The models that the log has called loaded: Triton answers no question before it has loaded all."""
+        """Models that the log reports as loaded: Triton answers no call before it has tried to load all."""
         directory = backend_directory or launch.installation.backend_directory(launch.backends, state.path)
         command = launch.command(directory)
         self._process = subprocess.Popen(  # noqa: S603 - our own command line
@@ -115,17 +115,18 @@ class Server:
         return self._process.poll() is None
 
     def was_killed(self) -> bool:
-        """Tell whether a signal has ended it: somebody's, or that of its own abort."""
+        """Tell whether a signal ended the server: one that was sent, or that of its own abort."""
         return (self._process.poll() or 0) < 0
 
     def stubs(self) -> list[processes.Stub]:
         """Return the living stubs, and remember their shared memory."""
         found = processes.stubs(self.group)
         regions = {stub.region for stub in found}
-        # Those of stubs to come are mapped by the server only. Its map is long: it is read for what is new here.
+        # The server maps the shared memory of a stub before the stub starts; such a region is in use although no stub
+        # holds it. The server's memory map is long, so it is read only when there are new regions.
         if new := processes.regions() - self._foreign - self._regions:
             regions |= processes.mapped_regions(self.group)
-            self._foreign |= new & self._new - regions  # seen twice, as a region is there before it is mapped
+            self._foreign |= new & self._new - regions  # only when seen twice: a region exists before it is mapped
         self._new = new
         if not regions <= self._regions or not self._recorded:
             self._regions |= regions
@@ -137,7 +138,7 @@ class Server:
         processes.sweep(self._regions)
 
     def stop(self) -> None:
-        """Ask the server to stop, then make sure of it."""
+        """Ask the server to stop, kill it after STOP_S, and clean up."""
         self.stubs()
         if self.is_alive():
             self._process.send_signal(signal.SIGTERM)
@@ -156,7 +157,7 @@ class Server:
         self._state.remove(RECORD)
 
     def _write_record(self) -> None:
-        """Write what must be cleared after this server; where that fails, `stubs` tries again."""
+        """Write the record of what to clean up after this server; when that fails, `stubs` tries again."""
         record = Record(self.group, processes.start_time(self.group), tuple(self._regions))
         try:
             self._state.write(RECORD, record.text())
@@ -165,12 +166,13 @@ class Server:
             if self._recorded:
                 path = self._state.path / RECORD
                 say(
-                    f"{path} cannot be written ({error.strerror}): if this supervisor is killed, Triton's memory stays."
+                    f"{path} cannot be written ({error.strerror}): "
+                    "if this supervisor is killed, Triton's shared memory is left behind."
                 )
             self._recorded = False
 
     def _copy_log(self) -> None:
-        """Copy the server's output to the log file, and what an operator must see to the console."""
+        """Copy the server's output to the log file, and its errors and warnings to the console."""
         log = Log(self._state)
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
         with self._process.stdout as lines:
@@ -179,7 +181,7 @@ class Server:
                 log.write(line)
                 if loaded := LOADED.search(line):
                     self.loaded.add(loaded[1])
-                if TELLING.match(line) and not any(word in line for word in HARMLESS):
+                if IMPORTANT.match(line) and not any(word in line for word in HARMLESS):
                     say(f"triton: {STAMP.sub('', line)[:400]}")
         log.close()
 
@@ -187,7 +189,8 @@ class Server:
 def on_stop(function: Callable[[], None]) -> None:
     """Call a function when this process is told to stop: by Ctrl-C, by SIGTERM, or by closing its terminal.
 
-    A thread calls it. A signal handler could not: it may interrupt `Event.wait`, whose lock `Event.set` would wait for.
+    A thread calls it, not the signal handler: that may interrupt `Event.wait`, and `Event.set` would then wait for ever
+    for the lock that `wait` holds.
     """
     reading, writing = os.pipe()
 

@@ -25,18 +25,18 @@ from modelctl.errors import CommandError
 from modelctl.models.tasks import TASKS, Task
 
 READY_S = 120
-# What the gateway's readyz says when there is nothing that it could ask.
+# The reason that /readyz gives when no default model is loaded, so that there is no canary to run.
 NO_DEFAULT = "Triton serves no default model."
 TRITON_STOP_S = 6.5
 STOP_MARGIN_S = 1
 """A gateway that has not ended this long after its drain is killed."""
 DEFAULTS = {"GATEWAY_LOG_LEVEL": "warning", "GATEWAY_DRAIN_TIMEOUT_S": "2"}
-"""The gateway's settings where neither the environment nor `.env` has them."""
+"""The gateway's settings where neither the environment nor `.env` sets them."""
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 30.0
 
 
 class Stack:
-    """The two processes.
+    """The two processes: Triton's supervisor and the gateway.
 
     Args:
         port: the gateway's.
@@ -57,7 +57,7 @@ class Stack:
         self._backoff = FIRST_BACKOFF_S
 
     def run(self, serve_arguments: list[str]) -> int:
-        """Start both, show what they can do, and watch them; return the exit code."""
+        """Start both, print a sample request for each task, and watch them; return the exit code."""
         self._triton = self._start("modelctl", "serve", *serve_arguments)
         self._gateway = self._start("app")
         if self._wait_until_ready():
@@ -69,13 +69,13 @@ class Stack:
         return 0
 
     def ask_to_stop(self) -> None:
-        """End `run`, even while it waits for an answer of the gateway; safe in another thread."""
+        """End `run`, even while it waits for an answer from the gateway; may be called from another thread."""
         self.stopping.set()
         if self._gateway is not None:
             self._gateway.terminate()
 
     def stop(self) -> None:
-        """Stop the gateway, which finishes what it runs, then Triton; clear what a killed supervisor leaves."""
+        """Stop the gateway, which finishes its requests, then Triton; clean up after a killed supervisor."""
         for process, seconds in ((self._gateway, self._gateway_stop_s), (self._triton, TRITON_STOP_S)):
             if process is None:
                 continue
@@ -86,7 +86,7 @@ class Stack:
                 process.kill()
                 process.wait()
         if self._triton is not None and self._triton.returncode == -signal.SIGKILL:
-            with suppress(CommandError):  # another's by now
+            with suppress(CommandError):  # another supervisor uses the folder by now
                 take_state(self._state).close()
 
     def _start(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
@@ -114,14 +114,19 @@ class Stack:
         self._gateway = self._start("app")
 
     def _wait_until_ready(self) -> bool:
-        """Wait for readyz, and say what it waits for; False when told to stop, or when a process ended."""
+        """Wait for /readyz, and print the progress; return False when told to stop, or when Triton ended.
+
+        Raises:
+            CommandError: when the gateway ended, or is not ready in time.
+
+        """
         deadline, shown = time.monotonic() + READY_S, ""
         while not self.stopping.wait(0.1):
             for process in (self._triton, self._gateway):
                 if process is not None and process.poll() is not None:
                     if process is self._gateway:
                         raise CommandError("The gateway ended while starting: its last lines above say why.")
-                    return False  # Triton's supervisor has said its own sentence
+                    return False  # Triton's supervisor has printed the reason
             status, answer = self._ask("GET", "/readyz")
             if status == http.client.OK:
                 say(f"Canaries: {len(answer['models'])} of {len(answer['models'])} answer as expected")

@@ -1,14 +1,14 @@
-"""The state folder: what a supervisor keeps beside the models, to clear up after itself and to look into.
+"""The state folder: files that a supervisor keeps for its clean-up and for the operator.
 
-    serve.lock   locked by whom the folder belongs to now
-    server.json  the server's process group and shared memory, for whoever clears up after a supervisor that was killed
+    serve.lock   locked by the supervisor that uses the folder
+    server.json  the server's process group and shared memory, to clean up after a supervisor that was killed
     control.key  the key of Triton's control protocols (`modelctl.embedded.control`)
-    triton.log   what Triton said; triton.log.1 before that
-    backends/    put together for the wheel's server (`modelctl.embedded.installation`)
+    triton.log   Triton's output; triton.log.1 has the lines before it
+    backends/    assembled for the wheel's server (`modelctl.embedded.installation`)
 
-It is an aid: what cannot be written is said once, and nothing ends for it. It is not trusted either: only this user may
-have written there, files are opened by name below the folder without following links, and a record counts only for
-processes and memory that can be a Triton's of this user.
+Once Triton serves, a file that cannot be written is reported once, and Triton goes on. The folder is not trusted
+either: only this user may write to it, files are opened by name below the folder without following links, and a record
+counts only for processes and shared memory that can belong to a Triton of this user.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from modelctl.embedded import processes
 from modelctl.errors import CommandError
 
 LOCK, RECORD = "serve.lock", "server.json"
-MOST_BYTES = 1 << 20
-"""Of a record; a server with a thousand steps has a tenth of it."""
-LAST_PID = 1 << 22
-"""The largest that Linux gives (proc(5), pid_max)."""
+MAX_BYTES = 1 << 20
+"""Maximum size of a file that is read; the record of a server with a thousand steps has a tenth of it."""
+MAX_PID = 1 << 22
+"""The largest pid that Linux assigns (proc(5), pid_max)."""
 
 
 class StateFolder:
-    """One folder, opened. As a context manager it is closed at the end."""
+    """One open folder; as a context manager it is closed at the end."""
 
     def __init__(self, path: Path) -> None:
-        """Open a folder, which is made where there is none.
+        """Open a folder; make it when it is missing.
 
         Raises:
-            CommandError: when it cannot be made, or when others may write there.
+            CommandError: when it cannot be made or opened, or when others may write to it.
 
         """
         self.path = path
@@ -65,7 +65,7 @@ class StateFolder:
             fault = f"can be written by every user: chmod o-w {path}, or give"
         if fault:
             self.close()
-            raise CommandError(f"{path} {fault} another folder by --state.")
+            raise CommandError(f"{path} {fault} another folder with --state.")
 
     def __enter__(self) -> Self:
         return self
@@ -74,7 +74,7 @@ class StateFolder:
         self.close()
 
     def close(self) -> None:
-        """Give the folder back; one that was made for want of another is removed."""
+        """Unlock and close the folder; a temporary one is removed."""
         for descriptor in (self._lock, self._folder):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -83,19 +83,19 @@ class StateFolder:
             shutil.rmtree(self.path, ignore_errors=True)
 
     def refusal(self, error: OSError) -> CommandError:
-        """Return what to say when the folder cannot be used."""
+        """Return the error for a folder that cannot be written."""
         reason = "a link is in the way" if error.errno == errno.ELOOP else error.strerror
-        return CommandError(f"{self.path} cannot be written ({reason}): give another folder by --state.")
+        return CommandError(f"{self.path} cannot be written ({reason}): give another folder with --state.")
 
     def lock(self) -> None:
-        """Make the folder one's own until it is closed; close it and raise CommandError when that cannot be done."""
+        """Lock the folder until it is closed; when that fails, close it and raise CommandError."""
         try:
-            self._lock = self.open(LOCK, os.O_RDWR | os.O_CREAT)  # NFS locks only what may be written
+            self._lock = self.open(LOCK, os.O_RDWR | os.O_CREAT)  # NFS locks only files that are open for writing
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self.close()
             raise CommandError(
-                f"Another modelctl serve uses {self.path}: stop it, or give another folder by --state."
+                f"Another modelctl serve uses {self.path}: stop it, or give another folder with --state."
             ) from error
         except OSError as error:
             self.close()
@@ -105,7 +105,7 @@ class StateFolder:
         """Return the descriptor of a file in the folder.
 
         Raises:
-            OSError: also for links, pipes, and files of others.
+            OSError: also for links, pipes, and files of other users.
 
         """
         flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -114,10 +114,10 @@ class StateFolder:
         if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink < 2:
             return descriptor
         os.close(descriptor)
-        raise PermissionError(errno.EPERM, f"{name} is no plain file of this user")
+        raise PermissionError(errno.EPERM, f"{name} is not a plain file of this user")
 
     def lacks(self, name: str) -> bool:
-        """Tell whether there is nothing of that name, not even a link, or an empty file."""
+        """Tell whether a file is missing or empty; a link, even a broken one, is neither."""
         try:
             status = os.stat(name, dir_fd=self._folder, follow_symlinks=False)
         except FileNotFoundError:
@@ -127,10 +127,10 @@ class StateFolder:
     def read(self, name: str) -> str:
         """Return a file's text; raises OSError or ValueError."""
         with os.fdopen(self.open(name, os.O_RDONLY), "rb") as file:
-            return file.read(MOST_BYTES).decode()
+            return file.read(MAX_BYTES).decode()
 
     def write(self, name: str, text: str) -> None:
-        """Put a file in its place, whole, whatever was there; raises OSError, and then all is as before."""
+        """Write a file, or replace it, in one step; raises OSError and then leaves the old file as it was."""
         new = f"{name}.new"
         try:
             self.remove(new)
@@ -138,7 +138,7 @@ class StateFolder:
             with os.fdopen(os.open(new, flags, 0o600, dir_fd=self._folder), "w") as file:
                 file.write(text)
                 file.flush()
-                os.fsync(file.fileno())  # else a power cut may leave the name without the text
+                os.fsync(file.fileno())  # otherwise a power cut could leave an empty file
             self.rename(new, name)
         except OSError:
             self.remove(new)
@@ -149,7 +149,7 @@ class StateFolder:
         os.replace(name, to, src_dir_fd=self._folder, dst_dir_fd=self._folder)
 
     def remove(self, name: str) -> None:
-        """Remove a file, or a link and not what it points to, if that can be done."""
+        """Remove a file, or a link without its target, if that is possible."""
         with suppress(OSError):
             os.unlink(name, dir_fd=self._folder)
 
@@ -161,15 +161,15 @@ class StateFolder:
             return False
 
     def renew(self) -> None:
-        """Make the folder anew when it is gone; where that cannot be done, go on in a temporary one.
+        """Make the folder again when it is gone; when that fails, switch to a temporary one.
 
         Raises:
-            CommandError: when there is no place at all.
+            CommandError: when a temporary one cannot be made either.
 
         """
         if self.is_there():
             return
-        say(f"{self.path} is gone: it is made anew.")
+        say(f"{self.path} is gone: it is made again.")
         try:
             fresh = StateFolder(self.path)
             fresh.lock()
@@ -177,20 +177,20 @@ class StateFolder:
             say(str(error))
             self.move()
             return
-        self._become(fresh)
+        self._switch_to(fresh)
 
     def move(self) -> None:
-        """Go on in a temporary folder, which is removed at the end; raises CommandError when there is no place."""
+        """Switch to a temporary folder, which is removed at the end; raises CommandError when it cannot be made."""
         try:
             fresh = StateFolder(Path(tempfile.mkdtemp(prefix="modelctl-state-")))
         except OSError as error:
-            raise CommandError(f"There is no place for the server's files ({error.strerror}).") from error
+            raise CommandError(f"No folder can be made for the server's files ({error.strerror}).") from error
         fresh._temporary = True
         say(f"{self.path} cannot be used: log and parts of Triton are in {fresh.path} until the end.")
         fresh.lock()
-        self._become(fresh)
+        self._switch_to(fresh)
 
-    def _become(self, fresh: StateFolder) -> None:
+    def _switch_to(self, fresh: StateFolder) -> None:
         self.close()
         self.path, self._folder, self._lock = fresh.path, fresh._folder, fresh._lock
         self._temporary = fresh._temporary
@@ -198,12 +198,12 @@ class StateFolder:
 
 @dataclass(frozen=True)
 class Record:
-    """A running server, for whoever must clear up after its supervisor.
+    """A running server, recorded so that the next supervisor can clean up after it.
 
     Attributes:
         group: its process group.
-        start: when its leader began, as `processes.start_time` tells.
-        regions: names of the shared memory of its steps; others than Triton gives by itself are not kept.
+        start: the leader's `processes.start_time`.
+        regions: names of its steps' shared memory regions; other names than Triton's default ones are dropped.
 
     """
 
@@ -212,37 +212,37 @@ class Record:
     regions: tuple[str, ...]
 
     def text(self) -> str:
-        """Return it as it is written."""
-        return json.dumps({"group": self.group, "start": self.start, "regions": sorted(_known(self.regions))})
+        """Return the record as JSON."""
+        return json.dumps({"group": self.group, "start": self.start, "regions": sorted(_valid(self.regions))})
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Read one; raises ValueError when a server cannot have left it."""
+        """Return the record in a text; raises ValueError when the text cannot be a server's record."""
         try:
             data: Any = json.loads(text)
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
         if not isinstance(data, dict):
-            raise ValueError("no object")
+            raise ValueError("not an object")
         group, start, regions = data.get("group"), data.get("start"), data.get("regions")
-        if type(group) is not int or not 1 < group <= LAST_PID:
+        if type(group) is not int or not 1 < group <= MAX_PID:
             raise ValueError("no process group")
         if not isinstance(start, str) or not re.fullmatch("[0-9]{1,20}", start):
-            raise ValueError("no start")
+            raise ValueError("no start time")
         if not isinstance(regions, list):
             raise ValueError("no names of regions")
-        return cls(group, start, tuple(_known(regions)))
+        return cls(group, start, tuple(_valid(regions)))
 
 
-def _known(names: Iterable[Any]) -> list[str]:
+def _valid(names: Iterable[Any]) -> list[str]:
     return [name for name in names if isinstance(name, str) and processes.REGION.fullmatch(name)]
 
 
 def take_state(path: Path) -> StateFolder:
-    """Return a state folder that is one's own until it is closed, after clearing what its last owner left.
+    """Return a state folder, locked until it is closed, after cleaning up what a killed supervisor left.
 
     Raises:
-        CommandError: when another supervisor has it, when it cannot be written, or when others may write there.
+        CommandError: when another supervisor uses it, when it cannot be written, or when others may write to it.
 
     """
     state = StateFolder(path)
@@ -256,13 +256,13 @@ def take_state(path: Path) -> StateFolder:
 
 
 def _clear_leftovers(state: StateFolder) -> None:
-    """Kill and sweep what a supervisor that was itself killed has left behind."""
+    """Kill the processes and remove the shared memory that a killed supervisor left behind."""
     try:
         record = Record.read(state.read(RECORD))
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
-        say(f"{state.path / RECORD} is not what a supervisor leaves ({error}): nothing is cleared by it.")
+        say(f"{state.path / RECORD} is not a supervisor's record ({error}): nothing is cleaned up.")
         return
     if processes.is_of_triton(record.group, record.start, record.regions):
         processes.kill_group(record.group)

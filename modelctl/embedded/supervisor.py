@@ -4,9 +4,9 @@
       ^                             |
       +--------- back-off <---------+ server died or hangs: its group is killed, its shared memory swept
 
-Triton 24.10 neither restarts a dead Python step nor calls its model unready, so the stubs' processes are watched: a
-model that is READY must have as many living stubs as instances. Models may come and go while Triton runs, so Triton is
-asked what it serves, and the repository is read at each start.
+Triton 24.10 neither restarts a dead Python step nor reports its model as unready, so the supervisor watches the stubs'
+processes: a model that is READY must have as many living stubs as instances. Models may come and go while Triton runs,
+so the supervisor asks Triton for its models, and reads the repository at each start.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from modelctl.plans import choice
 
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S, HEALTHY_S = 1.0, 30.0, 5.0
 WATCH_S = 0.5
-# Each takes the second that a call may last, and the pause between two looks: 10 s in all.
+# Each look takes up to 1 s for the call, and WATCH_S of pause: 10 s in all.
 SILENT_LOOKS = 7
 START_S, UNLOAD_S = 120, 6
 FIRST_TRIES = 3
@@ -40,7 +40,7 @@ PATHS = re.compile(r"(?:/[^\s:,'\"]+)+/")
 
 
 class AbortError(CommandError):
-    """A signal ended Triton while it started: 24.10 aborts now and then, when a step fails while others load."""
+    """A signal ended Triton while it started: 24.10 sometimes aborts when a step fails while others load."""
 
 
 class Supervisor:
@@ -48,7 +48,7 @@ class Supervisor:
 
     Args:
         launch: how it is started.
-        names: the models to load; none for all that the repository holds.
+        names: the models to load; empty for all in the repository.
 
     """
 
@@ -59,19 +59,19 @@ class Supervisor:
         self._stopping = threading.Event()
         self._has_served = False
         self._backends: Path | None = None
-        # Stubs per model when last seen whole (none, where Python does not run it), and what lacked one just now.
-        self._whole: dict[str, int] = {}
+        # Stubs per model when it last had all (0 when Python does not run it), and models that lacked one just now.
+        self._complete: dict[str, int] = {}
         self._lacking: set[str] = set()
 
     def stop(self) -> None:
-        """End `run`; safe in another thread."""
+        """End `run`; may be called from another thread."""
         self._stopping.set()
 
     def run(self) -> None:
         """Serve until `stop`.
 
         Raises:
-            CommandError: when the first start fails. Later ones are tried for ever.
+            CommandError: when the first start fails. Later starts are retried for ever.
 
         """
         with take_state(self._launch.state) as state:
@@ -89,7 +89,7 @@ class Supervisor:
                 backoff = min(backoff * 2, LONGEST_BACKOFF_S)
 
     def _attempt(self, state: StateFolder, *, first: bool) -> float:
-        """Do as `_run_server`. What fails after the first start is said, whatever has become of the state folder."""
+        """Do as `_run_server`, but after the first start report errors, such as those of the state folder."""
         try:
             if not state.is_there():
                 state.renew()
@@ -103,10 +103,10 @@ class Supervisor:
             return 0
 
     def _assemble(self, state: StateFolder) -> None:
-        """Put the backends together anew; where there is no room for that, use what was put together before.
+        """Assemble the backend directory again; when it cannot be written, use the previous one.
 
         Raises:
-            CommandError: when that is gone too, and there is no other place.
+            CommandError: when that is gone too, and a temporary folder cannot be made.
 
         """
         installation, source = self._launch.installation, self._launch.backends
@@ -116,17 +116,17 @@ class Supervisor:
             if self._backends is None:
                 raise state.refusal(error) from error
             if self._backends.is_dir():
-                say(f"{state.path} cannot be written ({error.strerror}): Triton starts with the backends of before.")
+                say(f"{state.path} cannot be written ({error.strerror}): Triton starts with the previous backends.")
                 return
             state.move()
             self._backends = installation.backend_directory(source, state.path)
 
     def _run_server(self, state: StateFolder, *, first: bool, tries: int = FIRST_TRIES) -> float:
-        """Start Triton, watch it until it ends, and clear up; return for how many seconds it was healthy."""
+        """Start Triton, watch it until it ends, and clean up; return for how many seconds it was healthy."""
         launch = self._prepare(first=first)
         if first:
             launch.ports.check(launch.host)
-        self._whole.clear()
+        self._complete.clear()
         self._lacking.clear()
         server = Server(launch, state, self._backends)
         try:
@@ -146,7 +146,7 @@ class Supervisor:
         except CommandError:
             if first:
                 raise
-            # What was wanted before is tried again; what of it fails is reported when Triton has tried.
+            # The previous models are tried again; those that fail are reported once Triton has tried to load them.
         names = [name for model in self._wanted for name in (model.name, *model.steps)]
         chosen = choice.choose(self._launch.models, names, choice.this_machine())
         say(f"Networks run as {'TensorRT plans' if chosen.plans else 'ONNX'}: {chosen.reason}.")
@@ -165,12 +165,12 @@ class Supervisor:
             self._watch(server, triton)
             return time.monotonic() - healthy_since
         except TritonError:
-            return 0  # the server died between two calls: it is started again
+            return 0  # the server died between two calls; `run` starts it again
         finally:
             triton.close()
 
     def _wait_until_live(self, server: Server, triton: Triton, *, first: bool) -> bool:
-        """Wait until Triton answers, which it does when it has tried to load every model, and show how far it is."""
+        """Wait until Triton answers, which it does once it has tried to load every model; show the progress."""
         names = {name for model in self._wanted for name in (model.name, *model.steps)}
         deadline, shown = time.monotonic() + START_S, -1
         while not self._stopping.is_set() and server.is_alive() and time.monotonic() < deadline:
@@ -186,9 +186,9 @@ class Supervisor:
         if first and not self._stopping.is_set():
             loading = ", ".join(sorted(names - server.loaded)) or "none"
             log = self._launch.state / "triton.log"
-            what = f"did not start in {START_S} s" if server.is_alive() else "ended while it started"
+            fault = f"did not start in {START_S} s" if server.is_alive() else "ended while it started"
             kind = AbortError if server.was_killed() else CommandError
-            raise kind(f"Triton {what} (not loaded: {loading}): read {log}.")
+            raise kind(f"Triton {fault} (not loaded: {loading}): read {log}.")
         return False
 
     def _report_failures(self, states: dict[str, State], *, first: bool) -> None:
@@ -205,11 +205,11 @@ class Supervisor:
         reason = " ".join(_readable(fault.reason).split())[:500]
         sentence = f"Model {model.name} did not load: {fault.name}: {reason}"
         if model.default and first:
-            raise CommandError(f"{sentence} Fix it, or start without it by --model NAME...")
+            raise CommandError(f"{sentence} Fix it, or load only other models with --model NAME...")
         say(f"Warning: {sentence}")
 
     def _watch(self, server: Server, triton: Triton) -> None:
-        """Look after the models until the server ends; kill it when it lives but does not answer."""
+        """Repair models until the server ends; kill the server when it lives but does not answer."""
         silent = 0
         while not self._stopping.is_set() and server.is_alive():
             silent = 0 if triton.is_live() else silent + 1
@@ -218,36 +218,36 @@ class Supervisor:
                 server.clear()
                 return
             if not silent:
-                self._mend(server, triton)
+                self._repair_models(server, triton)
             self._stopping.wait(WATCH_S)
 
-    def _mend(self, server: Server, triton: Triton) -> None:
+    def _repair_models(self, server: Server, triton: Triton) -> None:
         """Find READY models with fewer living stubs than instances, and load them again."""
         counts = Counter(stub.model for stub in server.stubs())
         try:
             lacking = {state.name for state in triton.states().values() if self._lacks_stub(triton, state, counts)}
         except TritonError:
-            return  # the server is going, or a model is; the next look tells
-        # Seen twice, since a model that has just become READY may be looked at between two of its stubs.
+            return  # the server is ending, or a model is being unloaded; the next look decides
+        # Only when seen twice: not all stubs of a model that has just become READY may be there at the first look.
         dead = lacking & self._lacking
         self._lacking = lacking - dead
         for name in sorted(dead):
-            self._repair(server, triton, name)
+            self._reload(server, triton, name)
 
     def _lacks_stub(self, triton: Triton, state: State, counts: Counter[str]) -> bool:
-        """Tell whether a model is READY and not whole; Triton is asked only where the number of stubs has changed."""
+        """Tell whether a READY model lacks stubs; ask Triton only when the number of stubs has changed."""
         if state.state != READY:
-            self._whole.pop(state.name, None)  # unloaded, or being loaded: no death
+            self._complete.pop(state.name, None)  # unloaded or being loaded: no stub has died
             return False
         count = counts[state.name]
-        if count == self._whole.get(state.name):
+        if count == self._complete.get(state.name):
             return False
         if count < triton.stubs(state.name) * state.versions:
             return True
-        self._whole[state.name] = count
+        self._complete[state.name] = count
         return False
 
-    def _repair(self, server: Server, triton: Triton, name: str) -> None:
+    def _reload(self, server: Server, triton: Triton, name: str) -> None:
         say(f"A process of {name} has died; it is loaded again.")
         try:
             ensembles = triton.ensembles_of(name)
@@ -257,8 +257,8 @@ class Supervisor:
             while triton.state(name) not in ("", UNAVAILABLE) and time.monotonic() < deadline:
                 time.sleep(0.05)
             triton.load(name)
-            # What lives right after a load is whole, so that no miscount can make this go round in a circle.
-            self._whole[name] = sum(stub.model == name for stub in server.stubs())
+            # The stubs that live right after a load count as all, so that a miscount cannot cause endless reloads.
+            self._complete[name] = sum(stub.model == name for stub in server.stubs())
             for ensemble in ensembles:
                 if triton.state(ensemble) != READY:
                     triton.load(ensemble)
@@ -272,7 +272,7 @@ class Supervisor:
 
     @staticmethod
     def _kill_stubs(server: Server, name: str) -> None:
-        """Kill the living twins of a dead stub: they would keep the model from being unloaded, and outlive it."""
+        """Kill the other stubs of a model with a dead one: they would block its unloading, and outlive it."""
         for stub in server.stubs():
             if stub.model == name:
                 with suppress(ProcessLookupError):
@@ -280,5 +280,5 @@ class Supervisor:
 
 
 def _readable(reason: str) -> str:
-    """Return Triton's reason without a traceback and without the folders of paths."""
+    """Return Triton's reason without its traceback, and with file names instead of paths."""
     return PATHS.sub("", reason.partition("\n\nAt:")[0]) or "Triton gave no reason"

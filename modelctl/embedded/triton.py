@@ -1,4 +1,4 @@
-"""The few calls that supervision makes to Triton, over gRPC."""
+"""The gRPC calls to Triton for supervision: health, states, configurations, loading."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from modelctl.embedded import control
 
 READY, UNAVAILABLE = "READY", "UNAVAILABLE"
 LOAD_TIMEOUT_S = 120
-PATIENCE_S = 0.1
+POLL_S = 0.1
 
 
 @dataclass(frozen=True)
 class State:
-    """What Triton says of a model: READY when one of its versions is. `versions` counts those."""
+    """A model's state in Triton: READY when one of its versions is. `versions` is the number of READY ones."""
 
     name: str
     state: str = ""
@@ -35,8 +35,8 @@ class Triton:
 
     Args:
         target: host:port.
-        stopping: when it is set, a call that takes longer is given up: a load may take minutes.
-        key: of the control protocols, where it is known; else it is looked for when Triton asks for one.
+        stopping: when it is set, calls in progress are cancelled, because a load may take minutes.
+        key: of the control protocols; when empty, `control.find` is called once Triton refuses a call.
 
     """
 
@@ -59,7 +59,7 @@ class Triton:
             return False
 
     def is_ready(self) -> bool:
-        """Tell whether the server serves."""
+        """Tell whether the server is ready."""
         try:
             return bool(self._call("ServerReady", service_pb2.ServerReadyRequest(), 4).ready)
         except TritonError:
@@ -87,9 +87,9 @@ class Triton:
         return self.states().get(model, State(model)).state
 
     def stubs(self, model: str) -> int:
-        """Return how many processes each version of a loaded model has: one per instance when Python runs it."""
+        """Return how many stubs each version of a loaded model should have: one per instance when Python runs it."""
         config = self._config(model)
-        # Triton itself fills in `runtime`: which file of the backend it has loaded.
+        # Triton itself sets `runtime`, to the file of the backend that it has loaded.
         if config.backend != "python" and config.runtime != "model.py":
             return 0
         return sum(group.count * max(1, len(group.gpus)) for group in config.instance_group)
@@ -97,24 +97,25 @@ class Triton:
     def ensembles_of(self, step: str) -> list[str]:
         """Return the loaded ensembles that a model is a step of."""
         loaded = [state.name for state in self.states().values() if state.state == READY]
-        return [name for name in loaded if step in self._steps(name)]
-
-    def _steps(self, model: str) -> set[str]:
-        return {step.model_name for step in self._config(model).ensemble_scheduling.step}
+        return [
+            name
+            for name in loaded
+            if any(entry.model_name == step for entry in self._config(name).ensemble_scheduling.step)
+        ]
 
     def load(self, model: str) -> None:
-        """Load a model, and with an ensemble its steps."""
+        """Load a model; for an ensemble, its steps too."""
         self._call("RepositoryModelLoad", service_pb2.RepositoryModelLoadRequest(model_name=model), LOAD_TIMEOUT_S)
 
     def unload(self, model: str) -> None:
-        """Unload a model; its dependents stay."""
+        """Unload a model; the steps of an ensemble stay loaded."""
         self._call("RepositoryModelUnload", service_pb2.RepositoryModelUnloadRequest(model_name=model), LOAD_TIMEOUT_S)
 
     def _config(self, model: str) -> Any:
         return self._call("ModelConfig", service_pb2.ModelConfigRequest(name=model), 5).config
 
     def _call(self, method: str, request: Any, timeout: float) -> Any:
-        """Make a call, once more with the key that is found when Triton wants one that it was not given."""
+        """Make a call; when Triton refuses it for lack of a key, find the key and try once more."""
         try:
             return self._try(method, request, timeout)
         except TritonError as error:
@@ -134,11 +135,11 @@ class Triton:
         call = getattr(self._stub, method).future(request, timeout=timeout, metadata=metadata)
         while True:
             try:
-                return call.result(PATIENCE_S)
+                return call.result(POLL_S)
             except grpc.FutureTimeoutError:
                 if self._stopping.is_set():
                     call.cancel()
             except grpc.FutureCancelledError as error:
-                raise TritonError("given up, to stop") from error
+                raise TritonError("cancelled, because modelctl is stopping") from error
             except grpc.RpcError as error:
                 raise TritonError(error.details() or str(error.code())) from error

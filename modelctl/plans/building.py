@@ -1,9 +1,9 @@
-"""Builds TensorRT plans, where TensorRT and a GPU are: in the container.
+"""Builds TensorRT plans; it needs TensorRT and a GPU, as in the container.
 
-    model.yaml, model.onnx --> a plan that is there, or in the cache, or is built now --> model.plan, model.plan.json
+    model.yaml, model.onnx --> the present plan, or one from the cache, or a new one --> model.plan, model.plan.json
 
-A plan is used only when its inputs, outputs and precision match the configuration. When a step fails, Triton goes on
-serving what it served before: the earlier plan, or ONNX (`modelctl.plans.choice` decides at the next start).
+A plan is used only when its inputs, outputs and precision match the configuration. After a failure the previous plan,
+or the ONNX network, stays in use (`modelctl.plans.choice` decides at the next start).
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from modelctl.plans.choice import Machine
 from modelctl.plans.command_lines import Files
 from modelctl.plans.job import Job
 
-# Where NVIDIA's packages and archives put it, when it is not in PATH.
+# NVIDIA's packages and archives put it in these folders, outside PATH.
 TRTEXEC = ("trtexec", "/usr/src/tensorrt/bin/trtexec", "/opt/tensorrt/bin/trtexec")
-ONNX_STAYS = "the networks stay as they are served now, without a plan that fits as ONNX"
+NO_PLAN_BUILT = "No plan was built. Networks without a matching plan are served as ONNX."
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What plans are built with. `gpu` is the GPU's name: timings of one are of no use to another."""
+    """The programs and the machine of a build. `gpu` is the GPU's name: each kind of GPU has its own timing cache."""
 
     trtexec: str
     modelopt_python: str
@@ -46,7 +46,7 @@ class Tools:
 
 
 def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return what was done for each network, after saying it."""
+    """Build the plans; print and return what was done for each network."""
     specs = rendering.specs(arguments.models, arguments.names)
     wanted = [model for model in specs if arguments.names or model.network.tensorrt]
     jobs = [Job(model, arguments.models.resolve(), arguments.cache.resolve()) for model in wanted]
@@ -56,12 +56,12 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     if arguments.dry_run:
         return _print_lines(jobs, arguments)
     tools = _tools(arguments.modelopt_python)
-    with _alone(arguments.cache.resolve()):
+    with _locked(arguments.cache.resolve()):
         return [_attempt(job, tools, arguments.time) for job in jobs]
 
 
 def _tools(modelopt_python: str) -> Tools:
-    """Return what plans are built with.
+    """Return the programs and the machine.
 
     Raises:
         CommandError: when there is no TensorRT, or no GPU.
@@ -71,17 +71,17 @@ def _tools(modelopt_python: str) -> Tools:
     trtexec = next((found for name in TRTEXEC if (found := shutil.which(name))), None)
     if trtexec is None or not machine.tensorrt_version:
         raise CommandError(
-            f"There is no TensorRT here, {ONNX_STAYS}; build in the container: docker compose run --rm plans."
+            f"There is no TensorRT here. {NO_PLAN_BUILT} To build in the container: docker compose run --rm plans."
         )
     if not machine.compute_capability:
-        raise CommandError(f"There is no GPU here (nvidia-smi shows none), {ONNX_STAYS}.")
+        raise CommandError(f"There is no GPU here (nvidia-smi shows none). {NO_PLAN_BUILT}")
     command_lines.release(machine.tensorrt_version)
     return Tools(trtexec, modelopt_python, machine, choice.nvidia_smi("name"))
 
 
 @contextmanager
-def _alone(cache: Path) -> Iterator[None]:
-    """Keep others from building in the same folder."""
+def _locked(cache: Path) -> Iterator[None]:
+    """Lock the cache, so that only one build uses it."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         if (cache / "build").is_symlink():
@@ -89,20 +89,22 @@ def _alone(cache: Path) -> Iterator[None]:
         lock = os.fdopen(os.open(cache / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "w")
     except OSError as error:
         raise CommandError(
-            f"{cache} cannot be written to: {error.strerror}; give another folder by --cache."
+            f"{cache} cannot be written to: {error.strerror}; give another folder with --cache."
         ) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise CommandError(f"Another modelctl plan uses {cache}: wait for it, or give another --cache.") from None
+            raise CommandError(
+                f"Another modelctl plan uses {cache}: wait until it ends, or give another --cache."
+            ) from None
         yield
 
 
 def _attempt(job: Job, tools: Tools, timed: bool) -> dict[str, Any]:
-    """Bring one plan up to date and time it; say why when that fails, and return what there is now."""
+    """Bring one plan up to date and time it; on failure, print and return the error."""
     try:
-        row = {"name": job.name, **_bring(job, tools)}
+        row = {"name": job.name, **_update(job, tools)}
         return {**row, "performance": _time(job, tools)} if timed else row
     except CommandError as error:
         print(f"modelctl: {job.name}: {error}", file=sys.stderr, flush=True)
@@ -111,29 +113,29 @@ def _attempt(job: Job, tools: Tools, timed: bool) -> dict[str, Any]:
         shutil.rmtree(job.work, ignore_errors=True)
 
 
-def _bring(job: Job, tools: Tools) -> dict[str, Any]:
-    _ = job.profile, job.graph  # what is wrong with these is told before anything else
+def _update(job: Job, tools: Tools) -> dict[str, Any]:
+    _ = job.profile, job.graph  # faults in these are raised before anything else happens
     parts = job.parts(tools.machine)
-    told = cache.find(job.served, parts)
-    if told:
-        _examine(told, job)
-        _say(job, f"its plan is up to date, {_described(told)}")
-        return {"new": False, "plan": str(job.served), "layers": dict(told.layers)}
+    facts = cache.find(job.served, parts)
+    if facts:
+        _check(facts, job)
+        _say(job, f"its plan is up to date, {_layers(facts)}")
+        return {"new": False, "plan": str(job.served), "layers": dict(facts.layers)}
     cached = job.cache / f"{parts.key}.plan"
-    told = cache.find(cached, parts)
-    if told is None:
+    facts = cache.find(cached, parts)
+    if facts is None:
         _say(job, f"building for TensorRT {parts.tensorrt_version} on {tools.gpu}, which takes minutes")
-        told = _build(job, tools)
-        _examine(told, job)
-        cache.put(job.work / "model.plan", cached, parts, told)
-    _examine(told, job)
-    cache.put(cached, job.served, parts, told)
-    _say(job, f"there is a new plan, {_described(told)}; it is served after the next start of Triton")
-    return {"new": True, "plan": str(job.served), "layers": dict(told.layers)}
+        facts = _build(job, tools)
+        _check(facts, job)
+        cache.put(job.work / "model.plan", cached, parts, facts)
+    _check(facts, job)
+    cache.put(cached, job.served, parts, facts)
+    _say(job, f"there is a new plan, {_layers(facts)}; it is served after the next start of Triton")
+    return {"new": True, "plan": str(job.served), "layers": dict(facts.layers)}
 
 
 def _build(job: Job, tools: Tools) -> Facts:
-    """Build a plan in the work folder, run it once, and return what it tells of itself."""
+    """Build a plan in the work folder, run it once, and return its facts."""
     files, shapes, version = _prepare(job, tools), job.shapes(), tools.machine.tensorrt_version
     if job.precision == "fp16":
         hint = f"fp16 needs NVIDIA ModelOpt in {tools.modelopt_python}, see --modelopt-python"
@@ -158,7 +160,7 @@ def _time(job: Job, tools: Tools) -> dict[str, str]:
 
 
 def _prepare(job: Job, tools: Tools) -> Files:
-    """Make the work folder anew, with what does not come from a command."""
+    """Empty the work folder, and write the files that no command makes."""
     files = job.files(tools.machine.tensorrt_version, tools.gpu)
     shutil.rmtree(job.work, ignore_errors=True)
     job.work.mkdir(parents=True)
@@ -172,7 +174,7 @@ def _call(job: Job, step: str, command: list[str], made: Path, hint: str = "") -
     """Run one command, keep its output in a log, and return it.
 
     Raises:
-        CommandError: when it fails, or has not made what it was to make; with the last that it said.
+        CommandError: when the command fails, or does not make the file `made`; with the last lines of its output.
 
     """
     log = job.cache / f"{job.name}.{step}.log"
@@ -188,27 +190,27 @@ def _call(job: Job, step: str, command: list[str], made: Path, hint: str = "") -
         )
     except OSError as error:
         raise CommandError(f"{command[0]} cannot be run: {error.strerror}.") from error
-    with cache.opened_anew(log) as file:
+    with cache.make(log) as file:
         file.write(f"{shlex.join(command)}\n{done.stdout}".encode())
     if done.returncode or not made.exists():
-        raise CommandError(f"to {step} failed{hint and f' ({hint})'}: {_last(done.stdout)} (all of it: {log})")
+        raise CommandError(f"the step '{step}' failed{hint and f' ({hint})'}: {_last(done.stdout)} (all of it: {log})")
     return done.stdout
 
 
 def _last(output: str) -> str:
-    """Return the last that a command said; of trtexec, its errors."""
+    """Return the last lines of a command's output; for trtexec, its last errors."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    return " / ".join(([line for line in lines if "[E]" in line] or lines)[-3:]) or "it said nothing"
+    return " / ".join(([line for line in lines if "[E]" in line] or lines)[-3:]) or "it printed nothing"
 
 
-def _examine(told: Facts, job: Job) -> None:
-    found = checks.faults(told, job.config, job.precision)
+def _check(facts: Facts, job: Job) -> None:
+    found = checks.faults(facts, job.config, job.precision)
     if found:
         raise CommandError(f"{'; '.join(found)}. The plan is not used.")
 
 
-def _described(told: Facts) -> str:
-    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(told.layers.items()))
+def _layers(facts: Facts) -> str:
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(facts.layers.items()))
     return f"its layers by precision: {counts}"
 
 

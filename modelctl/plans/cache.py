@@ -1,10 +1,10 @@
-"""Plans that were built before, and how one gets into the model repository.
+"""The cache of built plans, and how a plan gets into the model repository.
 
     <cache>/<key>.plan, .json   one for each combination of what a plan depends on (`Parts`)
     models/<network>/1/model.plan, model.plan.json   the one that is served, if it fits (`modelctl.plans.choice`)
 
-A plan counts only with its record beside it, which is written last and taken away first: whoever is interrupted leaves
-no plan that is taken for another.
+A plan counts only with its record beside it. The record is written last and removed first, so that an interruption
+never leaves a plan with the record of another.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from modelctl.plans.command_lines import Profile
 
 @dataclass(frozen=True)
 class Parts:
-    """What a plan depends on: it is built again only when one of these is another."""
+    """What a plan depends on: it is built again only when one of these changes."""
 
     onnx_sha256: str
     tensorrt_version: str
@@ -35,12 +35,12 @@ class Parts:
 
     @property
     def key(self) -> str:
-        """A file's name for this combination."""
+        """The file name, without its suffix, for this combination."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32]
 
 
 def find(plan: Path, parts: Parts) -> Facts | None:
-    """Return what a plan told of itself; None when there is none, or when it was built from other parts."""
+    """Return a plan's facts; None when there is no plan, or when it was built from other parts."""
     try:
         data = json.loads(_record(plan).read_text())
         same = all(data[name] == value for name, value in asdict(parts).items())
@@ -49,8 +49,8 @@ def find(plan: Path, parts: Parts) -> Facts | None:
         return None
 
 
-def put(source: Path, plan: Path, parts: Parts, told: Facts) -> None:
-    """Copy a plan to its place; the one that was there stays until the new one is complete.
+def put(source: Path, plan: Path, parts: Parts, facts: Facts) -> None:
+    """Copy a plan to its place, and write its record; the old plan stays until the copy is complete.
 
     Raises:
         CommandError: when the place cannot be written to.
@@ -59,19 +59,19 @@ def put(source: Path, plan: Path, parts: Parts, told: Facts) -> None:
     new = plan.with_name(f".{plan.name}.new")
     try:
         plan.parent.mkdir(parents=True, exist_ok=True)
-        with source.open("rb") as data, opened_anew(new) as copy:
+        with source.open("rb") as data, make(new) as copy:
             shutil.copyfileobj(data, copy)
         _record(plan).unlink(missing_ok=True)
         os.replace(new, plan)
-        _write(_record(plan), {**asdict(parts), **told.json()})
+        _write(_record(plan), {**asdict(parts), **facts.json()})
     except OSError as error:
         with suppress(OSError):
             new.unlink()
         raise CommandError(f"{plan} cannot be written: {error.strerror} (user {os.getuid()}).") from error
 
 
-def opened_anew(path: Path) -> BinaryIO:
-    """Open a file that is made now: others may write to a cache, and a link of theirs is replaced, not followed."""
+def make(path: Path) -> BinaryIO:
+    """Make a file and open it. Other users may write to a cache: a link of theirs is replaced, not followed."""
     path.unlink(missing_ok=True)
     return path.open("xb")
 
@@ -82,6 +82,6 @@ def _record(plan: Path) -> Path:
 
 def _write(path: Path, data: dict[str, Any]) -> None:
     new = path.with_name(f".{path.name}.new")
-    with opened_anew(new) as file:
+    with make(new) as file:
         file.write(json.dumps(data, indent=2).encode() + b"\n")
     os.replace(new, path)

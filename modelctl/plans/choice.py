@@ -1,7 +1,8 @@
-"""ONNX or TensorRT: plans are used only when every one of them is there and was built for this machine.
+"""Chooses ONNX or TensorRT: plans are used only when all of them exist and were built for this machine.
 
-Triton chooses by `--model-config-name=tensorrt`, for all models at once, and refuses to load a model whose plan does
-not fit. So the choice is made before it starts, from what `modelctl plan` writes beside each plan:
+Triton's option `--model-config-name=tensorrt` applies to all models at once, and Triton refuses to load a model whose
+plan does not fit. So the choice is made before Triton starts, from the record that `modelctl plan` writes beside each
+plan:
 
     models/<network>/1/model.plan
     models/<network>/1/model.plan.json    {"onnx_sha256": ..., "tensorrt_version": ..., "compute_capability": ...}
@@ -20,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 VARIANT = "tensorrt"
-LEAST_COMPUTE_CAPABILITY = 7.5
+MIN_COMPUTE_CAPABILITY = 7.5
 NO_WEIGHTS = (".plan", ".json", ".pt")
-"""Files beside model.onnx that are not its own."""
+"""Suffixes of files beside model.onnx that do not belong to it."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Choice:
 
 def this_machine() -> Machine:
     """Ask the driver for the GPU, and TensorRT's library for its version."""
-    return Machine(_compute_capability(), _tensorrt_version())
+    return Machine(nvidia_smi("compute_cap"), _tensorrt_version())
 
 
 def choose(repository: Path, models: Iterable[str], machine: Machine) -> Choice:
@@ -63,7 +64,7 @@ def choose(repository: Path, models: Iterable[str], machine: Machine) -> Choice:
 def _fault(version: Path, machine: Machine) -> str:
     """Return why one plan cannot be served; empty when it can."""
     if not os.path.exists(version / "model.plan"):
-        return "its plan is missing, build it by modelctl plan"
+        return "its plan is missing, build it with modelctl plan"
     try:
         built = dict(json.loads((version / "model.plan.json").read_text()))
     except (OSError, ValueError, TypeError):
@@ -79,7 +80,7 @@ def _fault(version: Path, machine: Machine) -> str:
     }
     for name, value in expected.items():
         if built.get(name) != value:
-            return f"its plan was built for another {name.replace('_', ' ')}, build it again by modelctl plan"
+            return f"its plan was built for another {name.replace('_', ' ')}, build it again with modelctl plan"
     return ""
 
 
@@ -101,7 +102,7 @@ def onnx_digest(version: Path) -> str:
 
 
 def nvidia_smi(field: str) -> str:
-    """Return a field of the first GPU, as nvidia-smi tells it; empty when there is none."""
+    """Return a field of the first GPU, as nvidia-smi reports it; empty without a GPU."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ""
@@ -113,16 +114,12 @@ def nvidia_smi(field: str) -> str:
     return done.stdout.splitlines()[0].strip() if done.returncode == 0 and done.stdout else ""
 
 
-def _compute_capability() -> str:
-    return nvidia_smi("compute_cap")
-
-
 def _tensorrt_version() -> str:
     """Return `major.minor.patch` of the installed TensorRT, from getInferLibVersion()."""
     library = ctypes.util.find_library("nvinfer")
     if library is None:
         return ""
     number = int(ctypes.CDLL(library).getInferLibVersion())
-    # 10 and later count in steps of 100 and 10,000; before that of 100 and 1,000.
+    # Since TensorRT 10: 10,000 * major + 100 * minor + patch; before: 1,000 * major + 100 * minor + patch.
     major = 10_000 if number >= 100_000 else 1_000
     return f"{number // major}.{number % major // 100}.{number % 100}"

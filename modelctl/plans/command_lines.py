@@ -2,13 +2,13 @@
 
     model.onnx --autocast--> fp16.onnx --trtexec--> model.plan --trtexec--> its tensors and layers
 
-TensorRT 11 knows no precision switches any more: the types of the ONNX file are the types of the plan ("strongly
-typed"), which TensorRT 10 does too when asked. So both go one way, and FP16 is put into the file first, by NVIDIA's
-AutoCast. Its `--keep_io_types` leaves inputs and outputs as the configuration has them.
+TensorRT 11 has no precision options any more: the types of the ONNX file are the types of the plan ("strongly typed").
+TensorRT 10 does the same with an option. So both get the same input: NVIDIA's AutoCast first converts the ONNX file to
+FP16. Its `--keep_io_types` leaves inputs and outputs as the configuration has them.
 
 Sources: docs.nvidia.com/deeplearning/tensorrt/11.0.0/api/migration/tensorrt-10x-to-11x-trtexec.html, for 10.0
-.../tensorrt-8x-to-10x-trtexec.html, samples/common/sampleOptions.cpp of github.com/NVIDIA/TensorRT (what is not parsed
-there is an error), and for AutoCast nvidia.github.io/Model-Optimizer/guides/8_autocast.html.
+.../tensorrt-8x-to-10x-trtexec.html, samples/common/sampleOptions.cpp of github.com/NVIDIA/TensorRT (an option that is
+not parsed there is an error), and for AutoCast nvidia.github.io/Model-Optimizer/guides/8_autocast.html.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from modelctl.errors import CommandError
 from modelctl.models import configs
 from modelctl.models.spec import ModelSpec, Shapes
 
-# The options that are given to trtexec, each with the releases that are given it. `--stronglyTyped` is the rule on 11.
-# The last three are the rule on newer 11.x, which still takes them: with them every release times the same thing.
+# trtexec's options, each with the releases that get it. `--stronglyTyped` is the default on 11. The last three are the
+# default on newer 11.x, which still accepts them: with them every release times the same thing.
 OPTIONS: Mapping[str, tuple[int, ...]] = {
     "--onnx": (10, 11),
     "--stronglyTyped": (10,),
@@ -54,12 +54,12 @@ Profile = dict[str, dict[Size, list[int]]]  # input -> its dims, batch first
 
 @dataclass(frozen=True)
 class Files:
-    """What the steps of one build hand on.
+    """The files of one build.
 
     Attributes:
-        samples: a folder with one item for AutoCast to run the network on, and with integers for trtexec, whose own
-            random ones can lie outside a table; see `modelctl.plans.network`.
-        integers: the inputs that there are integers for.
+        samples: a folder with one item on which AutoCast runs the network, and with integers for trtexec, whose own
+            random ones can be outside an embedding table; see `modelctl.plans.network`.
+        integers: the names of the integer inputs.
 
     """
 
@@ -72,7 +72,7 @@ class Files:
     integers: tuple[str, ...]
 
     def integers_file(self, name: str, size: Size) -> Path:
-        """Return the file of an input's integers; its name must do without what tensors may be called."""
+        """Return the file of an input's integers; it is named by index, because tensor names can hold any character."""
         return self.samples / f"{self.integers.index(name)}.{size}.raw"
 
 
@@ -80,7 +80,7 @@ def release(version: str) -> int:
     """Return the release that a version such as `10.13.0` belongs to.
 
     Raises:
-        CommandError: when the table of options does not have it.
+        CommandError: when OPTIONS does not have it.
 
     """
     major = version.partition(".")[0]
@@ -115,7 +115,7 @@ def profile(model: ModelSpec) -> Profile:
 
 
 def _shapes(model: str, role: str, dims: list[int], given: Shapes | None) -> Shapes:
-    """Return an input's shapes without the batch, as the configuration or else the spec has them."""
+    """Return an input's shapes without the batch: those of the spec, else the configuration's fixed sizes."""
     if given is None:
         if any(size < 0 for size in dims):
             raise CommandError(
@@ -133,7 +133,7 @@ def _shapes(model: str, role: str, dims: list[int], given: Shapes | None) -> Sha
 
 
 def convert(python: str, files: Files) -> list[str]:
-    """Return the line that makes an FP16 network of an FP32 one, with inputs and outputs as they are."""
+    """Return the command that converts an FP32 network to FP16, but keeps the types of inputs and outputs."""
     return [
         *(python, "-m", "modelopt.onnx.autocast", f"--onnx_path={files.onnx}", f"--output_path={files.fp16}"),
         *("--low_precision_type=fp16", "--keep_io_types", f"--calibration_data={files.samples}"),
@@ -141,7 +141,7 @@ def convert(python: str, files: Files) -> list[str]:
 
 
 def build(trtexec: str, version: str, files: Files, shapes: Profile, precision: str) -> list[str]:
-    """Return the line that builds a plan. Its verbosity is what lets the plan tell the types of its layers."""
+    """Return the command that builds a plan. Only with this verbosity does the plan report the types of its layers."""
     source = files.fp16 if precision == "fp16" else files.onnx
     sizes: tuple[Size, ...] = ("min", "opt", "max") if shapes else ()
     options = [
@@ -157,7 +157,7 @@ def build(trtexec: str, version: str, files: Files, shapes: Profile, precision: 
 
 
 def check(trtexec: str, version: str, files: Files, shapes: Profile) -> list[str]:
-    """Return the line that loads a plan, runs it once at its largest, and tells its tensors and layers."""
+    """Return the command that loads a plan, runs it once at its largest, and reports its tensors and layers."""
     options = [
         ("--loadEngine", str(files.plan)),
         *_inputs(files, shapes, "max"),
@@ -169,7 +169,7 @@ def check(trtexec: str, version: str, files: Files, shapes: Profile) -> list[str
 
 
 def time(trtexec: str, version: str, plan: Path, files: Files, shapes: Profile) -> list[str]:
-    """Return the line that times a plan by itself, at the shapes it is tuned for, without copies to and from it."""
+    """Return the command that times a plan alone, at the shapes it is tuned for, without copies to and from the GPU."""
     flags = ("--noDataTransfers", "--useSpinWait", "--useCudaGraph")
     options = [("--loadEngine", str(plan)), *_inputs(files, shapes, "opt"), *((flag, None) for flag in flags)]
     return [trtexec, *_options(version, options)]

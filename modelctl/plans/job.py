@@ -1,4 +1,4 @@
-"""One network on its way to a TensorRT plan: where its files are, and what its plan depends on."""
+"""The build of one TensorRT plan: its files, and what the plan depends on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INTEGERS = (pb.TYPE_INT32, pb.TYPE_INT64)
 
 @dataclass(frozen=True)
 class Job:
-    """One network, on its way to a plan."""
+    """One network for which a plan is wanted."""
 
     model: ModelSpec
     models: Path
@@ -33,7 +33,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The network's."""
+        """The network's name."""
         return self.model.network_name
 
     @property
@@ -48,7 +48,7 @@ class Job:
 
     @property
     def work(self) -> Path:
-        """A folder for what is between the steps."""
+        """The folder for files that one step of a build leaves for the next."""
         return self.cache / "build" / self.name
 
     @cached_property
@@ -63,10 +63,10 @@ class Job:
 
     @cached_property
     def graph(self) -> Any:
-        """The network as onnx has it.
+        """The network's ONNX model.
 
         Raises:
-            CommandError: when there is no such file.
+            CommandError: when its file is missing or cannot be read.
 
         """
         try:
@@ -76,7 +76,7 @@ class Job:
 
     @property
     def precision(self) -> str:
-        """What model.yaml asks for."""
+        """The precision that model.yaml asks for."""
         return self.model.network.tensorrt.precision if self.model.network.tensorrt else "fp32"
 
     def parts(self, machine: Machine) -> Parts:
@@ -103,6 +103,6 @@ class Job:
         )
 
     def shapes(self) -> Profile:
-        """Return the profile's shapes that trtexec is to be told."""
+        """Return the profile's shapes of inputs with free sizes: trtexec refuses shapes for others."""
         free = network.free_inputs(self.graph)
         return {name: sizes for name, sizes in self.profile.items() if name in free}

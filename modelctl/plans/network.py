@@ -1,4 +1,4 @@
-"""The network's ONNX file, as far as building a plan needs it: what is free in it, and tensors to run it on.
+"""Prepares a network for a plan: which of its inputs have free sizes, and tensors to run it on.
 
 model.onnx --untrim--> the same without the nodes of `modelctl.graphs.trim`: TensorRT must know shapes before data
 configuration, profile --write_samples--> samples.npz for AutoCast, *.raw for trtexec
@@ -23,7 +23,7 @@ def is_trimmed(model: onnx.ModelProto) -> bool:
 
 
 def free_inputs(model: onnx.ModelProto) -> set[str]:
-    """Return the inputs that have a free size, the batch's among them; trtexec refuses shapes for any other."""
+    """Return the inputs with a free size, which may be the batch; trtexec refuses shapes for any other input."""
     return {
         entry.name
         for entry in model.graph.input
@@ -32,10 +32,10 @@ def free_inputs(model: onnx.ModelProto) -> set[str]:
 
 
 def write_samples(files: Files, config: Any, shapes: Profile) -> None:
-    """Write one item as it may come, and integers for a tuned and for the largest batch.
+    """Write one realistic item, and integers for the tuned and for the largest batch.
 
-    Pictures are scaled to about zero and one before they reach a network. One is a token that every table has, and the
-    mark of a real token in a mask.
+    Floats are standard normal, because pictures are scaled to about zero and one before they reach a network. Integers
+    are 1, a token that every table has, and the mark of a real token in a mask.
     """
     files.samples.mkdir(parents=True)
     random = np.random.default_rng(0)

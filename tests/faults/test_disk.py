@@ -103,7 +103,7 @@ def test_a_disk_that_cannot_be_written_ends_no_service(triton: Triton) -> None:
     must_be_repaired(triton)
     assert "triton.log cannot be written (No space left on device)" in said(triton)
     assert "server.json cannot be written (No space left on device)" in said(triton)
-    assert "Triton starts with the backends of before" in said(triton)
+    assert "Triton starts with the previous backends" in said(triton)
     (stack.state / "filler").unlink()
 
     def remount() -> bool:
@@ -120,7 +120,7 @@ def test_the_loss_of_state_ends_no_service(triton: Triton) -> None:
     subprocess.run(["umount", "--lazy", str(stack.state)], check=True)
     must_come_back(triton)
     assert (stack.state / "server.json").exists()
-    assert f"{stack.state} is gone: it is made anew." in said(triton)
+    assert f"{stack.state} is gone: it is made again." in said(triton)
 
     shutil.rmtree(stack.state)
     stack.state.write_text("no folder")
@@ -148,5 +148,5 @@ def test_a_first_start_without_room_is_refused(make_stack: Callable[..., Any]) -
         subprocess.run(["umount", "--lazy", str(stack.state)], check=True)
     last = (stack.folder / "triton.out").read_text().splitlines()[-1]
     assert last == (
-        f"modelctl: {stack.state} cannot be written (No space left on device): give another folder by --state."
+        f"modelctl: {stack.state} cannot be written (No space left on device): give another folder with --state."
     )

@@ -126,7 +126,7 @@ def test_a_wrong_setting_is_one_sentence_before_triton_starts(folder: Path, comm
 def test_an_env_file_that_cannot_be_read_is_one_sentence(folder: Path) -> None:
     (folder / ".env").write_bytes(b"GATEWAY_HOSTS=\xff\n")
     done = modelctl("config")
-    assert (done.returncode, done.stderr) == (1, "modelctl: .env cannot be read: it is no UTF-8.\n")
+    assert (done.returncode, done.stderr) == (1, "modelctl: .env cannot be read: it is not UTF-8.\n")
 
 
 def test_a_gateway_that_tells_nothing_is_one_sentence(folder: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_gateway_that_tells_nothing_is_one_sentence(folder: Path) -> None:
     (folder / "app").unlink()
     (folder / "app").mkdir()
     (folder / "app" / "settings.py").write_text("import nobody_has_this")
-    with pytest.raises(CommandError, match=r"does not tell its settings: ModuleNotFoundError.*nobody_has_this"):
+    with pytest.raises(CommandError, match=r"does not report its settings: ModuleNotFoundError.*nobody_has_this"):
         configuration.gateway(())
 
 

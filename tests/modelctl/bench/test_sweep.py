@@ -236,7 +236,7 @@ def test_wrong_numbers_are_refused(text: str) -> None:
     """Values to compare are different whole numbers within their bounds."""
     with pytest.raises(CommandError, match="give different ones from 1 to 8"):
         reading.numbers(1, 8)(text)
-    with pytest.raises(CommandError, match="will not do"):
+    with pytest.raises(CommandError, match="is not allowed"):
         reading.number(1, 8)("nan")
 
 

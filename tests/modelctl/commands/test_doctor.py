@@ -82,5 +82,5 @@ def test_a_bad_port_is_one_failing_line(monkeypatch: pytest.MonkeyPatch, variabl
     monkeypatch.setenv(variable, "80a")
     findings = diagnosis.examine()
     assert {finding.check for finding in findings} == good
-    fault = f"'80a' is no port for {variable}: give a number from 1 to 65535."
+    fault = f"'80a' is not a port for {variable}: give a number from 1 to 65535."
     assert [finding.text for finding in findings if finding.result == "fail"] == [fault]

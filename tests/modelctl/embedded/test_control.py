@@ -49,7 +49,7 @@ def test_an_empty_key_of_the_state_folder_is_made_anew(state: StateFolder, monke
     monkeypatch.chdir(state.path)
     (state.path / control.DEFAULT.parent).symlink_to(state.path)
     (state.path / control.FILE).touch(0o600)
-    assert "is made when Triton is started" in control.check()
+    assert "is made when Triton starts" in control.check()
     key = control.of_server(state)
     assert control.KEY.fullmatch(key)
     assert control.find() == key
@@ -66,7 +66,7 @@ def test_an_empty_key_of_the_state_folder_is_made_anew(state: StateFolder, monke
         (lambda file: (file.write_text(KEY), file.chmod(0o604)), "is open to every user"),
         (lambda file: (file.write_text(KEY), file.chmod(0o602)), "is open to every user"),
         (lambda file: file.mkdir(0o700), "cannot be read (Is a directory)"),
-        (lambda file: os.mkfifo(file, 0o600), "is no file"),
+        (lambda file: os.mkfifo(file, 0o600), "is not a regular file"),
     ],
 )
 def test_a_named_file_must_be_fit(

@@ -70,7 +70,7 @@ def test_a_folder_of_others_is_refused(state: Path, monkeypatch: pytest.MonkeyPa
     state.chmod(0o775)
     take_state(state).close()
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
-    with pytest.raises(CommandError, match=r"belongs to another user: give another folder by --state"):
+    with pytest.raises(CommandError, match=r"belongs to another user: give another folder with --state"):
         take_state(state)
 
 
@@ -119,7 +119,7 @@ def test_what_lies_in_the_way_is_not_followed(state: Path, tmp_path: Path, name:
     else:
         (state / name).mkdir()
     with suppress(CommandError), take_state(state) as taken:
-        log = Log(taken, most_bytes=100)
+        log = Log(taken, max_bytes=100)
         for number in range(40):
             log.write(f"line {number}")
         log.close()
@@ -319,7 +319,7 @@ def test_a_folder_that_another_has_meanwhile_is_left_to_him(state: Path) -> None
 def test_the_log_starts_anew_when_it_is_long(state: Path) -> None:
     """It and the one before it hold the last lines."""
     with take_state(state) as taken:
-        log = Log(taken, most_bytes=100)
+        log = Log(taken, max_bytes=100)
         for number in range(100):
             log.write(f"line {number}")
         log.close()

@@ -319,10 +319,10 @@ def test_a_missing_autocast_is_told(house: Path, run: Run) -> None:
 @pytest.mark.parametrize(
     ("behaviour", "sentence"),
     [
-        ({"weights": "Float"}, "model.yaml asks for fp16, the plan's layers compute otherwise: 1 fp32"),
+        ({"weights": "Float"}, "model.yaml asks for fp16, but the plan's layers are 1 fp32"),
         ({"tensors": {"y": ["output", "fp16", [-1, 3, 4, 4]]}}, "output y is FP16 in the plan and FP32 in the config"),
         ({"tensors": {"y": ["output", "fp32", [-1, 5]]}}, "output y is [32, 5] in the plan at its largest"),
-        ({"tensors": {"z": ["input", "fp32", [-1, 5]]}}, "the plan wants an input z that the configuration lacks"),
+        ({"tensors": {"z": ["input", "fp32", [-1, 5]]}}, "the plan has an input z that the configuration lacks"),
     ],
 )
 def test_a_plan_that_is_not_as_configured_is_not_used(

@@ -349,7 +349,7 @@ EARLY: dict[str, tuple[Make, int, str]] = {
         1,
         "There is no model repository",
     ),
-    "a port that is none": (lambda folder: (*net(folder), "--grpc-port", "abc"), 1, "'abc' is no port"),
+    "a port that is none": (lambda folder: (*net(folder), "--grpc-port", "abc"), 1, "'abc' is not a port"),
     "an unknown task": (lambda folder: (*net(folder), "--task", "magic"), 2, "argument --task: invalid choice"),
     "an unknown precision": (lambda folder: (*net(folder), "--precision", "fp4"), 2, "argument --precision"),
     "an unknown option": (lambda folder: (*net(folder), "--speed", "high"), 2, "unrecognized arguments: --speed"),
