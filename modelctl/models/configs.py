@@ -23,15 +23,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from modelctl.errors import CommandError
-from modelctl.models.spec import (
-    FILE,
-    DetectionPostprocess,
-    EnsembleSpec,
-    ImagePreprocess,
-    ModelSpec,
-    TensorModel,
-    TextPreprocess,
-)
+from modelctl.models.spec import FILE, EnsembleSpec, ModelSpec, TensorModel
+from modelctl.models.steps import DetectionPostprocess, ImagePreprocess, TextPreprocess
 from modelctl.models.tasks import GEOMETRY, TASKS, Tensors
 
 HEADER = f"# Written by `modelctl render` from {FILE}: change that and render again.\n"

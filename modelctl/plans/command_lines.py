@@ -20,7 +20,8 @@ from typing import Literal
 
 from modelctl.errors import CommandError
 from modelctl.models import configs
-from modelctl.models.spec import ModelSpec, Shapes
+from modelctl.models.network import Shapes
+from modelctl.models.spec import ModelSpec
 
 # The options that are given to trtexec, each with the releases that are given it. `--stronglyTyped` is the rule on 11.
 # The last three are the rule on newer 11.x, which still takes them: with them every release times the same thing.

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modelctl.errors import CommandError
-from modelctl.models.spec import DetectionPostprocess
+from modelctl.models.steps import DetectionPostprocess
 from modelctl.reference.pictures import Placement
 
 Array = npt.NDArray[Any]

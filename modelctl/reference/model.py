@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 
 from modelctl.errors import CommandError
 from modelctl.models.configs import LABELS, TOKENIZER
-from modelctl.models.spec import EnsembleSpec, ImagePreprocess, ObjectDetection
+from modelctl.models.spec import EnsembleSpec, ObjectDetection
+from modelctl.models.steps import ImagePreprocess
 from modelctl.reference import answers
 from modelctl.reference.answers import Found
 from modelctl.reference.pictures import Placement, prepare

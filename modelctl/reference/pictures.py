@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from modelctl.models.spec import ImagePreprocess
+from modelctl.models.steps import ImagePreprocess
 
 Array = npt.NDArray[Any]
 DTYPES: dict[str, npt.DTypeLike] = {"FP32": np.float32, "FP16": np.float16, "UINT8": np.uint8}

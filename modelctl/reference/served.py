@@ -14,7 +14,8 @@ from tritonclient.utils import InferenceServerException
 from modelctl.embedded.running import reason
 from modelctl.embedded.triton import TritonError
 from modelctl.errors import CommandError
-from modelctl.models.spec import EnsembleSpec, ImageClassification, ImagePreprocess
+from modelctl.models.spec import EnsembleSpec, ImageClassification
+from modelctl.models.steps import ImagePreprocess
 from modelctl.models.tasks import TASKS
 from modelctl.reference.agreement import PIXELS, SCORE, agreement
 from modelctl.reference.answers import Found
