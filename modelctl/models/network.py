@@ -11,45 +11,51 @@ LintCode = Annotated[str, Field(pattern=r"^TG[0-9]{3}$")]
 
 
 class Strict(BaseModel):
-    """What every part of a spec has in common."""
+    """The base of every part of a spec: it refuses unknown keys and cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Tensor(Strict):
-    """One tensor of the network, as its file names it."""
+    """One tensor of the network, by its name in the network's file."""
 
     name: str = Field(min_length=1)
     dtype: DataType = "FP32"
-    dims: list[int] | None = Field(default=None, description="Without the batch; -1 is any. Inputs of steps need none.")
+    dims: list[int] | None = Field(
+        default=None, description="Without the batch; -1 is any size. Inputs that a preprocess step fills need none."
+    )
 
 
 class Instances(Strict):
-    """How many copies of the network run, and on what."""
+    """How many copies of the network run, and on which devices."""
 
     count: int = Field(default=1, ge=1, le=64)
-    kind: Literal["auto", "cpu", "gpu"] = Field(default="auto", description="auto: GPUs where there are some.")
+    kind: Literal["auto", "cpu", "gpu"] = Field(default="auto", description="auto: GPUs if the machine has any.")
 
 
 class Batching(Strict):
-    """How requests are joined."""
+    """How Triton batches requests."""
 
     max_batch_size: int = Field(default=8, ge=1, le=1024)
-    queue_delay_us: int = Field(default=0, ge=0, description="How long a request may wait for others, in microseconds.")
+    queue_delay_us: int = Field(
+        default=0, ge=0, description="How long a request may wait to be batched, in microseconds."
+    )
     max_queue_size: int | None = Field(
-        default=None, ge=1, description="None: the gateway bounds the queue (docs/decisions/0005-queues.md)."
+        default=None,
+        ge=1,
+        description="By default unlimited: the gateway bounds the queue (docs/decisions/0005-queues.md).",
     )
 
 
 class OnnxRuntime(Strict):
     """How ONNX Runtime runs the network on a CPU."""
 
-    threads: int = Field(default=2, ge=1, le=256, description="For each instance.")
-    memory_pattern: bool = Field(default=False, description="Keeps memory for every batch size that occurs.")
+    threads: int = Field(default=2, ge=1, le=256, description="Threads per instance.")
+    memory_pattern: bool = Field(default=False, description="Keep a memory plan for every batch size that occurs.")
 
 
 class Shapes(Strict):
-    """What a TensorRT plan is built for, for one input with free sizes; without the batch."""
+    """The shapes of one input with free sizes for which a TensorRT plan is built, without the batch."""
 
     min: list[int]
     opt: list[int]
@@ -60,13 +66,15 @@ class TensorRT(Strict):
     """The network as a TensorRT plan."""
 
     precision: Literal["fp32", "fp16"] = "fp16"
-    opt_batch: int | None = Field(default=None, ge=1, description="The batch it is tuned for; default: the largest.")
+    opt_batch: int | None = Field(
+        default=None, ge=1, description="The batch size it is tuned for; default: max_batch_size."
+    )
     shapes: dict[str, Shapes] = Field(default_factory=dict, description="For inputs with free sizes.")
     instances: int = Field(default=1, ge=1, le=64)
 
 
 class Network(Strict):
-    """The network between the two steps. Tensors go by the part they play, which the task names."""
+    """The network between the two steps. Its tensors are keyed by role, such as `logits`; the task names them."""
 
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
@@ -74,9 +82,9 @@ class Network(Strict):
     instances: Instances = Instances()
     onnxruntime: OnnxRuntime = OnnxRuntime()
     tensorrt: TensorRT | None = None
-    torchscript: bool = Field(default=False, description="There is a model.pt for Triton's PyTorch backend too.")
+    torchscript: bool = Field(default=False, description="Whether model.pt exists too, for Triton's PyTorch backend.")
     lint_ignore: dict[LintCode, str] = Field(
-        default_factory=dict, description="What `modelctl lint` is not to say of the network, each with the reason."
+        default_factory=dict, description="Rules that `modelctl lint` does not apply to the network: code and reason."
     )
 
     @model_validator(mode="after")
@@ -84,7 +92,7 @@ class Network(Strict):
         known = {tensor.name for tensor in self.inputs.values()} | set(self.inputs)
         for name in self.tensorrt.shapes if self.tensorrt else ():
             if name not in known:
-                raise ValueError(f"tensorrt.shapes: there is no input {name}: {', '.join(sorted(known))}")
+                raise ValueError(f"tensorrt.shapes: there is no input {name}; there are {', '.join(sorted(known))}")
         return self
 
     @model_validator(mode="after")

@@ -2,8 +2,9 @@
 
     model.yaml --read--> ModelSpec --modelctl.models.rendering--> config.pbtxt of the ensemble and of its three steps
 
-Keys are few and every one of them is a fact of this model; what all models share is in `modelctl.models.configs`.
-Unknown keys are refused. Lengths and sizes are pixels, tokens or items; times say their unit.
+The keys of the network are in `modelctl.models.network`, those of its two steps in `modelctl.models.steps`. Every key
+is a fact about one model; constants that all models share are in `modelctl.models.configs`. Unknown keys are refused.
+Sizes and lengths are in pixels, tokens or items; keys of times name their unit.
 """
 
 from __future__ import annotations
@@ -31,9 +32,8 @@ from modelctl.models.steps import (
 FILE = "model.yaml"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 SCHEMA_LINE = "# yaml-language-server: $schema=../../docs/model.schema.json\n"
-
-DEEPER = re.compile(r"(?P<keys>[a-z_.]+): (?P<text>.*)", re.DOTALL)
-"""What a rule on several keys says: below which of them the fault is, then the sentence."""
+KEYS_AND_TEXT = re.compile(r"(?P<keys>[a-z_.]+): (?P<text>.*)", re.DOTALL)
+"""The message of a validator of several keys: the key at fault, below the validated part, then a sentence."""
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 
 
@@ -42,15 +42,17 @@ class Source(Strict):
 
     origin: str = Field(description="A repository, a file, a paper: enough to find them again.")
     license: str = Field(default="unknown", description="The weights' licence, by its SPDX name where it has one.")
-    sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$", description="Of the network's model.onnx.")
+    sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$", description="Of the network's file model.onnx.")
 
 
 class Canary(Strict):
-    """One input and the label that must come first: readiness asks for it."""
+    """One input and the label that must come first; `/readyz` checks it."""
 
     image: FileName | None = Field(default=None, description="A small picture in the ensemble's folder.")
     text: str | None = Field(default=None, description="A text.")
-    label: str | None = Field(default=None, description="What must come first; none: any answer will do.")
+    label: str | None = Field(
+        default=None, description="The label that must come first; without it any answer is accepted."
+    )
 
     @model_validator(mode="after")
     def _one_input(self) -> Canary:
@@ -60,7 +62,7 @@ class Canary(Strict):
 
 
 class Model(Strict):
-    """What every spec has."""
+    """The keys of every model."""
 
     name: str = Field(pattern=NAME)
     source: Source
@@ -75,7 +77,7 @@ class Model(Strict):
 class Ensemble(Model):
     """A public model: three steps that serve a task."""
 
-    default: bool = Field(default=False, description="The model that serves its task when a request names none.")
+    default: bool = Field(default=False, description="Whether it answers requests for its task that name no model.")
     canary: Canary | None = None
 
     @model_validator(mode="after")
@@ -144,13 +146,13 @@ class TextClassification(Ensemble):
 
 
 class TensorModel(Model):
-    """A network by itself, reachable by tensors; its parts are called as it calls them."""
+    """A network without steps: callers send and get its tensors, by their names in the network's file."""
 
     task: Literal["none"]
 
     @property
     def network_name(self) -> str:
-        """The folder of the network, which is the model."""
+        """The folder of the network, which is the model's own."""
         return self.name
 
     @model_validator(mode="after")
@@ -174,21 +176,19 @@ def read(path: Path) -> ModelSpec:
     """Read and check a spec.
 
     Raises:
-        CommandError: with one line for every fault: file, line, key and what is wrong.
+        CommandError: one line per fault, with file, line, key and reason.
 
     """
     try:
         data = YAML().load(path.read_text("utf-8"))
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise CommandError(f"{path}:{line}: {error.problem or 'this is no YAML'}") from error
+        raise CommandError(f"{path}:{line}: {error.problem or 'this is not YAML'}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"{path} cannot be read: {error}") from error
     except (YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        # ruamel.yaml's constructors raise them for what only looks like a number, a date or a key.
-        raise CommandError(
-            f"{path}:1: this is no YAML that can be read: {' '.join(str(error).split())[:200]}"
-        ) from error
+        # ruamel.yaml's constructors raise these for text that only looks like a number, a date or a key.
+        raise CommandError(f"{path}:1: this is not valid YAML: {' '.join(str(error).split())[:200]}") from error
     try:
         spec = ADAPTER.validate_python(data)
     except ValidationError as error:
@@ -203,9 +203,9 @@ def _faults(path: Path, data: Any, error: ValidationError) -> list[str]:
     for fault in error.errors(include_url=False):
         keys, text = fault["loc"], fault["msg"].removeprefix("Value error, ")
         if isinstance(data, Mapping) and keys[:1] == (data.get("task"),):
-            keys = keys[1:]  # the branch that the task chose; it is no key
-        if fault["type"] == "value_error" and (deeper := DEEPER.fullmatch(text)):
-            keys, text = (*keys, *deeper["keys"].split(".")), deeper["text"]
+            keys = keys[1:]  # pydantic names the branch of the union that the task selects; the file has no such key
+        if fault["type"] == "value_error" and (match := KEYS_AND_TEXT.fullmatch(text)):
+            keys, text = (*keys, *match["keys"].split(".")), match["text"]
         keys = keys or ("task",)
         lines.append(f"{path}:{_line(data, keys)}: {'.'.join(map(str, keys))}: {text}")
     return lines
@@ -226,7 +226,7 @@ def _line(data: Any, keys: tuple[int | str, ...]) -> int:
 
 
 def write(spec: ModelSpec, path: Path) -> None:
-    """Write a spec; what is as by default is left out."""
+    """Write a spec, without the keys that have their default value."""
     data = spec.model_dump(exclude_defaults=True, exclude_none=True)
     first = {"name": spec.name, "task": spec.task}
     yaml = YAML()

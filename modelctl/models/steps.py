@@ -17,13 +17,17 @@ Activation = Literal["softmax", "sigmoid", "none"]
 class ImagePreprocess(Strict):
     """How a picture becomes the network's tensor; see `stages.imaging.Recipe`."""
 
-    width: int | None = Field(default=None, ge=1, description="Of the tensor; none with shortest_edge.")
+    width: int | None = Field(default=None, ge=1, description="Of the tensor; omit it with shortest_edge.")
     height: int | None = Field(default=None, ge=1)
     resize: Literal["shortest_edge_center_crop", "letterbox", "letterbox_center", "stretch", "shortest_edge"]
     resize_to: float | None = Field(default=None, gt=0, description="The shorter side before the crop.")
-    longest_edge: int | None = Field(default=None, ge=1, description="shortest_edge: the most that a side may have.")
-    multiple_of: int = Field(default=1, ge=1, description="shortest_edge: sides are cut to a multiple of this.")
-    rounding: Literal["nearest", "down"] = Field(default="nearest", description="Of sides that are not whole.")
+    longest_edge: int | None = Field(default=None, ge=1, description="shortest_edge: the limit for the longer side.")
+    multiple_of: int = Field(
+        default=1, ge=1, description="shortest_edge: sides are rounded down to a multiple of this."
+    )
+    rounding: Literal["nearest", "down"] = Field(
+        default="nearest", description="Of side lengths that are not whole numbers."
+    )
     resample: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
     pad_value: int = Field(default=114, ge=0, le=255)
     scale: float = 1 / 255
@@ -40,16 +44,18 @@ class ImagePreprocess(Strict):
         if free != (self.width is None) or free != (self.height is None):
             raise ValueError("width and height are needed, except with shortest_edge, which takes neither")
         if (self.resize_to is None) == self.resize.startswith("shortest_edge"):
-            raise ValueError("resize_to: is for shortest_edge_center_crop and shortest_edge, which need it")
+            raise ValueError(
+                "resize_to: shortest_edge_center_crop and shortest_edge need it, the others do not take it"
+            )
         if 0 in self.std or not all(map(math.isfinite, (*self.mean, *self.std, self.scale))):
             raise ValueError("mean, std and scale must be finite numbers, and std not 0")
         if free != (self.longest_edge is not None):
-            raise ValueError("longest_edge: is for shortest_edge, which needs it")
+            raise ValueError("longest_edge: shortest_edge needs it, the others do not take it")
         return self
 
     @property
     def dims(self) -> list[int]:
-        """The tensor's dims without the batch; -1 where pictures decide."""
+        """The tensor's dims without the batch; -1 for sizes that depend on the picture."""
         height, width = self.height or -1, self.width or -1
         return [3, height, width] if self.layout == "NCHW" else [height, width, 3]
 
@@ -57,8 +63,8 @@ class ImagePreprocess(Strict):
 class TextPreprocess(Strict):
     """How a text becomes tokens; the tokenizer is `tokenizer.json` in the preprocess step's folder."""
 
-    max_length: int = Field(ge=1, le=1_000_000, description="The most tokens that the network reads.")
-    pad_id: int = Field(default=0, ge=0, description="The id beyond the text's end.")
+    max_length: int = Field(ge=1, le=1_000_000, description="The number of tokens at which longer texts are cut.")
+    pad_id: int = Field(default=0, ge=0, description="The id that fills the places after the text's end.")
     instances: int = Field(default=1, ge=1, le=64)
 
 
@@ -85,7 +91,7 @@ class DetectionPostprocess(Strict):
 
 
 class TextPostprocess(Strict):
-    """How logits become labels, all of them; the labels are `labels.txt` in the network's folder."""
+    """How logits become scores for all labels; the labels are `labels.txt` in the network's folder."""
 
     activation: Activation = "softmax"
     instances: int = Field(default=1, ge=1, le=64)

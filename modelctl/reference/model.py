@@ -1,4 +1,4 @@
-"""One model of the repository, as its spec says it must answer."""
+"""The answers that one model of the repository must give, by its spec."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from modelctl.reference.answers import Found
 from modelctl.reference.pictures import Placement, prepare
 
 Arrays = dict[str, npt.NDArray[Any]]
-Run = Callable[[Arrays], Arrays]  # a network: its inputs by the part they play -> its outputs likewise
+Run = Callable[[Arrays], Arrays]  # a network: its inputs by role -> its outputs by role
 
 
 class Reference:
-    """Answers as the model must.
+    """Computes the answers that a model must give.
 
     Args:
-        spec: the model's.
-        labels: of the network's classes.
+        spec: the model's spec.
+        labels: one for each of the network's classes, in order.
         tokenizer: the file, for a text model.
         run: the network.
 
@@ -56,7 +56,12 @@ class Reference:
         return self.read(outputs, placement)
 
     def read(self, outputs: Mapping[str, npt.NDArray[Any]], placement: Placement | None) -> list[Found]:
-        """Return the answer in one item's outputs, without the batch; raises CommandError when one is no number."""
+        """Return the answer in one item's outputs, without the batch.
+
+        Raises:
+            CommandError: when a number is not finite.
+
+        """
         if not all(np.isfinite(array).all() for array in outputs.values()):
             raise CommandError(
                 "The network gives numbers that are not finite (NaN or infinity): fix it or export it again."
@@ -88,7 +93,7 @@ class Reference:
 
 
 def onnx_run(path: Path, spec: EnsembleSpec, threads: int = 2) -> Run:
-    """Return a network in ONNX as a function of its inputs by the part they play."""
+    """Return an ONNX network as a function from inputs to outputs, both by role."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -107,7 +112,7 @@ def onnx_run(path: Path, spec: EnsembleSpec, threads: int = 2) -> Run:
 
 
 def _padded(array: npt.NDArray[Any], shape: Sequence[object]) -> npt.NDArray[Any]:
-    """Return tokens [1, L] filled up to the length that a network insists on; anything else as it is."""
+    """Pad tokens [1, L] to the network's fixed length; return anything else unchanged."""
     if array.ndim != 2 or not isinstance(shape[1], int):
         return array
     return np.pad(array, ((0, 0), (0, shape[1] - array.shape[1])))

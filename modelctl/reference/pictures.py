@@ -1,4 +1,4 @@
-"""A picture as a spec's network takes it, by Pillow and numpy."""
+"""Makes the tensor of a picture that a spec's network takes, with Pillow and numpy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Placement:
 
 
 def upright(data: bytes) -> Image.Image:
-    """Return an encoded image upright, on white, in RGB."""
+    """Decode an image into RGB, turned upright by its EXIF data, with white behind transparent pixels."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -51,7 +51,7 @@ def prepare(data: bytes, how: ImagePreprocess, dtype: str) -> tuple[Array, Place
 
 
 def _channels(how: ImagePreprocess, values: list[float]) -> list[float]:
-    """Return values, given in the tensor's order, in RGB."""
+    """Return values of the tensor's channels in the order RGB."""
     return values[::-1] if how.channel_order == "BGR" else values
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from modelctl.lint.graph import Graph, Use
+from tritonclient.grpc import model_config_pb2
+
+from modelctl.lint.graph import STEP, Graph, Use
 from modelctl.lint.repository import Model
-from modelctl.lint.rule import Finding, Rule
+from modelctl.lint.rule import MEASURED, USER_GUIDE, Finding, Rule
 from modelctl.lint.rules.batching import policies
 
-ARCHITECTURE = "https://github.com/triton-inference-server/server/blob/main/docs/user_guide/ensemble_models.md"
-MEASURED = "measured on Triton 24.10"
+ARCHITECTURE = f"{USER_GUIDE}/ensemble_models.md"
 
 FORM = Rule(
     code="TG030",
@@ -186,7 +187,6 @@ RULES = (
     *(FORM, FOREIGN, NO_STEP, CIRCLE, STEP_VERSION, BATCH, NO_TENSOR, UNMAPPED, UNWRITTEN, UNREAD, TWO_WRITERS),
     *(DATA_TYPE, DIMS, WAITING, FAN_OUT, UNUSED, UNBATCHED, OVERWRITTEN),
 )
-STEP = "ensemble_scheduling.step"
 
 
 def check(model: Model) -> Iterator[Finding]:
@@ -224,7 +224,7 @@ def _step(model: Model, step: Any, field: str) -> Iterator[Finding]:
     """Check one step by itself."""
     other = model.repository.models.get(step.model_name)
     if other is None and step.model_name in {path.name for path in model.repository.bare}:
-        return  # all about it is left to auto-complete
+        return  # its config is left to auto-complete
     if other is None:
         sentence = f"There is no model '{step.model_name}' in the repository."
         yield model.finding(NO_STEP, sentence, f"{field}.model_name")
@@ -285,11 +285,11 @@ def _links(model: Model, graph: Graph) -> Iterator[Finding]:
 
 
 def _type(entry: Any) -> str:
-    return str(entry.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[entry.data_type].name)
+    return str(model_config_pb2.DataType.Name(entry.data_type))
 
 
 def _fits(first: Use, second: Use) -> list[bool]:
-    """Compare dims as Triton does, which accepts a link when they fit without the batch, or else with it.
+    """Compare dims as Triton does, without the batch and with it: one match is enough for Triton.
 
     https://github.com/triton-inference-server/core/blob/main/src/ensemble_utils.cc, ValidateTensorConsistency
     """
