@@ -47,7 +47,7 @@ class Config:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """One folder with the config that Triton takes. `base` is its `config.pbtxt`: `config`, unless that is a variant."""
+    """One folder with the config that Triton takes. `base` is its `config.pbtxt`; without a variant both are one."""
 
     name: str
     folder: Path
@@ -165,9 +165,9 @@ def _config(path: Path) -> Config:
     except UnicodeDecodeError:
         return Config(path, "", model_config_pb2.ModelConfig(), "it is not UTF-8", None)
     except text_format.ParseError as error:
-        said = re.sub(r"^\d+:\d+ : ", "", str(error)).removeprefix("'").split("': ")[-1]
-        said = f"{' '.join(said.split()).rstrip('.')} (column {error.GetColumn()})"
-        return Config(path, text, model_config_pb2.ModelConfig(), said, error.GetLine())
+        message = re.sub(r"^\d+:\d+ : ", "", str(error)).removeprefix("'").split("': ")[-1]
+        message = f"{' '.join(message.split()).rstrip('.')} (column {error.GetColumn()})"
+        return Config(path, text, model_config_pb2.ModelConfig(), message, error.GetLine())
 
 
 def _holds(folder: Path, names: Iterable[str]) -> bool:

@@ -53,30 +53,30 @@ def all_of(model: ModelSpec, folder: Path) -> dict[str, Any]:
 
 def variants(model: ModelSpec) -> dict[str, Any]:
     """Return the network's other configurations, each chosen by `--model-config-name`."""
-    made = {}
+    configs = {}
     if model.network.tensorrt:
         config = _for_platform(model, "tensorrt_plan", "model.plan")
         _instances(config, model.network.tensorrt.instances, "gpu")
-        made["tensorrt"] = config
+        configs["tensorrt"] = config
     if model.network.torchscript:
         config = _for_platform(model, "pytorch_libtorch", "model.pt")
         _instances(config, model.network.instances.count, model.network.instances.kind)
         config.ClearField("model_warmup")
-        made["pytorch"] = config
-    return made
+        configs["pytorch"] = config
+    return configs
 
 
 def ensemble(model: EnsembleSpec, folder: Path) -> Any:
     """Return the ensemble's configuration, which callers see."""
-    task, inputs, made = TASKS[model.task], model.network.inputs, model.network.outputs
+    task, inputs, outputs = TASKS[model.task], model.network.inputs, model.network.outputs
     config = pb.ModelConfig(name=model.name, platform="ensemble", max_batch_size=model.network.batching.max_batch_size)
     public = {name: tensor for name, tensor in task.extras.items() if name not in GEOMETRY}
     _add(config.input, task.given)
     _add(config.output, {**task.answer, **public})
     between = {tensor.name: _between(role) for role, tensor in inputs.items()}
     _step(config, f"{model.name}_preprocess", _same(task.given), _same([*between.values(), *task.extras]))
-    _step(config, model.network_name, between, {tensor.name: role for role, tensor in made.items()})
-    _step(config, f"{model.name}_postprocess", _same([*made, *task.carried]), _same(task.answer))
+    _step(config, model.network_name, between, {tensor.name: role for role, tensor in outputs.items()})
+    _step(config, f"{model.name}_postprocess", _same([*outputs, *task.carried]), _same(task.answer))
     default = "true" if model.default else None
     _parameters(config, {"task": model.task, "default": default, "canary": _canary(model, folder)})
     return config
@@ -132,8 +132,8 @@ def postprocess(model: EnsembleSpec) -> Any:
     """Return the configuration of the step after the network."""
     task, given = TASKS[model.task], model.postprocess
     config = _model(model, f"{model.name}_postprocess", task.postprocess)
-    made = {role: (tensor.dtype, tensor.dims or []) for role, tensor in model.network.outputs.items()}
-    _add(config.input, {**made, **task.carried})
+    outputs = {role: (tensor.dtype, tensor.dims or []) for role, tensor in model.network.outputs.items()}
+    _add(config.input, {**outputs, **task.carried})
     _add(config.output, task.answer)
     _instances(config, given.instances, "cpu")
     own = {name: value for name, value in given.model_dump(exclude={"instances"}).items() if value is not False}
@@ -145,15 +145,15 @@ def postprocess(model: EnsembleSpec) -> Any:
 
 def warmup_data(model: ModelSpec, folder: Path) -> dict[str, bytes]:
     """Return the warm-up inputs by path in the repository: raw numbers, or a string after its length (uint32)."""
-    made = {}
+    files = {}
     if not isinstance(model, TensorModel) and model.canary is not None:
         data = _canary_bytes(model, folder)
-        made[f"{model.name}_preprocess/warmup/{CANARY_DATA}"] = struct.pack("<I", len(data)) + data
+        files[f"{model.name}_preprocess/warmup/{CANARY_DATA}"] = struct.pack("<I", len(data)) + data
     for tensor in network(model).input:
         if _takes_text(model):
             ones = np.ones(_input_dims(model), np.int32 if tensor.data_type == pb.TYPE_INT32 else np.int64)
-            made[f"{model.network_name}/warmup/{ONES_DATA}"] = ones.tobytes()
-    return made
+            files[f"{model.network_name}/warmup/{ONES_DATA}"] = ones.tobytes()
+    return files
 
 
 def _warm_network(config: Any, *, text: bool) -> None:

@@ -39,23 +39,25 @@ def specs(repository: Path, names: list[str]) -> list[ModelSpec]:
 
 def files(model: ModelSpec, folder: Path) -> dict[str, bytes]:
     """Return the generated files of a spec, by path in the repository; `folder` holds its canary's picture."""
-    made: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     for name, config in configs.all_of(model, folder).items():
-        made[f"{name}/config.pbtxt"] = configs.text(config)
-        made[f"{name}/1/.gitkeep"] = b""
+        contents[f"{name}/config.pbtxt"] = configs.text(config)
+        contents[f"{name}/1/.gitkeep"] = b""
     for variant, config in configs.variants(model).items():
-        made[f"{model.network_name}/configs/{variant}.pbtxt"] = configs.text(config)
-    return made | configs.warmup_data(model, folder)
+        contents[f"{model.network_name}/configs/{variant}.pbtxt"] = configs.text(config)
+    return contents | configs.warmup_data(model, folder)
 
 
 def differing(model: ModelSpec, repository: Path) -> list[tuple[Path, bytes | None]]:
     """Return the files of a spec that differ on disk, with the content they must have; None for files to remove."""
-    made = {repository / path: content for path, content in files(model, repository / model.name).items()}
-    wanted = [(path, content) for path, content in made.items() if not path.exists() or path.read_bytes() != content]
-    folders = {path.parent if path.name == "config.pbtxt" else path.parent.parent for path in made}
+    contents = {repository / path: content for path, content in files(model, repository / model.name).items()}
+    wanted = [
+        (path, content) for path, content in contents.items() if not path.exists() or path.read_bytes() != content
+    ]
+    folders = {path.parent if path.name == "config.pbtxt" else path.parent.parent for path in contents}
     there = [path for folder in folders for path in sorted(folder.glob("configs/*.pbtxt"))]
     # Files written by hand stay.
-    stale = [path for path in there if path not in made and path.read_bytes().startswith(configs.HEADER.encode())]
+    stale = [path for path in there if path not in contents and path.read_bytes().startswith(configs.HEADER.encode())]
     return [*wanted, *((path, None) for path in stale)]
 
 

@@ -84,18 +84,18 @@ def compare(
 
     A label or box whose score is within `tolerance` of the threshold may be missing on either side.
     """
-    left = list(served)
+    unmatched = list(served)
     score, pixels, missing, overlap = 0.0, 0.0, 0, 1.0
     for one in expected:
-        same = [other for other in left if other.label == one.label and other.class_id in (one.class_id, -1)]
+        same = [other for other in unmatched if other.label == one.label and other.class_id in (one.class_id, -1)]
         if not same:
             missing += one.score - threshold > tolerance
             continue
-        closest = min(same, key=lambda other: (_apart(one, other), abs(one.score - other.score)))
-        left.remove(closest)
-        score, pixels = max(score, _gap(one.score, closest.score)), max(pixels, _apart(one, closest))
+        closest = min(same, key=lambda other: (_box_gap(one, other), abs(one.score - other.score)))
+        unmatched.remove(closest)
+        score, pixels = max(score, _gap(one.score, closest.score)), max(pixels, _box_gap(one, closest))
         overlap = min(overlap, iou(np.array(one.box), np.array(closest.box))) if one.box else overlap
-    missing += sum(not one.score - threshold <= tolerance for one in left)
+    missing += sum(not one.score - threshold <= tolerance for one in unmatched)
     best = not expected or not served or served[0].label == expected[0].label or _is_tie(expected, tolerance)
     return Difference(item, best, score, pixels, missing, overlap)
 
@@ -104,7 +104,7 @@ def _is_tie(found: list[Found], tolerance: float) -> bool:
     return len(found) > 1 and found[0].score - found[1].score <= 2 * tolerance
 
 
-def _apart(one: Found, other: Found) -> float:
+def _box_gap(one: Found, other: Found) -> float:
     return max((_gap(a, b) for a, b in zip(one.box, other.box, strict=True)), default=0.0)
 
 

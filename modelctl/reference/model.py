@@ -73,12 +73,12 @@ class Reference:
 
     def inputs(self, item: bytes) -> tuple[Arrays, Placement | None]:
         """Return the network's inputs [1, ...] for one item, and where a picture lies in its tensor."""
-        how = self.spec.preprocess
-        if isinstance(how, ImagePreprocess):
-            tensor, placement = prepare(item, how, self.spec.network.inputs["image"].dtype)
+        settings = self.spec.preprocess
+        if isinstance(settings, ImagePreprocess):
+            tensor, placement = prepare(item, settings, self.spec.network.inputs["image"].dtype)
             return {"image": tensor}, placement
         assert self._tokenizer is not None  # noqa: S101 - text models have one
-        self._tokenizer.enable_truncation(how.max_length)
+        self._tokenizer.enable_truncation(settings.max_length)
         self._tokenizer.no_padding()
         encoding = self._tokenizer.encode(item.decode())
         rows = {
