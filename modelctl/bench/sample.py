@@ -16,7 +16,8 @@ from tritonclient.utils import triton_to_np_dtype
 from modelctl.errors import CommandError
 from modelctl.models import spec as specs
 from modelctl.models.repository import Model, read_config
-from modelctl.models.spec import FILE, ImagePreprocess, TensorModel
+from modelctl.models.spec import FILE, TensorModel
+from modelctl.models.steps import ImagePreprocess
 from modelctl.reference.samples import inputs
 
 VARIETY = 8

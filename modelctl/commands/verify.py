@@ -11,7 +11,8 @@ from pathlib import Path
 from modelctl.embedded.triton import TritonError
 from modelctl.errors import CommandError
 from modelctl.models import rendering
-from modelctl.models.spec import ImagePreprocess, TensorModel
+from modelctl.models.spec import TensorModel
+from modelctl.models.steps import ImagePreprocess
 from modelctl.options import add_json, add_models, add_port
 from modelctl.reference.agreement import PIXELS, SCORE, Difference, compare, threshold_of
 from modelctl.reference.samples import inputs

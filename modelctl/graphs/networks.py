@@ -1,4 +1,4 @@
-"""ONNX files: what they take and give, whether they can be served, and how they are run."""
+"""ONNX files: their inputs and outputs, the checks that they can be served, and sessions that run them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NUMPY: dict[str, npt.DTypeLike] = {
     "INT32": np.int32,
     "BOOL": np.bool_,
 }
-# What ONNX Runtime brings along: the standard, machine learning, and its own.
+# Operators that ONNX Runtime includes: the standard, machine learning, and its own.
 KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
 BATCH = "batch"
 
@@ -50,14 +50,14 @@ def load(path: Path) -> onnx.ModelProto:
     """Read an ONNX file, with the weights that lie beside it.
 
     Raises:
-        CommandError: when it is none, or cannot be served.
+        CommandError: when the file is not ONNX, or cannot be served.
 
     """
     try:
         model = onnx.load(str(path))
         _require_text(model)
     except Exception as error:
-        raise CommandError(f"{path} cannot be read as ONNX: {_short(error)}") from error
+        raise CommandError(f"{path} cannot be read as ONNX: {one_line(error)}") from error
     if not model.graph.node or not model.graph.input or not model.graph.output:
         raise CommandError(f"{path} holds no network: it has {len(model.graph.node)} operators.")
     _require_tensors(model)
@@ -66,13 +66,13 @@ def load(path: Path) -> onnx.ModelProto:
 
 
 def _require_text(model: onnx.ModelProto) -> None:
-    """Raise ValueError when a name is no UTF-8: protobuf then gives bytes, and fails only where they are set again."""
+    """Raise ValueError when a name is not UTF-8: protobuf reads it as bytes, and fails only when it is set again."""
     graph = model.graph
     names = [name for node in graph.node for name in (node.name, node.op_type, node.domain, *node.input, *node.output)]
     names += [entry.name for entries in (graph.initializer, graph.input, graph.output) for entry in entries]
     names += [text for entry in model.metadata_props for text in (entry.key, entry.value)]
     if not all(isinstance(name, str) for name in names):
-        raise ValueError("a name is no UTF-8")
+        raise ValueError("a name is not UTF-8")
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
@@ -85,7 +85,7 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     try:
         onnx.save(model, str(path))
     except (ValueError, EncodeError) as error:
-        raise CommandError(f"The network cannot be stored in one ONNX file of 2 GB: {_short(error)}") from error
+        raise CommandError(f"The network cannot be stored in one ONNX file of 2 GB: {one_line(error)}") from error
 
 
 def _require_tensors(model: onnx.ModelProto) -> None:
@@ -94,13 +94,13 @@ def _require_tensors(model: onnx.ModelProto) -> None:
             what = port.type.WhichOneof("value")
             if what != "tensor_type":
                 hint = " (scikit-learn's exporter: zipmap=False)" if what in ("sequence_type", "map_type") else ""
-                text = f"is a {(what or 'thing of no type').removesuffix('_type')}"
+                text = f"is a {what.removesuffix('_type')}" if what else "has no type"
                 raise CommandError(f"The {kind} '{port.name}' {text}, which Triton cannot serve: export tensors{hint}.")
             element = port.type.tensor_type.elem_type
             if element not in DATA_TYPES:
                 known = element in TensorProto.DataType.values()
                 name = TensorProto.DataType.Name(element) if known else f"number {element}"
-                raise CommandError(f"The {kind} '{port.name}' is of type {name}: {', '.join(NUMPY)} can be served.")
+                raise CommandError(f"The {kind} '{port.name}' is of type {name}; supported: {', '.join(NUMPY)}.")
 
 
 def _require_known_operators(model: onnx.ModelProto) -> None:
@@ -139,7 +139,7 @@ def session(model: onnx.ModelProto | Path) -> Any:
         given = str(model) if isinstance(model, Path) else model.SerializeToString()
         return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise CommandError(f"ONNX Runtime refuses the network: {_short(error)}") from error
+        raise CommandError(f"ONNX Runtime refuses the network: {one_line(error)}") from error
 
 
 def run(session: Any, inputs: Arrays) -> Arrays:
@@ -152,7 +152,7 @@ def run(session: Any, inputs: Arrays) -> Arrays:
     try:
         made = session.run(None, inputs)
     except Exception as error:
-        raise CommandError(f"The network cannot be run: {_short(error)}") from error
+        raise CommandError(f"The network cannot be run: {one_line(error)}") from error
     return {output.name: array for output, array in zip(session.get_outputs(), made, strict=True)}
 
 
@@ -172,5 +172,6 @@ def batches(session: Any, sample: Arrays) -> bool:
     )
 
 
-def _short(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Return the start of an error's message, without line breaks."""
     return " ".join(str(error).split())[:300]

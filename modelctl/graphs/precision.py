@@ -1,4 +1,4 @@
-"""Stores a network in fewer bits. Whatever is done, an answer depends on its own item alone.
+"""Stores a network in fewer bits. An answer still depends on its own item alone, never on its batch.
 
 fp16   halves the file; inputs and outputs stay as they are
 int8   pictures: static scales, measured on example pictures; texts: a scale for each row of activations
@@ -19,7 +19,7 @@ from modelctl.graphs.networks import Arrays
 from modelctl.graphs.row_bytes import row_bytes
 
 LIMITS = {"fp32": 1e-3, "fp16": 0.02, "int8": 0.15}
-"""The largest difference of a score from the original that is taken."""
+"""The largest accepted difference between a score and the original's, by precision."""
 
 
 def convert(path: Path, precision: str, examples: Sequence[Arrays], *, text: bool) -> None:
@@ -39,9 +39,7 @@ def convert(path: Path, precision: str, examples: Sequence[Arrays], *, text: boo
     except CommandError:
         raise
     except Exception as error:
-        raise CommandError(
-            f"The network cannot be stored as {precision}: {' '.join(str(error).split())[:300]}"
-        ) from error
+        raise CommandError(f"The network cannot be stored as {precision}: {networks.one_line(error)}") from error
 
 
 def _halve(path: Path) -> None:
@@ -54,7 +52,9 @@ def _rows(path: Path) -> None:
     model = onnx.load(str(path))
     opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if opset >= 18:
-        raise CommandError(f"int8 for texts needs a graph of opset 17 or less, this one has {opset}: export it so.")
+        raise CommandError(
+            f"int8 for texts needs a graph of opset 17 or less, and this one has {opset}: export it with 17."
+        )
     networks.save(row_bytes(model), path)
 
 
@@ -78,7 +78,7 @@ def _static(path: Path, examples: Sequence[Arrays]) -> None:
         Examples(),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
-        reduce_range=True,  # processors with AVX2 alone add pairs of products in 16 bits
+        reduce_range=True,  # processors with only AVX2 add pairs of products in 16 bits
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
     )

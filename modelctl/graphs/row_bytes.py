@@ -2,11 +2,11 @@
 
     x [T, in] --scale a row--> uint8 --MatMulInteger--> int32 --row scale x column scale--> x @ W [T, out], float32
 
-The usual dynamic quantisation takes one scale from the whole tensor, so a text's answer moves with the strangers and
-the padding beside it; here a row knows only itself. All nodes are standard ONNX. Activations are uint8 around 128,
-because ONNX Runtime's kernels on x86 are fast for uint8 x int8 (with int8 x int8 the whole network took 7 to 9 times as
-long, in 1.31). Weights keep 7 bits, because processors with AVX2 alone add pairs of products in 16 bits: 2 x 255 x 63
-fits, 2 x 255 x 127 does not.
+The usual dynamic quantisation takes one scale from the whole tensor, so a text's answer changes with the other texts
+and the padding in its batch; here every row has its own scale. All nodes are standard ONNX. Activations are uint8
+around 128, because ONNX Runtime's kernels on x86 are fast for uint8 x int8 (with int8 x int8 the whole network took 7
+to 9 times as long, in 1.31). Weights keep 7 bits, because processors with only AVX2 add pairs of products in 16 bits:
+2 x 255 x 63 fits, 2 x 255 x 127 does not.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _node(kind: str, inputs: list[str], output: str, **attributes: Any) -> NodeP
 
 
 def _quantize_rows(source: str) -> list[NodeProto]:
-    """Return what makes `<source>/uint8` and `<source>/scale` [..., 1]; needs an opset below 18 (ReduceMax's axes)."""
+    """Return the nodes of `<source>/uint8` and `<source>/scale` [..., 1]; ReduceMax's axes need an opset below 18."""
     return [
         _node("Abs", [source], source + "/size"),
         _node("ReduceMax", [source + "/size"], source + "/most", axes=[-1], keepdims=1),

@@ -1,9 +1,11 @@
-"""The little that is changed in an ONNX file so that Triton can serve it: names and answers stay.
+"""The few changes that let Triton serve an ONNX file; names and answers stay the same.
 
-    sources: free_batch, fix_sizes, flatten      `modelctl add`, after the precision: declare
+    free_batch, fix_sizes, flatten   for `modelctl.sources`
+    declare                          for `modelctl add`, after the conversion to a precision
 
-NVIDIA's ONNX Runtime backend wants of a network that batches that the first axis of every input and output is free, and
-that the other sizes of its outputs are exactly those of the configuration: what ONNX Runtime makes of the graph counts.
+For a network that batches, NVIDIA's ONNX Runtime backend requires that the first axis of every input and output is
+free, and that the other sizes of its outputs equal the configuration's. It compares the shapes that ONNX Runtime infers
+from the graph.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ OLDEST_SLICE = 10  # the opset since which Slice takes its bounds as inputs
 
 
 def free_batch(model: onnx.ModelProto) -> None:
-    """Give every input and output a free first axis, as Triton asks for; what is inside may still disagree."""
+    """Give every input and output a free first axis, as Triton requires; nodes may still assume a fixed batch."""
     weights = {tensor.name for tensor in model.graph.initializer}
     for entry in (*model.graph.input, *model.graph.output):
         if entry.name not in weights and entry.type.tensor_type.shape.dim:
@@ -41,7 +43,7 @@ def fix_sizes(model: onnx.ModelProto, name: str, sizes: Mapping[int, int]) -> No
 
 
 def flatten(model: onnx.ModelProto, output: str) -> None:
-    """Make an output [N, C, 1, 1] one of [N, C]."""
+    """Reshape an output from [N, C, 1, 1] to [N, C]."""
     entry = next(entry for entry in model.graph.output if entry.name == output)
     inside = _rename(model, output, "/unflattened")
     model.graph.node.append(helper.make_node("Flatten", [inside], [output], f"{output}/flatten", axis=1))
@@ -49,13 +51,13 @@ def flatten(model: onnx.ModelProto, output: str) -> None:
 
 
 def declare(path: Path, outputs: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-    """Make the file at `path` say its outputs' sizes: a free batch, then `outputs` (-1 is any).
+    """Declare the sizes of the outputs in the file at `path`: a free batch, then `outputs` (-1 is any size).
 
     Returns:
         the sizes by output, without the batch, as ONNX Runtime reads them.
 
     Raises:
-        CommandError: when the batch cannot be freed, or when the sizes are not the network's.
+        CommandError: when the batch cannot be freed, or when the network's outputs have other sizes.
 
     """
     model = onnx.load(str(path))
@@ -85,7 +87,7 @@ def _shapes(path: Path) -> dict[str, list[int | str | None]]:
 
 
 def _hide_batch(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
-    """Cut outputs to as many items as come in: of one item nothing goes, but no reader of shapes can know that."""
+    """Slice outputs to the number of input items: this removes nothing, but shape inference cannot know that."""
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     if opset < OLDEST_SLICE:
         try:
@@ -113,7 +115,7 @@ def _slice(source: str, end: str, target: str) -> NodeProto:
 
 
 def _rename(model: onnx.ModelProto, tensor: str, ending: str) -> str:
-    """Give a tensor another name in all nodes; return it."""
+    """Rename a tensor in all nodes; return its new name."""
     inside = tensor + ending
     for node in model.graph.node:
         node.output[:] = [inside if name == tensor else name for name in node.output]

@@ -1,6 +1,6 @@
 """Lets a text network cut its own padding, so that texts of every length share one batch.
 
-Triton joins only requests of equal shapes, so the tokenizer step pads every text to the same length; without this
+Triton batches only requests of equal shapes, so the tokenizer step pads every text to the same length; without this
 surgery a text of 5 tokens would cost as much as one of 128. In front of the graph stands
 
     longest = max(1, max over the batch of sum(INT64(attention_mask)))
@@ -53,7 +53,7 @@ def trim_to_longest(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def untrim(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Undo `trim_to_longest`, for runtimes that need shapes without looking at data; change and return `model`."""
+    """Undo `trim_to_longest`, for runtimes that need shapes before they see data; change and return `model`."""
     graph = model.graph
     nodes = [node for node in graph.node if not node.name.startswith(PREFIX)]
     for node in nodes:
@@ -77,7 +77,7 @@ def _longest(mask_type: int) -> list[NodeProto]:
     if mask_type != TensorProto.INT64:
         mask = PREFIX + "mask"
         cast = [helper.make_node("Cast", [MASK], [mask], mask, to=TensorProto.INT64)]
-    # Without axes ReduceMax reduces all of them, and reads the same before opset 18 and after.
+    # Without axes ReduceMax reduces all of them, and is valid before opset 18 and after.
     return [
         *cast,
         helper.make_node("ReduceSum", [mask, PREFIX + "one"], [PREFIX + "lengths"], PREFIX + "lengths", keepdims=0),

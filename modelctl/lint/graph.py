@@ -1,4 +1,4 @@
-"""The tensors of an ensemble: who writes and who reads each, and which steps can run at once."""
+"""The tensors of an ensemble: which step writes and which reads each, and which steps can run at once."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Use:
     """One end of a tensor.
 
     Attributes:
-        who: the step or the ensemble, for a sentence.
-        field: of the ensemble's config.
+        who: the step or the ensemble, as a sentence names it.
+        field: its field in the ensemble's config.
         entry: the tensor as that model's config describes it; None when it does not.
         batches: whether that model's dims omit the batch.
-        step: which one; None for the ensemble itself.
+        step: the step's index; None for the ensemble itself.
 
     """
 
@@ -44,7 +44,7 @@ class Graph:
             self.tensors.setdefault(name, []).append(use)
 
     def _own(self) -> Iterator[tuple[Use, str]]:
-        """An input of an ensemble is a tensor that is written, to its steps; an output one that is read."""
+        """Yield the ensemble's inputs, which count as written, and its outputs, which count as read."""
         batches = self._model.message.max_batch_size > 0
         for kind in ("input", "output"):
             for index, entry in enumerate(getattr(self._model.message, kind)):
@@ -62,7 +62,7 @@ class Graph:
 
     @cached_property
     def _direct(self) -> dict[int, set[int]]:
-        """For each step the steps whose tensors it reads."""
+        """For each step, the steps whose tensors it reads."""
         found: dict[int, set[int]] = {index: set() for index in range(len(self._model.steps))}
         for uses in self.tensors.values():
             writers = {use.step for use in uses if use.writes and use.step is not None}
@@ -75,7 +75,7 @@ class Graph:
 
     @cached_property
     def _before(self) -> dict[int, set[int]]:
-        """For each step all that must be done before it."""
+        """For each step, all steps that must run before it."""
         found = {index: set(steps) for index, steps in self._direct.items()}
         for _ in found:
             for steps in found.values():
@@ -84,11 +84,11 @@ class Graph:
 
     @property
     def waiting(self) -> set[int]:
-        """The steps that wait for themselves."""
+        """The steps that wait, directly or through others, for their own output."""
         return {index for index, steps in self._before.items() if index in steps}
 
     def pairs_at_once(self) -> Iterator[tuple[int, int]]:
-        """Give the pairs of steps of which neither waits for the other."""
+        """Yield the pairs of steps that do not wait for each other."""
         for left, right in combinations(self._before, 2):
             if left not in self._before[right] and right not in self._before[left]:
                 yield left, right

@@ -1,6 +1,6 @@
 """Where a field stands in a text-format protobuf.
 
-The parser of `google.protobuf.text_format` tells a line only when it fails, so the text is scanned a second time.
+The parser of `google.protobuf.text_format` gives a line only when it fails, so the text is scanned a second time.
 https://protobuf.dev/reference/protobuf/textformat-spec/
 """
 
@@ -20,7 +20,7 @@ def locate(text: str) -> dict[str, int]:
     """
     found: dict[str, int] = {}
     counts: Counter[str] = Counter()
-    parents: list[tuple[str, str]] = []  # what stands before the open message's fields, and the name of its own field
+    parents: list[tuple[str, str]] = []  # the prefix around each open message, and its field
     prefix, field, line = "", "", 1
     tokens = [match for match in TOKEN.finditer(text) if match["skip"] is None]
     afters = [*(match[0] for match in tokens), ""][1:]

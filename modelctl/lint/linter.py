@@ -14,7 +14,7 @@ from modelctl.lint.rules.suppression import sift
 
 
 def lint(folder: Path) -> tuple[list[str], list[Finding]]:
-    """Return the names of all models, and what is wrong with them, in the order of models and codes."""
+    """Return the names of all models, and the findings in the order of models and codes."""
     views = read(folder)
     findings: dict[str, list[Finding]] = {name: [] for name in views[0].models}
     for view in views:
@@ -22,7 +22,7 @@ def lint(folder: Path) -> tuple[list[str], list[Finding]]:
             findings[name] += _check(view, model)
     found = list(check_folder(views[0]))
     for name, model in views[0].models.items():
-        # A variant repeats what the repository of the config.pbtxt files has shown.
+        # Each variant repeats the findings of the config.pbtxt files.
         unique = sorted(dict.fromkeys(findings[name]), key=lambda finding: (finding.rule.code, finding.sentence))
         found += sift(model, unique, RULES)
     return list(findings), found
@@ -30,7 +30,7 @@ def lint(folder: Path) -> tuple[list[str], list[Finding]]:
 
 def _check(view: Repository, model: Model) -> Iterator[Finding]:
     if view.variant and not model.is_variant and not model.steps:
-        return  # nothing about it has changed
+        return  # the variant does not change this model
     if model.config.error:
         yield _unreadable(model)
         return
@@ -40,7 +40,7 @@ def _check(view: Repository, model: Model) -> Iterator[Finding]:
 
 def _unreadable(model: Model) -> Finding:
     config = model.config
-    # What schedules a model excludes the rest, so an ensemble with dynamic_batching cannot be parsed at all.
+    # The schedulers are a oneof, so an ensemble with dynamic_batching cannot be parsed at all.
     is_foreign = 'oneof "scheduling_choice"' in config.error and "ensemble_scheduling" in config.error
     rule = FOREIGN if is_foreign else UNREADABLE
     return Finding(rule, model.name, config.path, "", config.line, f"Triton cannot read it: {config.error}.")

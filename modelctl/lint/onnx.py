@@ -1,7 +1,7 @@
 """The inputs and outputs of an ONNX file, read without its weights.
 
-A model of any size takes milliseconds: of the protobuf only lengths are read, and what matters here. The `onnx`
-package would copy every weight, and the images that run Triton lack it.
+A model of any size takes milliseconds, because the reader skips every part of the protobuf that it does not need. The
+`onnx` package would copy every weight, and the images that run Triton lack it.
 https://protobuf.dev/programming-guides/encoding/, https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 """
 
@@ -19,7 +19,7 @@ DATA_TYPES = {
     **{1: "FP32", 2: "UINT8", 3: "INT8", 4: "UINT16", 5: "INT16", 6: "INT32", 7: "INT64", 8: "STRING", 9: "BOOL"},
     **{10: "FP16", 11: "FP64", 12: "UINT32", 13: "UINT64", 16: "BF16"},
 }
-# Numbers of the fields that are read, by message.
+# The numbers of the fields that are read, by message.
 MODEL_GRAPH = 7
 GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 5, 11, 12
 TENSOR_NAME, TENSOR_EXTERNAL = 8, 13
@@ -28,11 +28,11 @@ TYPE_TENSOR, ELEMENT, SHAPE, DIMENSION, SIZE = 1, 1, 2, 1, 1
 
 
 class OnnxError(Exception):
-    """The file is no ONNX model."""
+    """The file is not an ONNX model."""
 
 
 class Tensor(NamedTuple):
-    """One input or output. `shape` is None when the model leaves even the rank open; -1 is a free size."""
+    """One input or output. `shape` is None when the model does not fix the rank; -1 is a free size."""
 
     data_type: str
     shape: tuple[int, ...] | None
@@ -40,7 +40,7 @@ class Tensor(NamedTuple):
 
 @dataclass(frozen=True)
 class Onnx:
-    """What a model's config must fit. `external` are the files beside the model that hold weights."""
+    """The tensors that a model's config must match. `external` are the files beside the model that hold weights."""
 
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
@@ -49,7 +49,7 @@ class Onnx:
 
 @lru_cache(maxsize=1024)
 def read(path: Path) -> Onnx:
-    """Read a model; raises OnnxError when it is none."""
+    """Read a model; raises OnnxError when the file is not one."""
     try:
         with path.open("rb") as file:
             whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
@@ -86,7 +86,7 @@ def _initializer(tensor: memoryview, names: set[str], external: set[str]) -> Non
 
 
 def _value(value: memoryview) -> tuple[str, Tensor]:
-    """Read a ValueInfoProto; what is no tensor (a sequence, a map) has no data type."""
+    """Read a ValueInfoProto; a sequence or a map has no data type and no shape."""
     parts = dict(_fields(value))
     name = str(_bytes(parts[VALUE_NAME]), "utf-8")
     kind = dict(_fields(_bytes(parts[VALUE_TYPE]))) if VALUE_TYPE in parts else {}
@@ -113,7 +113,7 @@ def _bytes(part: int | memoryview) -> memoryview:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Give each field's number and content; raises ValueError or IndexError when it is no protobuf."""
+    """Yield each field's number and content; raises ValueError or IndexError when the bytes are not a protobuf."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)

@@ -13,7 +13,7 @@ from modelctl.lint.rules import SUBJECTS
 
 
 def text(models: Sequence[str], findings: Sequence[Finding]) -> str:
-    """Return each finding with its fix, and a line that counts."""
+    """Return each finding with its fix, and a line with the counts."""
     lines = []
     for finding in findings:
         rule, field = finding.rule, f" [{finding.field}]" if finding.field else ""
@@ -39,7 +39,7 @@ def github(_: Sequence[str], findings: Sequence[Finding]) -> str:
 
 
 def explain(rule: Rule) -> str:
-    """Return all that is known of one rule."""
+    """Return everything about one rule."""
     return "\n".join(
         [
             f"{rule.code} ({rule.severity}): {rule.title}",
@@ -92,10 +92,10 @@ modelctl lint --explain TG044          # one rule: why, what to do, what the ser
 Exit code: 0 when nothing is wrong, 1 when there are errors (with `--strict` also warnings), 2 when called wrongly.
 
 Each rule has a broken repository in `tests/modelctl/lint`, and a test that shows what the real server does with it.
-Those called `documented` need a backend or a machine which the tests lack; their source is named.
+Rules marked `documented` need a backend or a machine that the tests lack; they name their source.
 
-To accept a finding, say so in the model's `config.pbtxt`, with a reason; several entries are parted by ";". Triton
-ignores the parameter.
+To accept a finding, say so in the model's `config.pbtxt`, with a reason; several entries are separated by
+";". Triton ignores the parameter.
 
 ```
 parameters { key: "lint_ignore" value { string_value: "TG057: only the smoke test calls it" } }
@@ -108,7 +108,7 @@ def _place(finding: Finding) -> str:
 
 
 def _path(finding: Finding) -> str:
-    """Return the path from here, where the file is below: so editors and GitHub know it."""
+    """Return the path relative to the current folder if the file is in it, so that editors and GitHub find it."""
     path = Path(os.path.relpath(finding.path))
     return str(finding.path if path.parts[0] == ".." else path)
 

@@ -20,12 +20,12 @@ from modelctl.lint import lines
 from modelctl.lint.rule import Finding, Rule
 
 VERSION = re.compile(r"0|[1-9]\d*")
-# The backend that Triton takes for a file when the config names none, whatever it is told of auto-completion.
+# The backend that Triton takes by a file's name when the config names none, with auto-completion or without.
 BACKENDS = {
     **{"model.onnx": "onnxruntime", "model.plan": "tensorrt", "model.savedmodel": "tensorflow"},
     **{"model.graphdef": "tensorflow", "model.xml": "openvino", "model.py": "python", "model.pt": "pytorch"},
 }
-# What it completes tensors for, when it is not told to leave that (--disable-auto-complete-config).
+# The files whose tensors Triton completes, unless it runs with --disable-auto-complete-config.
 COMPLETED = tuple(name for name, backend in BACKENDS.items() if backend != "pytorch")
 
 
@@ -47,7 +47,7 @@ class Config:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """One folder with the config that Triton takes. `base` is its `config.pbtxt`, the same object without a variant."""
+    """One folder with the config that Triton takes. `base` is its `config.pbtxt`; without a variant both are one."""
 
     name: str
     folder: Path
@@ -67,7 +67,7 @@ class Model:
 
     @property
     def backend(self) -> str:
-        """The backend that runs the model; `ensemble` for an ensemble, empty when neither config nor files tell."""
+        """The backend that runs the model; `ensemble` for an ensemble, empty when neither config nor files name one."""
         of_platform = {"onnxruntime_onnx": "onnxruntime", "tensorrt_plan": "tensorrt", "pytorch_libtorch": "pytorch"}
         named = self.message.backend or of_platform.get(self.message.platform, self.message.platform)
         if named or self.message.HasField("ensemble_scheduling") or self.message.default_model_filename:
@@ -94,12 +94,12 @@ class Model:
         return here[-(policy.latest.num_versions or 1) :]
 
     def is_completed(self, kind: str) -> bool:
-        """Tell whether the config says nothing of its inputs (`input`) or outputs, and Triton can find them itself."""
+        """Tell whether the config names no tensors of a kind (`input` or `output`), and Triton can complete them."""
         is_open = not getattr(self.message, kind) and self.backend != "ensemble"
         return is_open and _holds(self.folder, (*COMPLETED, self.message.default_model_filename or COMPLETED[0]))
 
     def has_file(self, version: int, name: str) -> bool:
-        """Tell whether a version has the file that it is loaded from: this one, or one for some kind of GPU."""
+        """Tell whether a version has its model file: the named one, or one for a compute capability."""
         names = (name, *self.message.cc_model_filenames.values())
         return any((self.folder / str(version) / one).exists() for one in names)
 
@@ -122,7 +122,7 @@ class Model:
 class Repository:
     """All models of a folder under one choice of configs.
 
-    `strays` are folders without a config that Triton tries as models in vain, `bare` those that it completes one for.
+    `strays` are folders that Triton fails to load as models; `bare` have no config either, but Triton completes one.
     """
 
     folder: Path
@@ -165,9 +165,9 @@ def _config(path: Path) -> Config:
     except UnicodeDecodeError:
         return Config(path, "", model_config_pb2.ModelConfig(), "it is not UTF-8", None)
     except text_format.ParseError as error:
-        said = re.sub(r"^\d+:\d+ : ", "", str(error)).removeprefix("'").split("': ")[-1]
-        said = f"{' '.join(said.split()).rstrip('.')} (column {error.GetColumn()})"
-        return Config(path, text, model_config_pb2.ModelConfig(), said, error.GetLine())
+        message = re.sub(r"^\d+:\d+ : ", "", str(error)).removeprefix("'").split("': ")[-1]
+        message = f"{' '.join(message.split()).rstrip('.')} (column {error.GetColumn()})"
+        return Config(path, text, model_config_pb2.ModelConfig(), message, error.GetLine())
 
 
 def _holds(folder: Path, names: Iterable[str]) -> bool:

@@ -1,4 +1,4 @@
-"""What a rule is, and what it finds."""
+"""A rule, its findings, and the pages that several rules cite."""
 
 from __future__ import annotations
 
@@ -14,9 +14,15 @@ EVIDENCE: dict[Evidence, str] = {
     "hangs": "Triton loads the model, and hangs or dies under load",
     "serves wrongly": "Triton loads the model, and answers wrongly or not at all",
     "wastes": "Triton loads the model, and is slow or without bounds",
-    "documented": "Not tried: the embedded server lacks what it takes; see the source",
+    "documented": "Not tested, because the embedded server lacks the backend or the machine; see the source",
 }
-"""What the real server does, by the words of `Rule.evidence`."""
+"""The meaning of each `Rule.evidence`: what the real server does."""
+
+USER_GUIDE = "https://github.com/triton-inference-server/server/blob/main/docs/user_guide"
+CONFIGURATION = f"{USER_GUIDE}/model_configuration.md"
+LAYOUT = f"{USER_GUIDE}/model_repository.md"
+PROTO = "https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto"
+MEASURED = "measured on Triton 24.10"
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Rule:
         evidence: what the real server (Triton 24.10) does, as the tests show; `documented` when they cannot.
         why: what happens, in a sentence or two.
         fix: what to do, as a command to the reader.
-        source: where it stands, or where it was measured.
+        source: the page that says so, or the server that it was measured on.
 
     """
 
@@ -47,7 +53,7 @@ class Finding:
 
     Attributes:
         field: path of the field in the config, such as `ensemble_scheduling.step[1].model_version`; empty when the
-            fault is in no config.
+            fault is not in a config.
         line: of the file, from 1; None when the file has none.
 
     """

@@ -1,12 +1,11 @@
-"""A spec -> the configurations of its models, as protobuf messages.
+"""Makes the configurations of a spec's models, as protobuf messages.
 
     <name>              the ensemble: what callers see, and how tensors pass between the steps
     <name>_preprocess   bytes -> the network's tensors     (backends/image_preprocess, backends/text_tokenize)
     <name>_network      ONNX, or a TensorRT plan by the variant `tensorrt`
     <name>_postprocess  tensors -> the answer              (backends/*_postprocess)
 
-Between the steps tensors go by the part they play (`logits`, `input_ids`), so any network fits, whatever its
-file calls them.
+Between the steps tensors are named by their role (`logits`, `input_ids`), whatever the network's file calls them.
 """
 
 from __future__ import annotations
@@ -23,20 +22,13 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from modelctl.errors import CommandError
-from modelctl.models.spec import (
-    FILE,
-    DetectionPostprocess,
-    EnsembleSpec,
-    ImagePreprocess,
-    ModelSpec,
-    TensorModel,
-    TextPreprocess,
-)
+from modelctl.models.spec import FILE, EnsembleSpec, ModelSpec, TensorModel
+from modelctl.models.steps import DetectionPostprocess, ImagePreprocess, TextPreprocess
 from modelctl.models.tasks import GEOMETRY, TASKS, Tensors
 
 HEADER = f"# Written by `modelctl render` from {FILE}: change that and render again.\n"
 LABELS, TOKENIZER = "labels.txt", "tokenizer.json"
-# The first call of a step loads what it needs: warm-up makes it before anyone waits.
+# A step loads its files at its first call: warm-up makes that call before any client does.
 CANARY_DATA, ONES_DATA = "canary", "ones"
 KINDS = {"auto": "KIND_AUTO", "cpu": "KIND_CPU", "gpu": "KIND_GPU"}
 
@@ -61,30 +53,30 @@ def all_of(model: ModelSpec, folder: Path) -> dict[str, Any]:
 
 def variants(model: ModelSpec) -> dict[str, Any]:
     """Return the network's other configurations, each chosen by `--model-config-name`."""
-    made = {}
+    configs = {}
     if model.network.tensorrt:
-        config = _another(model, "tensorrt_plan", "model.plan")
+        config = _for_platform(model, "tensorrt_plan", "model.plan")
         _instances(config, model.network.tensorrt.instances, "gpu")
-        made["tensorrt"] = config
+        configs["tensorrt"] = config
     if model.network.torchscript:
-        config = _another(model, "pytorch_libtorch", "model.pt")
+        config = _for_platform(model, "pytorch_libtorch", "model.pt")
         _instances(config, model.network.instances.count, model.network.instances.kind)
         config.ClearField("model_warmup")
-        made["pytorch"] = config
-    return made
+        configs["pytorch"] = config
+    return configs
 
 
 def ensemble(model: EnsembleSpec, folder: Path) -> Any:
-    """Return the configuration that callers see."""
-    task, inputs, made = TASKS[model.task], model.network.inputs, model.network.outputs
+    """Return the ensemble's configuration, which callers see."""
+    task, inputs, outputs = TASKS[model.task], model.network.inputs, model.network.outputs
     config = pb.ModelConfig(name=model.name, platform="ensemble", max_batch_size=model.network.batching.max_batch_size)
     public = {name: tensor for name, tensor in task.extras.items() if name not in GEOMETRY}
     _add(config.input, task.given)
     _add(config.output, {**task.answer, **public})
     between = {tensor.name: _between(role) for role, tensor in inputs.items()}
     _step(config, f"{model.name}_preprocess", _same(task.given), _same([*between.values(), *task.extras]))
-    _step(config, model.network_name, between, {tensor.name: role for role, tensor in made.items()})
-    _step(config, f"{model.name}_postprocess", _same([*made, *task.carried]), _same(task.answer))
+    _step(config, model.network_name, between, {tensor.name: role for role, tensor in outputs.items()})
+    _step(config, f"{model.name}_postprocess", _same([*outputs, *task.carried]), _same(task.answer))
     default = "true" if model.default else None
     _parameters(config, {"task": model.task, "default": default, "canary": _canary(model, folder)})
     return config
@@ -140,8 +132,8 @@ def postprocess(model: EnsembleSpec) -> Any:
     """Return the configuration of the step after the network."""
     task, given = TASKS[model.task], model.postprocess
     config = _model(model, f"{model.name}_postprocess", task.postprocess)
-    made = {role: (tensor.dtype, tensor.dims or []) for role, tensor in model.network.outputs.items()}
-    _add(config.input, {**made, **task.carried})
+    outputs = {role: (tensor.dtype, tensor.dims or []) for role, tensor in model.network.outputs.items()}
+    _add(config.input, {**outputs, **task.carried})
     _add(config.output, task.answer)
     _instances(config, given.instances, "cpu")
     own = {name: value for name, value in given.model_dump(exclude={"instances"}).items() if value is not False}
@@ -152,20 +144,20 @@ def postprocess(model: EnsembleSpec) -> Any:
 
 
 def warmup_data(model: ModelSpec, folder: Path) -> dict[str, bytes]:
-    """Return what warm-up sends, by path in the repository, each as Triton reads it (raw, or a length before bytes)."""
-    made = {}
+    """Return the warm-up inputs by path in the repository: raw numbers, or a string after its length (uint32)."""
+    files = {}
     if not isinstance(model, TensorModel) and model.canary is not None:
         data = _canary_bytes(model, folder)
-        made[f"{model.name}_preprocess/warmup/{CANARY_DATA}"] = struct.pack("<I", len(data)) + data
+        files[f"{model.name}_preprocess/warmup/{CANARY_DATA}"] = struct.pack("<I", len(data)) + data
     for tensor in network(model).input:
         if _takes_text(model):
             ones = np.ones(_input_dims(model), np.int32 if tensor.data_type == pb.TYPE_INT32 else np.int64)
-            made[f"{model.network_name}/warmup/{ONES_DATA}"] = ones.tobytes()
-    return made
+            files[f"{model.network_name}/warmup/{ONES_DATA}"] = ones.tobytes()
+    return files
 
 
 def _warm_network(config: Any, *, text: bool) -> None:
-    """Let Triton run the network once: on zeros, or on tokens, since a text without any would make no sense."""
+    """Make Triton run the network once at load: on zeros, or for texts on ones, because a text needs some token."""
     warmup = config.model_warmup.add(name=ONES_DATA if text else "zeros", batch_size=1)
     for tensor in config.input:
         given = pb.ModelWarmup.Input(data_type=tensor.data_type, dims=tensor.dims)
@@ -177,7 +169,7 @@ def _warm_network(config: Any, *, text: bool) -> None:
 
 
 def _model(model: ModelSpec, name: str, backend: str) -> Any:
-    """Return what all models that are no ensembles begin with."""
+    """Return the part that the steps and the network have in common."""
     batching = model.network.batching
     config = pb.ModelConfig(name=name, backend=backend, max_batch_size=batching.max_batch_size)
     config.dynamic_batching.SetInParent()
@@ -188,8 +180,8 @@ def _model(model: ModelSpec, name: str, backend: str) -> Any:
     return config
 
 
-def _another(model: ModelSpec, platform: str, file: str) -> Any:
-    """Return the network's configuration for another backend, without what is ONNX Runtime's and without instances."""
+def _for_platform(model: ModelSpec, platform: str, file: str) -> Any:
+    """Return the network's configuration for another platform, without instances and ONNX Runtime's parameters."""
     config = network(model)
     for field in ("backend", "parameters", "instance_group"):
         config.ClearField(field)
@@ -201,7 +193,9 @@ def _add_network_tensors(config: Any, model: ModelSpec) -> None:
     inputs, outputs = model.network.inputs.values(), model.network.outputs.values()
     _add(config.input, {tensor.name: (tensor.dtype, tensor.dims or _input_dims(model)) for tensor in inputs})
     _add(config.output, {tensor.name: (tensor.dtype, tensor.dims or []) for tensor in outputs})
-    if "logits" in model.network.outputs and "boxes" not in model.network.outputs:  # a detector's are those of queries
+    if (
+        "logits" in model.network.outputs and "boxes" not in model.network.outputs
+    ):  # a detector's logits belong to its queries
         config.output[0].label_filename = LABELS  # for Triton's classification extension
 
 
@@ -216,7 +210,7 @@ def _takes_text(model: ModelSpec) -> bool:
 
 
 def _between(role: str) -> str:
-    """Return a network input's name between the steps: `image` is what callers send."""
+    """Return the name of a network's input between the steps; `image` itself is the picture that callers send."""
     return "tensor" if role == "image" else role
 
 
@@ -238,7 +232,7 @@ def _instances(config: Any, count: int, kind: str) -> None:
 
 
 def _parameters(config: Any, values: Mapping[str, object]) -> None:
-    """Set the parameters that are not None, as Triton has them: text."""
+    """Set the parameters that are not None; Triton keeps them as text."""
     for name, value in values.items():
         if value is not None:
             config.parameters[name].string_value = _text(value)
@@ -261,7 +255,7 @@ def _canary(model: EnsembleSpec, folder: Path) -> str | None:
 
 
 def _canary_bytes(model: EnsembleSpec, folder: Path) -> bytes:
-    assert model.canary is not None  # noqa: S101 - callers have looked
+    assert model.canary is not None  # noqa: S101 - callers check it
     if model.canary.text is not None:
         return model.canary.text.encode()
     path = folder / str(model.canary.image)

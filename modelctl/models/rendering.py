@@ -1,4 +1,4 @@
-"""The files of a model repository that a `model.yaml` stands for.
+"""The files of a model repository that are generated from a `model.yaml`.
 
     ModelSpec --files--> path in the repository -> content: config.pbtxt of each step, its variants, its warm-up data
 
@@ -19,7 +19,7 @@ def specs(repository: Path, names: list[str]) -> list[ModelSpec]:
     """Return the specs of the named models, or of all.
 
     Raises:
-        CommandError: when one cannot be read, a named model has none, or two are the default for a task.
+        CommandError: a spec cannot be read, a named model has none, or two models are the default for one task.
 
     """
     found = {path.parent.name: path for path in sorted(repository.glob(f"*/{FILE}"))}
@@ -33,29 +33,31 @@ def specs(repository: Path, names: list[str]) -> list[ModelSpec]:
         if getattr(model, "default", False):
             other = defaults.setdefault(model.task, model.name)
             if other != model.name:
-                raise CommandError(f"{other} and {model.name} are both the default for {model.task}: one may be.")
+                raise CommandError(f"{other} and {model.name} are both the default for {model.task}: only one may be.")
     return models
 
 
 def files(model: ModelSpec, folder: Path) -> dict[str, bytes]:
-    """Return what belongs to a spec, by path in the repository; `folder` holds its canary's picture."""
-    made: dict[str, bytes] = {}
+    """Return the generated files of a spec, by path in the repository; `folder` holds its canary's picture."""
+    contents: dict[str, bytes] = {}
     for name, config in configs.all_of(model, folder).items():
-        made[f"{name}/config.pbtxt"] = configs.text(config)
-        made[f"{name}/1/.gitkeep"] = b""
+        contents[f"{name}/config.pbtxt"] = configs.text(config)
+        contents[f"{name}/1/.gitkeep"] = b""
     for variant, config in configs.variants(model).items():
-        made[f"{model.network_name}/configs/{variant}.pbtxt"] = configs.text(config)
-    return made | configs.warmup_data(model, folder)
+        contents[f"{model.network_name}/configs/{variant}.pbtxt"] = configs.text(config)
+    return contents | configs.warmup_data(model, folder)
 
 
 def differing(model: ModelSpec, repository: Path) -> list[tuple[Path, bytes | None]]:
-    """Return the files of a spec that are absent or other on disk, with what they must hold; None: no such file."""
-    made = {repository / path: content for path, content in files(model, repository / model.name).items()}
-    wanted = [(path, content) for path, content in made.items() if not path.exists() or path.read_bytes() != content]
-    folders = {path.parent if path.name == "config.pbtxt" else path.parent.parent for path in made}
+    """Return the files of a spec that differ on disk, with the content they must have; None for files to remove."""
+    contents = {repository / path: content for path, content in files(model, repository / model.name).items()}
+    wanted = [
+        (path, content) for path, content in contents.items() if not path.exists() or path.read_bytes() != content
+    ]
+    folders = {path.parent if path.name == "config.pbtxt" else path.parent.parent for path in contents}
     there = [path for folder in folders for path in sorted(folder.glob("configs/*.pbtxt"))]
-    # What was written by hand stays.
-    stale = [path for path in there if path not in made and path.read_bytes().startswith(configs.HEADER.encode())]
+    # Files written by hand stay.
+    stale = [path for path in there if path not in contents and path.read_bytes().startswith(configs.HEADER.encode())]
     return [*wanted, *((path, None) for path in stale)]
 
 

@@ -1,6 +1,6 @@
-"""The tasks that a `model.yaml` can have: one entry of `TASKS` says all that `modelctl` knows of a task.
+"""The tasks that a `model.yaml` can name.
 
-Its spec, which is typed, is a class in `modelctl.models.spec`.
+An entry of `TASKS` holds everything that `modelctl` knows about a task, except its class in `modelctl.models.spec`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 NO_TASK = "none"
-"""What a `model.yaml` says of a network that is served by its tensors."""
+"""The `task` of a network that is served without steps."""
 
 Tensors = Mapping[str, tuple[str, list[int]]]  # name -> data type, dims without the batch
 SIZE: Tensors = {"image_size": ("INT32", [2])}
@@ -20,17 +20,17 @@ RANKING: Tensors = {"label": ("STRING", [-1]), "class_id": ("INT32", [-1]), "sco
 
 @dataclass(frozen=True)
 class Task:
-    """One task: its route, a sample, and what its steps hand on.
+    """One task: its route, a sample, and the tensors that its steps exchange.
 
     Attributes:
         route: what follows `/v1/` in the gateway's URL.
-        input: what callers send.
+        input: what callers send, and the name of that tensor.
         sample: an input that shows the task: a picture's path in this repository, or a text.
         preprocess: the backend of the first step.
-        extras: what the preprocess step makes beside the network's inputs.
+        extras: outputs of the preprocess step beside the network's inputs.
         postprocess: the backend of the last step.
-        carried: the extras that the postprocess step takes.
-        answer: what the postprocess step makes.
+        carried: the extras that the postprocess step reads.
+        answer: outputs of the postprocess step.
 
     """
 
@@ -81,4 +81,4 @@ TASKS: Mapping[str, Task] = {
         answer={"label": ("STRING", [-1]), "score": ("FP32", [-1])},
     ),
 }
-"""By the name that a `model.yaml` gives."""
+"""By the `task` in a `model.yaml`."""

@@ -20,7 +20,8 @@ from typing import Literal
 
 from modelctl.errors import CommandError
 from modelctl.models import configs
-from modelctl.models.spec import ModelSpec, Shapes
+from modelctl.models.network import Shapes
+from modelctl.models.spec import ModelSpec
 
 # trtexec's options, each with the releases that get it. `--stronglyTyped` is the default on 11. The last three are the
 # default on newer 11.x, which still accepts them: with them every release times the same thing.

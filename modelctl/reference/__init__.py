@@ -1,6 +1,7 @@
-"""What a model must answer, computed without Triton, without `stages` and without `backends`.
+"""The answers that a model must give, computed without Triton, `stages` and `backends`.
 
     picture or text --pictures, tokens--> the network's inputs --network--> its outputs --answers--> labels or boxes
 
-Nothing here is fast: it is read against the definitions, one item at a time, so that `modelctl verify` can trust it.
+The code is slow and simple, one item at a time, so that it can be compared with the definitions: `modelctl verify`
+depends on it.
 """

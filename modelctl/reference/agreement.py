@@ -1,4 +1,4 @@
-"""How two sets of answers agree: of a served model and its reference, or of a network before and after conversion."""
+"""Compares two sets of answers: of a served model and its reference, or of a network before and after conversion."""
 
 from __future__ import annotations
 
@@ -16,7 +16,16 @@ SCORE, PIXELS = 1e-3, 1.0
 
 @dataclass(frozen=True)
 class Difference:
-    """How one served answer differs from the reference's."""
+    """How one served answer differs from the reference's.
+
+    Attributes:
+        best: whether the first labels are equal, or tied.
+        score: the largest difference of two scores.
+        pixels: the largest difference of two coordinates.
+        missing: how many labels or boxes have no counterpart.
+        overlap: the least intersection over union of two matched boxes; 1 where there are none.
+
+    """
 
     item: str
     best: bool
@@ -31,16 +40,13 @@ class Difference:
 
 
 def threshold_of(spec: EnsembleSpec) -> float:
-    """Return the score that decides what is in an answer; 0 where everything is."""
+    """Return the score below which a model omits a box; 0 for models that omit nothing."""
     return spec.postprocess.score_threshold if isinstance(spec, ObjectDetection) else 0.0
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How two ways of answering agree on a few items.
-
-    `overlap` is the least intersection over union of two boxes that stand for one object; 1 where there are no boxes.
-    """
+    """The differences of a few items together: `best` and `missing` are sums, the others are the worst of any item."""
 
     items: int
     best: int
@@ -50,7 +56,7 @@ class Agreement:
     overlap: float
 
     def sentence(self) -> str:
-        """Return it in words."""
+        """Return the agreement in words."""
         text = f"{self.best} of {self.items} first labels agree, scores differ by {self.score:.2g} at most"
         boxes = f", boxes overlap by {self.overlap:.3f} at least and {self.missing} have no counterpart"
         return text + (boxes if self.pixels or self.missing or self.overlap < 1 else "")
@@ -59,7 +65,7 @@ class Agreement:
 def agreement(
     pairs: Mapping[str, tuple[list[Found], list[Found]]], spec: EnsembleSpec, tolerance: float = SCORE
 ) -> Agreement:
-    """Return how pairs of answers, (one way, the other way) by item, agree."""
+    """Return how pairs of answers agree; `pairs` holds (served, expected) by item."""
     found = [compare(name, one, other, threshold_of(spec), tolerance) for name, (one, other) in pairs.items()]
     return Agreement(
         items=len(found),
@@ -76,20 +82,20 @@ def compare(
 ) -> Difference:
     """Match each expected label or box with the closest served one of its class.
 
-    What scores within `tolerance` of the threshold may be there or not.
+    A label or box whose score is within `tolerance` of the threshold may be missing on either side.
     """
-    left = list(served)
+    unmatched = list(served)
     score, pixels, missing, overlap = 0.0, 0.0, 0, 1.0
     for one in expected:
-        same = [other for other in left if other.label == one.label and other.class_id in (one.class_id, -1)]
+        same = [other for other in unmatched if other.label == one.label and other.class_id in (one.class_id, -1)]
         if not same:
             missing += one.score - threshold > tolerance
             continue
-        closest = min(same, key=lambda other: (_apart(one, other), abs(one.score - other.score)))
-        left.remove(closest)
-        score, pixels = max(score, _gap(one.score, closest.score)), max(pixels, _apart(one, closest))
+        closest = min(same, key=lambda other: (_box_gap(one, other), abs(one.score - other.score)))
+        unmatched.remove(closest)
+        score, pixels = max(score, _gap(one.score, closest.score)), max(pixels, _box_gap(one, closest))
         overlap = min(overlap, iou(np.array(one.box), np.array(closest.box))) if one.box else overlap
-    missing += sum(not one.score - threshold <= tolerance for one in left)
+    missing += sum(not one.score - threshold <= tolerance for one in unmatched)
     best = not expected or not served or served[0].label == expected[0].label or _is_tie(expected, tolerance)
     return Difference(item, best, score, pixels, missing, overlap)
 
@@ -98,11 +104,11 @@ def _is_tie(found: list[Found], tolerance: float) -> bool:
     return len(found) > 1 and found[0].score - found[1].score <= 2 * tolerance
 
 
-def _apart(one: Found, other: Found) -> float:
+def _box_gap(one: Found, other: Found) -> float:
     return max((_gap(a, b) for a, b in zip(one.box, other.box, strict=True)), default=0.0)
 
 
 def _gap(one: float, other: float) -> float:
-    """Return how far two numbers are apart; what is no number is far from everything."""
+    """Return how far two numbers are apart; infinity when one of them is not finite."""
     gap = abs(one - other)
     return gap if math.isfinite(gap) else math.inf

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modelctl.errors import CommandError
-from modelctl.models.spec import DetectionPostprocess
+from modelctl.models.steps import DetectionPostprocess
 from modelctl.reference.pictures import Placement
 
 Array = npt.NDArray[Any]
@@ -42,22 +42,22 @@ def ranking(logits: Array, activation: str, labels: Sequence[str]) -> list[Found
 
 
 def boxes(
-    outputs: Mapping[str, Array], how: DetectionPostprocess, place: Placement, labels: Sequence[str]
+    outputs: Mapping[str, Array], settings: DetectionPostprocess, place: Placement, labels: Sequence[str]
 ) -> list[Found]:
     """Return the boxes in one item's outputs, best first, in pixels of the upright picture."""
-    rows = list(_candidates(outputs, how, place))
+    rows = list(_candidates(outputs, settings, place))
     rows.sort(key=lambda row: -row[0])
     found: list[Found] = []
     kept: list[tuple[int, Array]] = []
     for score, class_id, corners in rows:
-        if len(found) == how.max_detections:
+        if len(found) == settings.max_detections:
             break
         box = (corners - np.tile(place.offset, 2)) / np.tile(place.scale, 2)
         clipped = box.clip(0, np.tile(place.picture, 2))
         if (clipped[2:] <= clipped[:2]).any():
             continue
-        overlapping = any(other == class_id and iou(box, kept_box) > how.iou_threshold for other, kept_box in kept)
-        if how.decoder not in ("detr", "end_to_end") and overlapping:
+        overlapping = any(other == class_id and iou(box, kept_box) > settings.iou_threshold for other, kept_box in kept)
+        if settings.decoder not in ("detr", "end_to_end") and overlapping:
             continue
         if class_id >= len(labels):
             raise CommandError(
@@ -79,54 +79,54 @@ def iou(one: Array, other: Array) -> float:
     return float(common / (areas - common))
 
 
-def _candidates(outputs: Mapping[str, Array], how: DetectionPostprocess, place: Placement) -> Any:
+def _candidates(outputs: Mapping[str, Array], settings: DetectionPostprocess, place: Placement) -> Any:
     """Yield score, class and corners in the tensor's pixels of every candidate above the threshold."""
     size = np.tile(place.tensor, 2)
-    unit = how.box_unit or ("normalized" if how.decoder == "detr" else "pixels")
+    unit = settings.box_unit or ("normalized" if settings.decoder == "detr" else "pixels")
     factor = size if unit == "normalized" else np.ones(4)
-    for score, class_id, box, centred in _rows(outputs, how, place):
-        if score >= how.score_threshold:
+    for score, class_id, box, centred in _rows(outputs, settings, place):
+        if score >= settings.score_threshold:
             x, y, w, h = box = box * factor
             yield score, class_id, np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2]) if centred else box
 
 
-def _rows(outputs: Mapping[str, Array], how: DetectionPostprocess, place: Placement) -> Any:
+def _rows(outputs: Mapping[str, Array], settings: DetectionPostprocess, place: Placement) -> Any:
     """Yield score, class, box of four numbers, and whether these are centre and size."""
-    if how.decoder == "detr":
-        yield from _queries(outputs, how)
+    if settings.decoder == "detr":
+        yield from _queries(outputs, settings)
         return
     head = outputs["head"].astype(np.float64)
-    if how.decoder == "end_to_end":
+    if settings.decoder == "end_to_end":
         yield from ((row[4], int(row[5]), row[:4], False) for row in head if row[5] >= 0)
         return
-    rows = head.T if how.decoder == "yolov8" else head
-    activation = how.activation or "none"
-    if how.encoded:
-        rows = _unfold(rows, how, place)
+    rows = head.T if settings.decoder == "yolov8" else head
+    activation = settings.activation or "none"
+    if settings.encoded:
+        rows = _unfold(rows, settings, place)
     for row in rows:
-        classes = probabilities(row[4:] if how.decoder == "yolov8" else row[5:], activation)
+        classes = probabilities(row[4:] if settings.decoder == "yolov8" else row[5:], activation)
         best = int(classes.argmax())
-        objectness = 1.0 if how.decoder == "yolov8" else float(probabilities(row[4:5], activation)[0])
+        objectness = 1.0 if settings.decoder == "yolov8" else float(probabilities(row[4:5], activation)[0])
         yield float(classes[best]) * objectness, best, row[:4], True
 
 
-def _queries(outputs: Mapping[str, Array], how: DetectionPostprocess) -> Any:
+def _queries(outputs: Mapping[str, Array], settings: DetectionPostprocess) -> Any:
     logits, places = outputs["logits"], outputs["boxes"].astype(np.float64)
-    if (how.activation or "softmax") == "softmax":
+    if (settings.activation or "softmax") == "softmax":
         scores = probabilities(logits, "softmax")[:, :-1]
         for query, row in enumerate(scores):
             yield float(row.max()), int(row.argmax()), places[query], True
         return
-    scores = probabilities(logits, how.activation or "sigmoid")
+    scores = probabilities(logits, settings.activation or "sigmoid")
     for flat in np.argsort(-scores, axis=None, kind="stable")[: len(logits)]:
         query, class_id = divmod(int(flat), scores.shape[1])
         yield float(scores[query, class_id]), class_id, places[query], True
 
 
-def _unfold(rows: Array, how: DetectionPostprocess, place: Placement) -> Array:
+def _unfold(rows: Array, settings: DetectionPostprocess, place: Placement) -> Array:
     """Return YOLOX rows whose boxes are relative to their cell as rows in pixels."""
     done, index = rows.copy(), 0
-    for stride in how.strides or [8, 16, 32]:
+    for stride in settings.strides or [8, 16, 32]:
         for y in range(place.tensor[1] // stride):
             for x in range(place.tensor[0] // stride):
                 dx, dy, w, h = rows[index, :4]

@@ -1,4 +1,4 @@
-"""One model of the repository, as its spec says it must answer."""
+"""The answers that one model of the repository must give, by its spec."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from tokenizers import Tokenizer
 
 from modelctl.errors import CommandError
 from modelctl.models.configs import LABELS, TOKENIZER
-from modelctl.models.spec import EnsembleSpec, ImagePreprocess, ObjectDetection
+from modelctl.models.spec import EnsembleSpec, ObjectDetection
+from modelctl.models.steps import ImagePreprocess
 from modelctl.reference import answers
 from modelctl.reference.answers import Found
 from modelctl.reference.pictures import Placement, prepare
 
 Arrays = dict[str, npt.NDArray[Any]]
-Run = Callable[[Arrays], Arrays]  # a network: its inputs by the part they play -> its outputs likewise
+Run = Callable[[Arrays], Arrays]  # a network: its inputs by role -> its outputs by role
 
 
 class Reference:
-    """Answers as the model must.
+    """Computes the answers that a model must give.
 
     Args:
-        spec: the model's.
-        labels: of the network's classes.
+        spec: the model's spec.
+        labels: one for each of the network's classes, in order.
         tokenizer: the file, for a text model.
         run: the network.
 
@@ -55,7 +56,12 @@ class Reference:
         return self.read(outputs, placement)
 
     def read(self, outputs: Mapping[str, npt.NDArray[Any]], placement: Placement | None) -> list[Found]:
-        """Return the answer in one item's outputs, without the batch; raises CommandError when one is no number."""
+        """Return the answer in one item's outputs, without the batch.
+
+        Raises:
+            CommandError: when a number is not finite.
+
+        """
         if not all(np.isfinite(array).all() for array in outputs.values()):
             raise CommandError(
                 "The network gives numbers that are not finite (NaN or infinity): fix it or export it again."
@@ -67,12 +73,12 @@ class Reference:
 
     def inputs(self, item: bytes) -> tuple[Arrays, Placement | None]:
         """Return the network's inputs [1, ...] for one item, and where a picture lies in its tensor."""
-        how = self.spec.preprocess
-        if isinstance(how, ImagePreprocess):
-            tensor, placement = prepare(item, how, self.spec.network.inputs["image"].dtype)
+        settings = self.spec.preprocess
+        if isinstance(settings, ImagePreprocess):
+            tensor, placement = prepare(item, settings, self.spec.network.inputs["image"].dtype)
             return {"image": tensor}, placement
         assert self._tokenizer is not None  # noqa: S101 - text models have one
-        self._tokenizer.enable_truncation(how.max_length)
+        self._tokenizer.enable_truncation(settings.max_length)
         self._tokenizer.no_padding()
         encoding = self._tokenizer.encode(item.decode())
         rows = {
@@ -87,7 +93,7 @@ class Reference:
 
 
 def onnx_run(path: Path, spec: EnsembleSpec, threads: int = 2) -> Run:
-    """Return a network in ONNX as a function of its inputs by the part they play."""
+    """Return an ONNX network as a function from inputs to outputs, both by role."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -106,7 +112,7 @@ def onnx_run(path: Path, spec: EnsembleSpec, threads: int = 2) -> Run:
 
 
 def _padded(array: npt.NDArray[Any], shape: Sequence[object]) -> npt.NDArray[Any]:
-    """Return tokens [1, L] filled up to the length that a network insists on; anything else as it is."""
+    """Pad tokens [1, L] to the network's fixed length; return anything else unchanged."""
     if array.ndim != 2 or not isinstance(shape[1], int):
         return array
     return np.pad(array, ((0, 0), (0, shape[1] - array.shape[1])))

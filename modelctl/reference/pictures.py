@@ -1,4 +1,4 @@
-"""A picture as a spec's network takes it, by Pillow and numpy."""
+"""Makes the tensor of a picture that a spec's network takes, with Pillow and numpy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from modelctl.models.spec import ImagePreprocess
+from modelctl.models.steps import ImagePreprocess
 
 Array = npt.NDArray[Any]
 DTYPES: dict[str, npt.DTypeLike] = {"FP32": np.float32, "FP16": np.float16, "UINT8": np.uint8}
@@ -27,7 +27,7 @@ class Placement:
 
 
 def upright(data: bytes) -> Image.Image:
-    """Return an encoded image upright, on white, in RGB."""
+    """Decode an image into RGB, turned upright by its EXIF data, with white behind transparent pixels."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -35,45 +35,46 @@ def upright(data: bytes) -> Image.Image:
     return image.convert("RGB")
 
 
-def prepare(data: bytes, how: ImagePreprocess, dtype: str) -> tuple[Array, Placement]:
+def prepare(data: bytes, settings: ImagePreprocess, dtype: str) -> tuple[Array, Placement]:
     """Return the tensor [1, ...] of an encoded image, and where the picture lies in it."""
     image = upright(data)
-    fitted, scale, offset = _fit(image, how)
+    fitted, scale, offset = _fit(image, settings)
     values = np.asarray(fitted)
     if dtype != "UINT8":
-        values = (values * how.scale - np.array(_channels(how, how.mean))) / np.array(_channels(how, how.std))
-    if how.channel_order == "BGR":
+        mean, std = (np.array(_channels(settings, each)) for each in (settings.mean, settings.std))
+        values = (values * settings.scale - mean) / std
+    if settings.channel_order == "BGR":
         values = values[:, :, ::-1]
-    if how.layout == "NCHW":
+    if settings.layout == "NCHW":
         values = values.transpose(2, 0, 1)
     placement = Placement(scale, offset, image.size, fitted.size)
     return np.ascontiguousarray(values[None]).astype(DTYPES[dtype]), placement
 
 
-def _channels(how: ImagePreprocess, values: list[float]) -> list[float]:
-    """Return values, given in the tensor's order, in RGB."""
-    return values[::-1] if how.channel_order == "BGR" else values
+def _channels(settings: ImagePreprocess, values: list[float]) -> list[float]:
+    """Return values of the tensor's channels in the order RGB."""
+    return values[::-1] if settings.channel_order == "BGR" else values
 
 
-def _fit(image: Image.Image, how: ImagePreprocess) -> tuple[Image.Image, tuple[float, float], tuple[float, float]]:
-    method = Image.Resampling[how.resample.upper()]
-    width, height = how.width or 0, how.height or 0
-    if how.resize == "stretch":
+def _fit(image: Image.Image, settings: ImagePreprocess) -> tuple[Image.Image, tuple[float, float], tuple[float, float]]:
+    method = Image.Resampling[settings.resample.upper()]
+    width, height = settings.width or 0, settings.height or 0
+    if settings.resize == "stretch":
         return image.resize((width, height), method), (width / image.width, height / image.height), (0, 0)
-    if how.resize == "shortest_edge":
-        size = _shortest_edge(image, how)
+    if settings.resize == "shortest_edge":
+        size = _shortest_edge(image, settings)
         return image.resize(size, method), (size[0] / image.width, size[1] / image.height), (0, 0)
-    if how.resize == "shortest_edge_center_crop":
-        size = _proportional(image, how.resize_to or 0, how.rounding)
+    if settings.resize == "shortest_edge_center_crop":
+        size = _proportional(image, settings.resize_to or 0, settings.rounding)
         left, top = (size[0] - width) // 2, (size[1] - height) // 2
         cut = image.resize(size, method).crop((left, top, left + width, top + height))
         return cut, (size[0] / image.width, size[1] / image.height), (-left, -top)
     ratio = min(width / image.width, height / image.height)
-    centred = how.resize == "letterbox_center"
+    centred = settings.resize == "letterbox_center"
     whole = round if centred else int
     size = (max(1, whole(image.width * ratio)), max(1, whole(image.height * ratio)))
     corner = ((width - size[0]) // 2, (height - size[1]) // 2) if centred else (0, 0)
-    canvas = Image.new("RGB", (width, height), (how.pad_value,) * 3)
+    canvas = Image.new("RGB", (width, height), (settings.pad_value,) * 3)
     canvas.paste(image.resize(size, method), corner)
     return canvas, (size[0] / image.width, size[1] / image.height), corner
 
@@ -84,14 +85,14 @@ def _proportional(image: Image.Image, shorter: float, rounding: str) -> tuple[in
     return (int(shorter), long) if image.width <= image.height else (long, int(shorter))
 
 
-def _shortest_edge(image: Image.Image, how: ImagePreprocess) -> tuple[int, int]:
+def _shortest_edge(image: Image.Image, settings: ImagePreprocess) -> tuple[int, int]:
     """Return the size by the rule of DETR's authors: the shorter side as asked, unless the longer gets too long."""
     short, long = min(image.size), max(image.size)
-    most = how.longest_edge or 0
-    shorter = wanted = how.resize_to or 0
-    if long / short * shorter > most:
-        wanted = most * short / long
+    limit = settings.longest_edge or 0
+    shorter = wanted = settings.resize_to or 0
+    if long / short * shorter > limit:
+        wanted = limit * short / long
         shorter = round(wanted)
     sides = [round(shorter), int(wanted * long / short)]
-    sides = [side - side % how.multiple_of for side in sides]
+    sides = [side - side % settings.multiple_of for side in sides]
     return (sides[0], sides[1]) if image.width <= image.height else (sides[1], sides[0])

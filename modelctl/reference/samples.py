@@ -1,4 +1,4 @@
-"""What a model is asked about when it is compared: our pictures and texts, or those of a folder or file."""
+"""The inputs with which models are compared: our pictures and texts, or those of a given folder or file."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ SAMPLES = Path(__file__).parent.parent / "samples"
 
 
 def inputs(pictures: bool, folder: Path | None, texts: Path | None) -> dict[str, bytes]:
-    """Return what to ask about, by name.
+    """Return inputs by name: encoded pictures, or texts in UTF-8.
 
     Raises:
-        CommandError: when there is nothing, or when the option is not of the model's kind.
+        CommandError: when there are none, or when the option is for another kind of model.
 
     """
+    kind, option = ("pictures", "--images") if pictures else ("texts", "--texts")
     if (texts if pictures else folder) is not None:
-        raise CommandError(
-            f"Give {'--images, as the model takes pictures' if pictures else '--texts, as it takes texts'}."
-        )
+        raise CommandError(f"The model takes {kind}: give {option}.")
     try:
         found = _pictures(folder or SAMPLES) if pictures else _lines(texts or SAMPLES / "texts.txt")
     except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(f"What to ask about cannot be read: {error}: give another place.") from error
+        raise CommandError(f"The {kind} cannot be read: {error}.") from error
     if not found:
-        raise CommandError(f"There is nothing to ask about in {folder or texts}.")
+        raise CommandError(f"There are no {kind} in {folder or texts or SAMPLES}.")
     return found
 
 

@@ -1,4 +1,4 @@
-"""A served model, asked as the gateway asks it: one item over gRPC."""
+"""Sends items to a served model as the gateway does: over gRPC, one by one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tritonclient.utils import InferenceServerException
 from modelctl.embedded.running import reason
 from modelctl.embedded.triton import TritonError
 from modelctl.errors import CommandError
-from modelctl.models.spec import EnsembleSpec, ImageClassification, ImagePreprocess
+from modelctl.models.spec import EnsembleSpec, ImageClassification
+from modelctl.models.steps import ImagePreprocess
 from modelctl.models.tasks import TASKS
 from modelctl.reference.agreement import PIXELS, SCORE, agreement
 from modelctl.reference.answers import Found
@@ -25,7 +26,7 @@ TIMEOUT_S = 60
 
 
 class Served:
-    """One Triton, for a few questions."""
+    """A connection to one Triton."""
 
     def __init__(self, target: str) -> None:
         self._client = InferenceServerClient(target, channel_args=[("grpc.enable_http_proxy", 0)])
@@ -40,7 +41,7 @@ class Served:
         """Return what the model answers to an encoded picture or a UTF-8 text, best first.
 
         Raises:
-            TritonError: with Triton's own words.
+            TritonError: with Triton's message.
 
         """
         task = TASKS[spec.task]
@@ -61,10 +62,10 @@ class Served:
 
 
 def check(spec: EnsembleSpec, repository: Path, port: int) -> None:
-    """Ask the served model about our samples, and hold the answers against the reference.
+    """Send our samples to the served model, and compare its answers with the reference's.
 
     Raises:
-        CommandError: when it fails, or answers something else.
+        CommandError: when the model fails, or its answers differ.
 
     """
     reference = Reference.of(spec, repository)
@@ -76,7 +77,7 @@ def check(spec: EnsembleSpec, repository: Path, port: int) -> None:
             raise CommandError(f"The served model fails: {reason(error)}") from error
     found = agreement(pairs, spec)
     if found.score > SCORE or found.pixels > PIXELS or found.missing:
-        raise CommandError(f"The served model answers something else than its network ({found.sentence()}).")
+        raise CommandError(f"The served model does not answer as its network does ({found.sentence()}).")
 
 
 def _classes(spec: EnsembleSpec) -> int:

@@ -30,7 +30,8 @@ from modelctl.graphs import surgery
 from modelctl.graphs.precision import LIMITS, convert
 from modelctl.lint.linter import lint
 from modelctl.models import spec as specs
-from modelctl.models.spec import ImagePreprocess, ModelSpec, TensorModel
+from modelctl.models.spec import ModelSpec, TensorModel
+from modelctl.models.steps import ImagePreprocess
 from modelctl.models.tasks import TASKS
 from modelctl.reference import served
 from modelctl.reference.agreement import PIXELS, agreement

@@ -15,7 +15,9 @@ from pydantic import ValidationError
 from modelctl.console import say
 from modelctl.errors import CommandError
 from modelctl.graphs import networks
-from modelctl.models.spec import ADAPTER, ImagePreprocess, ModelSpec, TensorModel, TensorRT
+from modelctl.models.network import TensorRT
+from modelctl.models.spec import ADAPTER, ModelSpec, TensorModel
+from modelctl.models.steps import ImagePreprocess
 from modelctl.reference.model import Arrays
 
 HUB = "hf:"

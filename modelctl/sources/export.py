@@ -19,7 +19,7 @@ import torch
 
 from modelctl.errors import CommandError
 from modelctl.graphs import networks
-from modelctl.models.spec import ImagePreprocess
+from modelctl.models.steps import ImagePreprocess
 from modelctl.reference.pictures import prepare
 from modelctl.reference.samples import SAMPLES
 from modelctl.sources.draft import TOO_LARGE

@@ -12,7 +12,8 @@ from PIL import Image
 
 from modelctl.models import rendering
 from modelctl.models import spec as specs
-from modelctl.models.spec import FILE, Canary, ImagePreprocess, ModelSpec, ObjectDetection, TensorModel
+from modelctl.models.spec import FILE, Canary, ModelSpec, ObjectDetection, TensorModel
+from modelctl.models.steps import ImagePreprocess
 from modelctl.reference.model import Reference, onnx_run
 from modelctl.reference.samples import inputs
 from modelctl.sources.draft import Draft

@@ -17,7 +17,7 @@ import onnx
 from modelctl.errors import CommandError
 from modelctl.graphs import networks, surgery
 from modelctl.graphs.networks import Arrays, Port
-from modelctl.models.spec import ImagePreprocess
+from modelctl.models.steps import ImagePreprocess
 from modelctl.reference.model import onnx_run
 from modelctl.reference.pictures import prepare
 from modelctl.reference.samples import SAMPLES

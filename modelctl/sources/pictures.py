@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from modelctl.errors import CommandError
 from modelctl.graphs.networks import Port
-from modelctl.models.spec import ImagePreprocess
+from modelctl.models.steps import ImagePreprocess
 
 RULES = ("shortest_edge_center_crop", "letterbox", "letterbox_center", "stretch", "shortest_edge")
 IMAGENET = (

@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from modelctl.errors import CommandError
-from modelctl.models.spec import ImagePreprocess
+from modelctl.models.steps import ImagePreprocess
 from modelctl.reference.pictures import prepare, upright
 from modelctl.reference.samples import SAMPLES
 from modelctl.sources import pictures

@@ -17,7 +17,8 @@ from google.protobuf.json_format import MessageToJson
 
 from modelctl.models import configs, rendering
 from modelctl.models.repository import read_config
-from modelctl.models.spec import EnsembleSpec, ImagePreprocess, TensorModel
+from modelctl.models.spec import EnsembleSpec, TensorModel
+from modelctl.models.steps import ImagePreprocess
 from stages.config import StepConfig
 from stages.imaging import Recipe
 

@@ -209,15 +209,12 @@ def test_every_command_is_one_file_that_only_the_command_line_imports() -> None:
 
 
 MAX_LINES = 350
-LONG_FILES = {
-    "modelctl/models/spec.py": "every key of model.yaml, so that the file reads as its documentation",
-}
 
 
 def test_files_of_modelctl_are_short() -> None:
-    """A longer one is listed, with its reason."""
+    """A longer file is split by subject."""
     files = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "modelctl").rglob("*.py")}
-    assert {name for name, text in files.items() if len(text.splitlines()) > MAX_LINES} == LONG_FILES.keys()
+    assert not {name for name, text in files.items() if len(text.splitlines()) > MAX_LINES}
 
 
 def test_no_function_of_the_gateway_takes_many_loose_values() -> None:

@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from modelctl.lint.repository import Model
-from modelctl.lint.rule import Finding, Rule
+from modelctl.lint.rule import MEASURED, USER_GUIDE, Finding, Rule
 
-CONFIGURATION = "https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md"
-BATCHER = "https://github.com/triton-inference-server/server/blob/main/docs/user_guide/batcher.md"
-MEASURED = "measured on Triton 24.10"
+BATCHER = f"{USER_GUIDE}/batcher.md"
 REJECT = 0
 
 PREFERRED = Rule(
@@ -141,10 +139,10 @@ def policies(model: Model) -> dict[str, Any]:
 
 
 def _is_bounded_outside(model: Model, inner: frozenset[str] = frozenset()) -> bool:
-    """Tell whether the gateway stands before the model: before models with a task, and before their steps."""
+    """Tell whether the gateway limits the model's concurrency: it does for models with a task, and for their steps."""
     if model.parameter("task"):
         return True
-    inner |= {model.name}  # an ensemble may, wrongly, be a step of itself
+    inner |= {model.name}  # a broken ensemble may be a step of itself
     outer = [ensemble for ensemble in model.ensembles() if ensemble.name not in inner]
     return bool(outer) and all(_is_bounded_outside(ensemble, inner) for ensemble in outer)
 
@@ -155,7 +153,7 @@ def _batching(model: Model, batching: Any) -> Iterator[Finding]:
     if bad:
         sentence = f"preferred_batch_size {bad[0]} is not from 1 to max_batch_size, which is {largest}."
         yield model.finding(PREFERRED, sentence, "dynamic_batching.preferred_batch_size")
-    elif not largest and plain and not model.is_completed("input"):  # max_batch_size is completed too
+    elif not largest and plain and not model.is_completed("input"):  # which completes max_batch_size too
         yield model.finding(NOTHING_TO_BATCH, "max_batch_size is 0 or absent.", "dynamic_batching")
     if not plain:
         yield model.finding(STALLS, "Requests may wait half a second although an instance is idle.", "dynamic_batching")

@@ -8,11 +8,8 @@ from math import prod
 from typing import Any
 
 from modelctl.lint.repository import Model
-from modelctl.lint.rule import Finding, Rule
+from modelctl.lint.rule import CONFIGURATION, MEASURED, Finding, Rule
 
-CONFIGURATION = "https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md"
-PROTO = "https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto"
-MEASURED = "measured on Triton 24.10"
 PLATFORMS = (
     *("ensemble", "tensorrt_plan", "onnxruntime_onnx", "pytorch_libtorch", "tensorflow_graphdef"),
     "tensorflow_savedmodel",
@@ -143,7 +140,7 @@ def check(model: Model) -> Iterator[Finding]:
     """Check one model's config."""
     message = model.message
     is_ensemble = message.HasField("ensemble_scheduling")  # rules/ensemble.py says when its platform is wrong
-    known = message.platform in PLATFORMS if message.platform else model.backend  # which a file tells too
+    known = message.platform in PLATFORMS if message.platform else model.backend  # a file's name gives the backend too
     if not message.backend and not is_ensemble and not known:
         said = f"the platform '{message.platform}' is unknown" if message.platform else "neither is written"
         yield model.finding(NO_BACKEND, f"Neither backend nor platform names a backend: {said}.", "platform")
@@ -207,7 +204,7 @@ def _warmup(model: Model, sample: Any, field: str) -> Iterator[Finding]:
         sentence = f"The sample has {sample.batch_size} items, max_batch_size is {model.message.max_batch_size}."
         yield model.finding(WARMUP_BATCH, sentence, f"{field}.batch_size")
     for name in sorted(set(sample.inputs) ^ {name for name, entry in inputs.items() if not entry.optional}):
-        said = "is no input of the model" if name in sample.inputs else "is missing in the sample"
+        said = "is not an input of the model" if name in sample.inputs else "is missing in the sample"
         if (name not in inputs or name not in sample.inputs) and not model.is_completed("input"):
             yield model.finding(WARMUP, f"'{name}' {said}.", f"{field}.inputs")
     for name in sorted(set(sample.inputs) & set(inputs)):

@@ -1,17 +1,15 @@
-"""Rules about an ensemble: its form, its steps, and the tensors that go from one to the next."""
+"""Rules about an ensemble: its form, and each of its steps. Rules about the tensors between steps are in `links`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from modelctl.lint.graph import Graph, Use
+from modelctl.lint.graph import STEP
 from modelctl.lint.repository import Model
-from modelctl.lint.rule import Finding, Rule
-from modelctl.lint.rules.batching import policies
+from modelctl.lint.rule import MEASURED, USER_GUIDE, Finding, Rule
 
-ARCHITECTURE = "https://github.com/triton-inference-server/server/blob/main/docs/user_guide/ensemble_models.md"
-MEASURED = "measured on Triton 24.10"
+ARCHITECTURE = f"{USER_GUIDE}/ensemble_models.md"
 
 FORM = Rule(
     code="TG030",
@@ -87,111 +85,11 @@ UNMAPPED = Rule(
     fix="Add an input_map for it, or mark the input `optional: true` when the model runs without it.",
     source=ARCHITECTURE,
 )
-UNWRITTEN = Rule(
-    code="TG038",
-    title="Nobody writes a tensor",
-    severity="error",
-    evidence="refuses",
-    why="Every tensor that is read, and every output, comes from an input of the ensemble or from a step's output_map.",
-    fix="Correct the name, or add the output_map.",
-    source=ARCHITECTURE,
-)
-UNREAD = Rule(
-    code="TG039",
-    title="Nobody reads a tensor",
-    severity="error",
-    evidence="refuses",
-    why="Triton requires that every input of an ensemble and every mapped output of a step is read.",
-    fix="Remove the output_map or the input, or make the tensor an output of the ensemble.",
-    source=MEASURED,
-)
-TWO_WRITERS = Rule(
-    code="TG040",
-    title="A tensor is written twice",
-    severity="error",
-    evidence="refuses",
-    why="Triton cannot tell which of the two values to use, and refuses the ensemble.",
-    fix="Give one of them another name.",
-    source=MEASURED,
-)
-DATA_TYPE = Rule(
-    code="TG041",
-    title="The two ends of a tensor differ in data type",
-    severity="error",
-    evidence="refuses",
-    why="Triton converts nothing between steps.",
-    fix="Make data_type equal in both configs, and make the step really write that type.",
-    source=ARCHITECTURE,
-)
-DIMS = Rule(
-    code="TG042",
-    title="The two ends of a tensor differ in dims",
-    severity="error",
-    evidence="refuses",
-    why="Both ends need equally many sizes, each equal or -1 at one end; with max_batch_size 0 the batch is one of "
-    "them.",
-    fix="Make dims equal.",
-    source=ARCHITECTURE,
-)
-WAITING = Rule(
-    code="TG043",
-    title="Steps wait for each other",
-    severity="error",
-    evidence="refuses",
-    why="Each needs a tensor that only the other writes, so neither can start.",
-    fix="Break the cycle.",
-    source=MEASURED,
-)
-FAN_OUT = Rule(
-    code="TG044",
-    title="Steps run at once, and one has a bounded queue",
-    severity="error",
-    evidence="hangs",
-    why="When the queue is full, requests are never answered, and other models may hang with them; if such "
-    "steps read the ensemble's own inputs, the server crashes with a segmentation fault. Fixed in 26.02.",
-    fix="Make the steps run one after the other, by letting one read a tensor of the other; or remove "
-    "max_queue_size from steps that run at once. Always set a client deadline.",
-    source=f"{MEASURED}; https://github.com/triton-inference-server/core/pull/470",
-)
-UNUSED = Rule(
-    code="TG045",
-    title="No ensemble uses an output of a step",
-    severity="warning",
-    evidence="wastes",
-    why="The step computes and copies it for every request, and Triton drops it, unless the backend skips outputs "
-    "that are not requested.",
-    fix="Remove the output from the step's config, or map it.",
-    source=MEASURED,
-)
-UNBATCHED = Rule(
-    code="TG046",
-    title="A step takes no batches",
-    severity="error",
-    evidence="serves wrongly",
-    why="A step whose max_batch_size is 0 gets a batch as one tensor. Triton accepts the link when dims are equal "
-    "without the batch, and then every batch of more than one item fails.",
-    fix="Write max_batch_size into the step; or -1 as its first size, when it takes the batch as part of its dims.",
-    source=MEASURED,
-)
-OVERWRITTEN = Rule(
-    code="TG047",
-    title="A step writes an input of the ensemble",
-    severity="error",
-    evidence="hangs",
-    why="Triton loads the ensemble and never answers its requests; usually other models hang too, or Triton crashes.",
-    fix="Rename the tensor that the step writes.",
-    source=MEASURED,
-)
-RULES = (
-    *(FORM, FOREIGN, NO_STEP, CIRCLE, STEP_VERSION, BATCH, NO_TENSOR, UNMAPPED, UNWRITTEN, UNREAD, TWO_WRITERS),
-    *(DATA_TYPE, DIMS, WAITING, FAN_OUT, UNUSED, UNBATCHED, OVERWRITTEN),
-)
-STEP = "ensemble_scheduling.step"
+RULES = (FORM, FOREIGN, NO_STEP, CIRCLE, STEP_VERSION, BATCH, NO_TENSOR, UNMAPPED)
 
 
 def check(model: Model) -> Iterator[Finding]:
-    """Check one model as an ensemble, and as a step."""
-    yield from _unused(model)
+    """Check one model, if it is an ensemble."""
     if model.message.platform != "ensemble" and not model.message.HasField("ensemble_scheduling"):
         return
     yield from _form(model)
@@ -199,11 +97,6 @@ def check(model: Model) -> Iterator[Finding]:
         yield from _step(model, step, f"{STEP}[{index}]")
     if _reaches(model, model.name, set()):
         yield model.finding(CIRCLE, f"'{model.name}' is a step of itself, directly or through its steps.", STEP)
-    if model.steps:
-        graph = Graph(model)
-        yield from _flow(model, graph)
-        yield from _links(model, graph)
-        yield from _fan_out(model, graph)
 
 
 def _form(model: Model) -> Iterator[Finding]:
@@ -224,7 +117,7 @@ def _step(model: Model, step: Any, field: str) -> Iterator[Finding]:
     """Check one step by itself."""
     other = model.repository.models.get(step.model_name)
     if other is None and step.model_name in {path.name for path in model.repository.bare}:
-        return  # all about it is left to auto-complete
+        return  # its config is left to auto-complete
     if other is None:
         sentence = f"There is no model '{step.model_name}' in the repository."
         yield model.finding(NO_STEP, sentence, f"{field}.model_name")
@@ -235,7 +128,7 @@ def _step(model: Model, step: Any, field: str) -> Iterator[Finding]:
         sentence = f"'{other.name}' has no version {step.model_version}."
         yield model.finding(STEP_VERSION, sentence, f"{field}.model_version")
     largest = model.message.max_batch_size
-    if largest > other.message.max_batch_size > 0:  # a step without batches is accepted: see `_links`
+    if largest > other.message.max_batch_size > 0:  # a step without batches is accepted: see TG046
         where = f"{other.config.path.parent.name}/{other.config.path.name} of " if other.is_variant else ""
         sentence = f"max_batch_size is {largest} here and {other.message.max_batch_size} in {where}'{other.name}'."
         yield model.finding(BATCH, sentence, field)
@@ -246,75 +139,6 @@ def _step(model: Model, step: Any, field: str) -> Iterator[Finding]:
     needed = {entry.name for entry in other.message.input if not entry.optional}
     for key in sorted(needed - set(step.input_map)) if step.input_map else ():
         yield model.finding(UNMAPPED, f"The input '{key}' of '{other.name}' gets no tensor.", f"{field}.input_map")
-
-
-def _flow(model: Model, graph: Graph) -> Iterator[Finding]:
-    """Check that every tensor is written once and read."""
-    for name, uses in sorted(graph.tensors.items()):
-        writers, readers = [use for use in uses if use.writes], [use for use in uses if not use.writes]
-        if not writers:
-            sentence = f"Nobody writes '{name}', which {readers[0].who} needs."
-            yield model.finding(UNWRITTEN, sentence, readers[0].field)
-        elif not readers:
-            yield model.finding(UNREAD, f"Nobody reads '{name}', which {writers[0].who} writes.", writers[0].field)
-        elif len(writers) > 1:
-            sentence = f"Both {writers[0].who} and {writers[1].who} write '{name}'."
-            rule = OVERWRITTEN if writers[0].step is None else TWO_WRITERS
-            yield model.finding(rule, sentence, writers[1].field)
-    if graph.waiting:
-        names = " and ".join(sorted(f"'{model.steps[index].model_name}'" for index in graph.waiting))
-        yield model.finding(WAITING, f"{names} can never start.", f"{STEP}[{min(graph.waiting)}]")
-
-
-def _links(model: Model, graph: Graph) -> Iterator[Finding]:
-    """Compare both ends of every tensor, as Triton does when it loads the ensemble."""
-    for name, uses in sorted(graph.tensors.items()):
-        known = sorted((use for use in uses if use.entry is not None), key=lambda use: not use.writes)
-        for use in known[1:]:
-            first = known[0]
-            types = [_type(one.entry) for one in (first, use)]
-            if types[0] != types[1]:
-                sentence = f"'{name}' is {types[0]} from {first.who} and {types[1]} in {use.who}."
-                yield model.finding(DATA_TYPE, sentence, use.field)
-            bare, full = _fits(first, use)
-            dims = " and ".join(f"{list(one.entry.dims)} in {one.who}" for one in (first, use))
-            if not bare and not full:
-                yield model.finding(DIMS, f"'{name}' is {dims}.", use.field)
-            elif not full and model.message.max_batch_size > 1:
-                yield model.finding(UNBATCHED, f"'{name}' is {dims}, and only one of them takes batches.", use.field)
-
-
-def _type(entry: Any) -> str:
-    return str(entry.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[entry.data_type].name)
-
-
-def _fits(first: Use, second: Use) -> list[bool]:
-    """Compare dims as Triton does, which accepts a link when they fit without the batch, or else with it.
-
-    https://github.com/triton-inference-server/core/blob/main/src/ensemble_utils.cc, ValidateTensorConsistency
-    """
-    bare = [list(use.entry.dims) for use in (first, second)]
-    full = [[-1, *dims] if use.batches else dims for use, dims in zip((first, second), bare, strict=True)]
-    return [
-        len(a) == len(b) and all(x == y or -1 in (x, y) for x, y in zip(a, b, strict=True)) for a, b in (bare, full)
-    ]
-
-
-def _fan_out(model: Model, graph: Graph) -> Iterator[Finding]:
-    for left, right in graph.pairs_at_once():
-        for index, other in ((left, right), (right, left)):
-            step = model.repository.models.get(model.steps[index].model_name)
-            if step is not None and any(policy.max_queue_size for policy in policies(step).values()):
-                sentence = f"'{step.name}' with its bounded queue runs beside '{model.steps[other].model_name}'."
-                yield model.finding(FAN_OUT, sentence, f"{STEP}[{index}]")
-
-
-def _unused(model: Model) -> Iterator[Finding]:
-    steps = [step for ensemble in model.ensembles() for step in ensemble.steps if step.model_name == model.name]
-    mapped = {key for step in steps for key in step.output_map}
-    for index, entry in enumerate(model.message.output):
-        if mapped and entry.name not in mapped:
-            yield model.finding(UNUSED, f"No ensemble reads the output '{entry.name}'.", f"output[{index}]")
 
 
 def _reaches(model: Model, name: str, seen: set[str]) -> bool:

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modelctl.lint.repository import VERSION, Model, Repository
-from modelctl.lint.rule import Finding, Rule
+from modelctl.lint.rule import CONFIGURATION, LAYOUT, MEASURED, PROTO, Finding, Rule
 
-LAYOUT = "https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_repository.md"
-MEASURED = "measured on Triton 24.10"
-# What a backend loads when the config names no file; PyTorch's takes TorchScript, or a module in Python.
+# The files that a backend loads when the config names none; PyTorch's takes TorchScript or a Python module.
 MODEL_FILES = {
     **{"onnxruntime": ("model.onnx",), "python": ("model.py",), "openvino": ("model.xml",)},
     "pytorch": ("model.pt", "model.py"),
@@ -25,7 +23,7 @@ UNREADABLE = Rule(
     why="Triton's parser accepts no unknown fields, unknown values or repeated single fields; its log says only "
     "'failed to read text proto', without a line.",
     fix="Correct the line; the fields are those of model_config.proto.",
-    source="https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto",
+    source=PROTO,
 )
 NAME = Rule(
     code="TG002",
@@ -42,13 +40,13 @@ NO_VERSION = Rule(
     severity="error",
     evidence="refuses",
     why="Every model needs a folder named by a number that its version_policy admits, an ensemble too, although "
-    "nothing is in it.",
+    "the folder stays empty.",
     fix="Make the folder `1` (for git with a file `.gitkeep` in it), or correct version_policy.",
     source=LAYOUT,
 )
 STRAY = Rule(
     code="TG004",
-    title="A folder beside the models is no model",
+    title="A folder beside the models is not a model",
     severity="error",
     evidence="refuses",
     why="Unless it is started with --model-control-mode=explicit, Triton tries every folder in the repository as a "
@@ -94,8 +92,7 @@ COMPLETED = Rule(
     "tensors; a Python model without them loads and takes no input.",
     fix="Write config.pbtxt with its inputs and outputs. To see what Triton would complete, start tritonserver without "
     "that option and read the config with tritonclient's `get_model_config`.",
-    source="https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md"
-    f"#auto-generated-model-configuration; {MEASURED}",
+    source=f"{CONFIGURATION}#auto-generated-model-configuration; {MEASURED}",
 )
 RULES = (UNREADABLE, NAME, NO_VERSION, STRAY, NO_MODEL_FILE, VERSION_NAME, GIT_DROPS, COMPLETED)
 
@@ -103,7 +100,7 @@ RULES = (UNREADABLE, NAME, NO_VERSION, STRAY, NO_MODEL_FILE, VERSION_NAME, GIT_D
 def check_folder(repository: Repository) -> Iterator[Finding]:
     """Check the folders beside the models."""
     for path in repository.strays:
-        sentence = f"'{path.name}' is no model: it has no config.pbtxt, and Triton tries to load it."
+        sentence = f"'{path.name}' is not a model: it has no config.pbtxt, and Triton tries to load it."
         yield Finding(STRAY, path.name, path, "", None, sentence)
     for path in repository.bare:
         sentence = f"'{path.name}' has no config.pbtxt, which is left to auto-complete."
@@ -117,7 +114,7 @@ def check(model: Model) -> Iterator[Finding]:
         yield model.finding(NAME, f"The folder is '{model.name}', the config says '{name}'.", "name")
     kinds = [f"{kind}s" for kind in ("input", "output") if model.is_completed(kind)]
     if kinds:
-        sentence = f"What it has as {' and '.join(kinds)} is left to auto-complete."
+        sentence = f"Its {' and '.join(kinds)} are left to auto-complete."
         yield model.finding(COMPLETED, sentence, kinds[0].removesuffix("s"))
     yield from _versions(model)
     yield from _model_file(model)
@@ -127,7 +124,7 @@ def _versions(model: Model) -> Iterator[Finding]:
     folders = [path for path in sorted(model.folder.iterdir()) if path.is_dir()]
     for path in folders:
         if re.fullmatch(r"[vV]?\d+", path.name) and not VERSION.fullmatch(path.name):
-            sentence = f"The folder '{path.name}' is no version to Triton, which ignores it."
+            sentence = f"The folder '{path.name}' is not a version to Triton, which ignores it."
             yield Finding(VERSION_NAME, model.name, path, "", None, sentence)
         elif VERSION.fullmatch(path.name) and not any(path.iterdir()) and _in_git(path):
             sentence = f"The folder '{path.name}' is empty: git drops it, and a clone does not load."

@@ -1,4 +1,4 @@
-"""Rules about this machine: what the repository wants of it, and it lacks."""
+"""Rules about this machine: hardware and software that the repository needs and the machine lacks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from modelctl.lint.repository import Model
-from modelctl.lint.rule import Finding, Rule
+from modelctl.lint.rule import CONFIGURATION, MEASURED, Finding, Rule
 from modelctl.plans import choice
 
-CONFIGURATION = "https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md"
 KIND_GPU = 1
 
 NO_GPU = Rule(
@@ -23,7 +22,7 @@ NO_GPU = Rule(
     why="With KIND_GPU, or with `gpus`, Triton refuses the model on a machine without a GPU.",
     fix="Write KIND_AUTO, which takes a GPU where there is one; or leave it, when another machine serves the "
     "repository.",
-    source=f"{CONFIGURATION}#instance-groups; measured on Triton 24.10",
+    source=f"{CONFIGURATION}#instance-groups; {MEASURED}",
 )
 OTHER_MACHINE = Rule(
     code="TG101",
@@ -40,12 +39,12 @@ this_machine = lru_cache(choice.this_machine)
 
 
 def check(model: Model) -> Iterator[Finding]:
-    """Check one model against this machine. Variants are chosen by machine, so what they ask for is no fault."""
+    """Check one model against this machine. Variants are chosen by machine, so they may ask for a GPU."""
     groups = () if model.is_variant else model.message.instance_group
     for index, group in enumerate(groups):
         wants = "KIND_GPU" if group.kind == KIND_GPU else f"gpus {list(group.gpus)}"
         if (group.kind == KIND_GPU or (group.kind == 0 and group.gpus)) and not this_machine().compute_capability:
-            sentence = f"It asks for {wants}, and {platform.node()} has no GPU, as far as nvidia-smi tells."
+            sentence = f"It asks for {wants}, and nvidia-smi finds no GPU on {platform.node()}."
             yield model.finding(NO_GPU, sentence, f"instance_group[{index}]")
     if model.backend == "tensorrt":
         for version in model.versions:

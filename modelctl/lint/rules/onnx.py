@@ -6,22 +6,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tritonclient.grpc import model_config_pb2
+
 from modelctl.lint import onnx
 from modelctl.lint.repository import Model
-from modelctl.lint.rule import Finding, Rule
+from modelctl.lint.rule import MEASURED, Finding, Rule
 
 UTILS = "https://github.com/triton-inference-server/onnxruntime_backend/blob/main/src/onnxruntime_utils.cc"
 BACKEND = "https://github.com/triton-inference-server/onnxruntime_backend/blob/main/src/onnxruntime.cc"
-MEASURED = "measured on Triton 24.10 with backends/onnxruntime"
+ON_CPU = f"{MEASURED} with backends/onnxruntime"
 
 UNREADABLE = Rule(
     code="TG070",
     title="The ONNX file cannot be loaded",
     severity="error",
     evidence="refuses",
-    why="It is cut off or no ONNX at all (often a Git LFS pointer), or a file with its weights is missing beside it.",
+    why="It is cut off or not ONNX at all (often a Git LFS pointer), or a file with its weights is missing beside it.",
     fix="Fetch or export it again (`git lfs pull`), with its external data in the same folder.",
-    source=MEASURED,
+    source=ON_CPU,
 )
 NAME = Rule(
     code="TG071",
@@ -67,17 +69,17 @@ FIXED = Rule(
     why="A batch, or a size of -1, would reach a network that was exported for one size alone.",
     fix="Export with dynamic axes (the first is the batch), or write the size into the config; for a network "
     "without a batch, max_batch_size 0.",
-    source=f"{UTILS}, CompareDimsSupported; {MEASURED}",
+    source=f"{UTILS}, CompareDimsSupported; {ON_CPU}",
 )
 OPEN = Rule(
     code="TG076",
     title="An output's size is free in the network and fixed in the config",
     severity="warning",
     evidence="refuses",
-    why="Of outputs Triton wants the network's own sizes, so -1 where those are free; only inputs may be narrower. "
-    "ONNX Runtime may find out a size that the file leaves open: then the model loads.",
+    why="An output's dims must equal the network's sizes, so -1 where those are free; only inputs may be narrower. "
+    "If ONNX Runtime infers a size that the file leaves open, the model loads.",
     fix="Write -1 into dims, or export with that size fixed.",
-    source=f"{UTILS}, CompareDimsSupported; {MEASURED}",
+    source=f"{UTILS}, CompareDimsSupported; {ON_CPU}",
 )
 RULES = (UNREADABLE, NAME, MISSING, DATA_TYPE, SHAPE, FIXED, OPEN)
 
@@ -98,7 +100,7 @@ def check(model: Model) -> Iterator[Finding]:
         try:
             network = onnx.read(path)
         except onnx.OnnxError as error:
-            yield Finding(UNREADABLE, model.name, path, "", None, f"{path.name} is no ONNX model: {error}.")
+            yield Finding(UNREADABLE, model.name, path, "", None, f"{path.name} is not an ONNX model: {error}.")
             continue
         for name in sorted(name for name in network.external if not (path.parent / name).is_file()):
             sentence = f"Its weights are in '{name}', which is missing beside it."
@@ -124,15 +126,14 @@ def _fit(model: Model, kind: str, tensors: dict[str, onnx.Tensor]) -> Iterator[F
 
 
 def _given(message: Any) -> set[str]:
-    """Return the inputs of a network that Triton fills itself: control and state of sequences, and batch inputs."""
+    """Return the inputs that Triton itself fills: control and state of sequences, and batch inputs."""
     sequences = message.sequence_batching
     targets = {name for entry in message.batch_input for name in entry.target_name}
     return targets | {entry.name for entry in sequences.control_input} | {one.input_name for one in sequences.state}
 
 
 def _tensor(model: Model, entry: Any, tensor: onnx.Tensor, field: str) -> Iterator[Finding]:
-    wanted = entry.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[entry.data_type].name
-    wanted = wanted.removeprefix("TYPE_")
+    wanted = model_config_pb2.DataType.Name(entry.data_type).removeprefix("TYPE_")
     if tensor.data_type and wanted != tensor.data_type:
         sentence = f"'{entry.name}' is {wanted} in the config and {tensor.data_type} in the network."
         yield model.finding(DATA_TYPE, sentence, field)

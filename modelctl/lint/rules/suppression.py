@@ -24,15 +24,15 @@ IGNORED_WRONGLY = Rule(
     title="A lint_ignore ignores nothing",
     severity="error",
     evidence="documented",
-    why="An entry without a reason is not honoured, and one that no finding needs would hide a later one.",
-    fix='Write `TG057: the reason`, several parted by ";", and remove what is no longer found.',
+    why="An entry without a reason is not honoured, and one without a finding would hide a later finding.",
+    fix='Write `TG057: the reason`, several separated by ";", and remove what is no longer found.',
     source="docs/lint.md",
 )
 RULES = (IGNORED_WRONGLY,)
 
 
 def sift(model: Model, findings: Sequence[Finding], known: Collection[str]) -> Iterator[Finding]:
-    """Give a model's findings less the ignored ones, and what is wrong with its `lint_ignore`."""
+    """Yield a model's findings except the ignored ones, and the faults of its `lint_ignore`."""
     entries = [entry.strip(" ;\n") for entry in SPLIT.split(model.parameter(PARAMETER)) if entry.strip()]
     matches = {entry: ENTRY.fullmatch(entry) for entry in entries}
     ignored = {match["code"] for match in matches.values() if match is not None}
@@ -40,6 +40,6 @@ def sift(model: Model, findings: Sequence[Finding], known: Collection[str]) -> I
     found, field = {finding.rule.code for finding in findings}, f'parameters["{PARAMETER}"]'
     for entry, match in matches.items():
         if match is None or match["code"] not in known:
-            yield model.finding(IGNORED_WRONGLY, f"'{entry[:60]}' is no known code with a reason.", field)
+            yield model.finding(IGNORED_WRONGLY, f"'{entry[:60]}' is not a known code with a reason.", field)
         elif match["code"] not in found | MACHINE:
-            yield model.finding(IGNORED_WRONGLY, f"{match['code']} is not found, so nothing is to ignore.", field)
+            yield model.finding(IGNORED_WRONGLY, f"{match['code']} is not found: remove the entry.", field)

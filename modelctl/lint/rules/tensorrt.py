@@ -1,6 +1,6 @@
 """Rules about TensorRT plans and the variants that run them. The embedded server has no TensorRT: most are documented.
 
-What a plan was built for stands in `<version>/model.plan.json`, which `modelctl plan` writes (`modelctl.plans.cache`).
+`<version>/model.plan.json`, which `modelctl plan` writes, says what a plan was built for (`modelctl.plans.cache`).
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from modelctl.lint.repository import Model
-from modelctl.lint.rule import Finding, Rule
+from modelctl.lint.rule import CONFIGURATION, LAYOUT, MEASURED, PROTO, Finding, Rule
 from modelctl.lint.rules.text import max_length, networks
 
-CONFIGURATION = "https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md"
-PROTO = "https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto"
 INSTANCE = "https://github.com/triton-inference-server/tensorrt_backend/blob/main/src/instance_state.cc"
 UTILS = "https://github.com/triton-inference-server/tensorrt_backend/blob/main/src/tensorrt_utils.h"
 KIND_AUTO, KIND_GPU = 0, 1
@@ -46,7 +44,7 @@ NO_PLAN = Rule(
     why="The config names a plan that does not exist. As a variant (configs/tensorrt.pbtxt, beside a config.pbtxt for "
     "the ONNX) it would be used only where the plan exists.",
     fix="Build the plan on the machine that serves it; or let config.pbtxt serve the ONNX and move this to a variant.",
-    source="https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_repository.md#tensorrt-models",
+    source=f"{LAYOUT}#tensorrt-models",
 )
 VARIANT = Rule(
     code="TG093",
@@ -56,7 +54,7 @@ VARIANT = Rule(
     why="With --model-config-name the same model name has other inputs or outputs: callers fail, and an "
     "ensemble does not load.",
     fix="Make inputs and outputs equal; TensorRT's own types (INT32 for INT64) are cast when the plan is built.",
-    source=f"{CONFIGURATION}#custom-model-configuration; measured on Triton 24.10",
+    source=f"{CONFIGURATION}#custom-model-configuration; {MEASURED}",
 )
 PLAN_BATCH = Rule(
     code="TG094",
@@ -102,7 +100,7 @@ def check(model: Model) -> Iterator[Finding]:
 def _variant(model: Model) -> Iterator[Finding]:
     for kind in ("input", "output"):
         if model.is_completed(kind) or not getattr(model.base.message, kind):
-            continue  # one of the two is left to auto-complete
+            continue  # Triton completes one of the two
         own, base = (_tensors(message, kind) for message in (model.message, model.base.message))
         for name in sorted(own.keys() ^ base.keys()):
             where = model.config.path.name if name in own else "config.pbtxt"
@@ -140,7 +138,7 @@ def _plan(model: Model, version: int) -> Iterator[Finding]:
 
 
 def _profile(path: Any) -> dict[str, tuple[list[int], list[int]]]:
-    """Return the smallest and largest shape of each input that a plan was built for; empty when nothing says so."""
+    """Return the smallest and largest shape of each input that a plan was built for; empty when no file says so."""
     try:
         profile = json.loads(path.read_text())["profile"]
         return {name: (list(shapes["min"]), list(shapes["max"])) for name, shapes in profile.items()}

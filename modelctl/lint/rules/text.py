@@ -10,14 +10,14 @@ from pathlib import Path
 
 from modelctl.lint import onnx
 from modelctl.lint.repository import Model
-from modelctl.lint.rule import Finding, Rule
+from modelctl.lint.rule import MEASURED, Finding, Rule
 from modelctl.lint.rules.onnx import path_of
 
 CLASSIFICATION = "https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_classification.md"
-MEASURED = "measured on Triton 24.10 with the backends of this project"
+WITH_OUR_STEPS = f"{MEASURED} with the backends of this project"
 TOKENIZER = "text_tokenize"
 CLASSIFIERS, DETECTOR = ("classification_postprocess", "text_classification_postprocess"), "detection_postprocess"
-TOKENS = ("input_ids", "attention_mask")  # what a tokenizer step gives at max_length
+TOKENS = ("input_ids", "attention_mask")  # outputs of a tokenizer step, max_length long
 FILES = {TOKENIZER: "tokenizer", DETECTOR: "labels", **dict.fromkeys(CLASSIFIERS, "labels")}
 
 NO_LABELS = Rule(
@@ -37,7 +37,7 @@ LABEL_COUNT = Rule(
     why="Line i is the name of element i. Triton does not count: classes beyond the file have no name, and a file "
     "for another network gives wrong ones.",
     fix="Write one line for each element of the output.",
-    source=f"{CLASSIFICATION}; {MEASURED}",
+    source=f"{CLASSIFICATION}; {WITH_OUR_STEPS}",
 )
 NO_FILE = Rule(
     code="TG082",
@@ -65,7 +65,7 @@ OWN_LENGTH = Rule(
     why="The step pads texts to max_length, whatever dims say. Triton does not check a step's output shape, and the "
     "next step refuses every request.",
     fix="Make the dims of input_ids and attention_mask equal to max_length.",
-    source=MEASURED,
+    source=WITH_OUR_STEPS,
 )
 LENGTH = Rule(
     code="TG085",
@@ -74,7 +74,7 @@ LENGTH = Rule(
     evidence="serves wrongly",
     why="The network accepts only one length, and the tokenizer gives another: every request fails.",
     fix="Set max_length to the network's length, or export the network with a dynamic length.",
-    source=MEASURED,
+    source=WITH_OUR_STEPS,
 )
 RULES = (NO_LABELS, LABEL_COUNT, NO_FILE, STEP_LABELS, OWN_LENGTH, LENGTH)
 
@@ -94,13 +94,13 @@ def check(model: Model) -> Iterator[Finding]:
 
 
 def max_length(model: Model) -> int:
-    """Return a tokenizer's limit; 0 when it has none that can be read."""
+    """Return a tokenizer's limit; 0 when there is none or it is not a number."""
     text = model.parameter("max_length")
     return int(text) if model.backend == TOKENIZER and text.isdecimal() else 0
 
 
 def networks(model: Model) -> Iterator[tuple[Model, str]]:
-    """Give the models that read a tokenizer's tokens in an ensemble, with the name of their input."""
+    """Yield the models that read a tokenizer's tokens in an ensemble, with the name of their input."""
     for ensemble in model.ensembles():
         own = [step for step in ensemble.steps if step.model_name == model.name]
         given = {step.output_map[name] for step in own for name in TOKENS if name in step.output_map}

@@ -11,6 +11,7 @@ import pytest
 
 from modelctl.errors import CommandError
 from modelctl.models import configs, spec
+from modelctl.models.network import TensorRT
 
 MODELS = Path(__file__).resolve().parents[3] / "models"
 ENSEMBLES = ("efficientnet_lite0", "lite_detector", "minilm_sentiment")
@@ -42,7 +43,7 @@ def test_each_step_gets_what_an_earlier_one_makes(name: str) -> None:
 def test_variants_have_nothing_of_onnx_runtime() -> None:
     """A plan runs on a GPU by its own file; TorchScript has no warm-up."""
     model = read("lite_detector")
-    network = model.network.model_copy(update={"torchscript": True, "tensorrt": spec.TensorRT(instances=3)})
+    network = model.network.model_copy(update={"torchscript": True, "tensorrt": TensorRT(instances=3)})
     made = configs.variants(model.model_copy(update={"network": network}))
     assert {name: (one.platform, one.default_model_filename) for name, one in made.items()} == {
         "tensorrt": ("tensorrt_plan", "model.plan"),

@@ -136,5 +136,5 @@ def test_what_cannot_be_stored_so_is_refused(command: Any, stack: Any, tmp_path:
     onnx.save(model, path)
     options = ("--tokenizer", tokenizer(tmp_path), "--labels", labels(tmp_path, 3), "--max-length", "16")
     result = command.run("add", str(path), *options, "--precision", "int8")
-    assert (result.code, "needs a graph of opset 17 or less, this one has 18" in result.sentence) == (1, True)
+    assert (result.code, "needs a graph of opset 17 or less, and this one has 18" in result.sentence) == (1, True)
     assert contents(stack.models) == before

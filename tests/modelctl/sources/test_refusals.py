@@ -292,7 +292,7 @@ READ: dict[str, tuple[Make, str]] = {
     ),
     "examples that are no pictures": (
         lambda folder: net(folder, *HOW, "--precision", "int8", "--examples", str(folder)),
-        "There is nothing to ask about",
+        "There are no pictures in",
     ),
 }
 
