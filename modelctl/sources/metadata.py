@@ -15,7 +15,7 @@ THRESHOLDS = {"score_threshold": 0.25, "iou_threshold": 0.7, "max_detections": 3
 
 
 def ultralytics(model: onnx.ModelProto) -> dict[str, Any]:
-    """Return what is known of a file by Ultralytics' exporter; empty for another exporter's.
+    """Return the facts that Ultralytics' exporter wrote into a file; empty for files of other exporters.
 
     Raises:
         CommandError: when its task is not served here, or its metadata cannot be read.
