@@ -1,4 +1,4 @@
-"""Where the servers are: by the ports of the environment or of the project's `.env`, as everything else has them."""
+"""The servers' addresses, from the ports in the environment, else in the project's `.env`, else the defaults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PORTS = {"GATEWAY_PORT": "8080", "TRITON_GRPC_PORT": "8001", "TRITON_METRICS_POR
 
 
 def port(name: str) -> str:
-    """Return a port of `PORTS`."""
+    """Return the value of a port that `PORTS` names."""
     return {**dotenv_values(FILE), **os.environ}.get(name) or PORTS[name]
 
 

@@ -1,4 +1,4 @@
-"""Pictures for the notebooks, by Pillow alone: bars, several pictures in one, small enough to be committed."""
+"""Pictures for the notebooks, drawn with Pillow: bar charts and joined pictures, small enough to be committed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TITLE, TEXT = ImageFont.load_default(16), ImageFont.load_default(13)
 
 
 def bars(title: str, values: Mapping[str, float], *, most: float | None = None, places: int = 3) -> Image.Image:
-    """Return a chart of one bar for each value, from 0 to `most` (default: the greatest)."""
+    """Return a bar chart; a full bar stands for `most` (default: the greatest value)."""
     full = max(values.values()) if most is None else most
     left = 2 * MARGIN + max(round(TEXT.getlength(name)) for name in values)
     width = max(left + BAR_WIDTH + VALUE_WIDTH, round(TITLE.getlength(title)) + 2 * MARGIN)
@@ -31,7 +31,7 @@ def bars(title: str, values: Mapping[str, float], *, most: float | None = None, 
 
 
 def beside(*pictures: Image.Image, height: int = 300) -> Image.Image:
-    """Return pictures side by side, those that are higher than `height` pixels made smaller."""
+    """Return pictures side by side; those higher than `height` pixels are shrunk to it."""
     fitted = [
         one if one.height <= height else one.resize((round(one.width * height / one.height), height))
         for one in pictures
@@ -55,7 +55,7 @@ def below(*pictures: Image.Image) -> Image.Image:
 
 
 def show(picture: Image.Image, kind: str = "JPEG") -> Shown:
-    """Return a picture as a cell shows it: JPEG for photographs, PNG for charts."""
+    """Return a picture for display in a cell: JPEG for photographs, PNG for charts."""
     buffer = io.BytesIO()
     picture.save(buffer, kind, quality=82, optimize=True)
     return Shown(buffer.getvalue(), format=kind.lower())  # type: ignore[no-untyped-call]

@@ -1,9 +1,9 @@
-"""Runs notebooks against the servers that are up, and writes them back with their outputs.
+"""Runs notebooks against the running servers and saves them with their outputs.
 
     ./dev_start.sh                                # in another terminal
-    .venv/bin/python notebooks/execute.py         # all of them; or name some: 03_image_classification
+    .venv/bin/python notebooks/execute.py         # all notebooks, or those named: 03_image_classification
 
-Folders and ports of this machine are written as the README has them. The tests run the same, and write nothing.
+This machine's folders and ports are replaced by the defaults. The tests run the notebooks too, and save nothing.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def clean(text: str) -> str:
 
 
 def main(names: list[str]) -> None:
-    """Execute the named notebooks, or all, and write them."""
+    """Run the named notebooks, or all, and save them."""
     paths = [HERE / f"{name.removesuffix('.ipynb')}.ipynb" for name in names] or sorted(HERE.glob("*.ipynb"))
     with tempfile.TemporaryDirectory() as profile:
-        os.environ["IPYTHONDIR"] = profile  # nobody's own start-up files
+        os.environ["IPYTHONDIR"] = profile  # without the user's own start-up files
         for path in paths:
             print(path.name, flush=True)
             text = nbformat.writes(execute(path))  # type: ignore[no-untyped-call]

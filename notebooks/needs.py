@@ -1,4 +1,4 @@
-"""What some cells need that not every machine has: each function looks for it, and prints why its cell is skipped."""
+"""Checks for requirements that not every machine meets; each prints why its cell is skipped."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 HUB = "huggingface.co"
 LOOK_S = 3.0
-TRTEXEC_FOLDER = "/usr/src/tensorrt/bin"  # of NVIDIA's containers
+TRTEXEC_FOLDER = "/usr/src/tensorrt/bin"  # in NVIDIA's containers
 
 
 def hub() -> bool:
-    """Tell whether checkpoints can be fetched: the hub answers, nothing forbids it, and the packages are there."""
+    """Tell whether checkpoints can be fetched: the hub answers, offline mode is off and the packages are installed."""
     if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "on", "true", "yes"):
         return _skipped(f"needs {HUB}, and HF_HUB_OFFLINE is set")
     if not (find_spec("torch") and find_spec("transformers")):
@@ -29,14 +29,14 @@ def hub() -> bool:
 
 
 def ultralytics() -> bool:
-    """Tell whether the user has Ultralytics, which this project neither holds nor installs (AGPL-3.0)."""
+    """Tell whether the user has installed Ultralytics, which this project neither contains nor installs (AGPL-3.0)."""
     if "ULTRALYTICS_PYTHON" in os.environ or find_spec("ultralytics"):
         return True
     return _skipped("needs an installation of Ultralytics of your own; name its Python in ULTRALYTICS_PYTHON")
 
 
 def tensorrt() -> bool:
-    """Tell whether plans can be built: TensorRT's builder and a GPU are here."""
+    """Tell whether plans can be built: TensorRT's builder and a GPU are present."""
     if not shutil.which("trtexec", path=f"{os.environ['PATH']}:{TRTEXEC_FOLDER}"):
         return _skipped("needs TensorRT, which is in the container: docker compose run --rm plans")
     if not shutil.which("nvidia-smi") or subprocess.run(["nvidia-smi", "-L"], capture_output=True).returncode:  # noqa: S607

@@ -1,4 +1,4 @@
-"""`modelctl` as a cell calls it: its lines are shown without this machine's folders, and a failure is raised."""
+"""Runs `modelctl` from a cell: prints its output without this machine's folders, and raises an error on failure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ atexit.register(shutil.rmtree, WORK, ignore_errors=True)
 
 
 def modelctl(line: str) -> None:
-    """Run a command line of modelctl on the repository `MODELS`, and print what it says.
+    """Run a modelctl command on the repository `MODELS` and print its output.
 
     Raises:
         RuntimeError: when it fails.
@@ -28,7 +28,7 @@ def modelctl(line: str) -> None:
 
 
 def run(line: str) -> None:
-    """Run a command line of this Python, and print what it says; as `modelctl`."""
+    """Run this Python with a command line and print its output; raises as `modelctl` does."""
     command = [sys.executable, *shlex.split(line)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:  # noqa: S603
         for said in process.stdout or ():

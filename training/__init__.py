@@ -2,5 +2,5 @@
 
 import os
 
-# ONNX Runtime reports to its maker unless this is set before it is imported.
+# ONNX Runtime sends usage data to Microsoft unless this is set before its import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

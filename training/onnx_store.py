@@ -1,13 +1,13 @@
 """Stores an ONNX model's float32 weights in fewer bits; the runtime widens them again when it loads the model.
 
     float32 model --half_weights--> float16 weights: half the size
-                  --byte_weights--> int8 matrices with a scale a channel: a quarter of the size
+                  --byte_weights--> int8 matrices with a scale per channel: a quarter of the size
     stored model  --read_weights--> float32 weights, which are stored as the same bytes again
 
-A stored weight stands behind Cast (and Mul by its scale). ONNX Runtime folds both at load, so the arithmetic stays
-float32 and an answer depends neither on its neighbours in a batch nor on padding. A table that rows are gathered from
-is not folded: only the gathered rows are widened, so the table stays small in memory too. Graph inputs and outputs keep
-their names and types. Needs onnx and numpy, no torch.
+A Cast (and for int8 a Mul by the scale) follows each stored weight. ONNX Runtime folds both at load, so the arithmetic
+stays float32 and an answer depends neither on its neighbours in a batch nor on padding. A table that Gather reads is
+not folded: only the gathered rows are widened, so the table stays small in memory too. Graph inputs and outputs keep
+their names and types. Needs onnx and numpy, not torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-# The stored parts of one weight: a narrow tensor and, for int8, its scale.
+# The stored parts of one weight: a float16 or int8 tensor and, for int8, its scale.
 Parts = tuple[npt.NDArray[np.generic], npt.NDArray[np.float32] | None]
 
 HALF, BYTES, SCALE = "_fp16", "_int8", "_scale"
@@ -31,8 +31,8 @@ def half_weights(model: onnx.ModelProto, least: int = 256) -> onnx.ModelProto:
 def byte_weights(model: onnx.ModelProto, least: int = 4096) -> onnx.ModelProto:
     """Store each float32 matrix of at least `least` numbers as int8; change and return `model`.
 
-    A table that rows are gathered from has one scale a row, the right side of a MatMul one a column, which is an output
-    channel: scale = largest magnitude / 127, so nothing is clipped. Other weights of that size are stored as float16.
+    A table that Gather reads has one scale per row. The right side of a MatMul has one per column, which is an output
+    channel. scale = largest magnitude / 127, so nothing is clipped. Other weights of that size are stored as float16.
     """
     return _store(model, least, bytewise=True)
 
@@ -40,8 +40,8 @@ def byte_weights(model: onnx.ModelProto, least: int = 4096) -> onnx.ModelProto:
 def read_weights(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]:
     """Return the float32 weights of `model` under their own names, in the order of its initializers.
 
-    Reads what `half_weights`, `byte_weights` and `modelctl`'s `row_bytes` wrote; storing the result the same way gives
-    the same bytes. Float32 initializers are returned as they are, other types are left out.
+    Reads models that `half_weights`, `byte_weights` and `modelctl`'s `row_bytes` wrote; storing the result the same way
+    gives the same bytes. Float32 initializers are returned unchanged, other types are left out.
     """
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     weights: dict[str, npt.NDArray[np.float32]] = {}
@@ -59,8 +59,8 @@ def read_weights(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]:
 def _widened(values: npt.NDArray[np.int8], scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return `values` * `scale`, rounded so that the largest magnitude of each channel / `top` is `scale` again.
 
-    A scale was made as largest magnitude / top. In float32, (scale * top) / top may miss `scale` by one bit, so the
-    neighbours of scale * top are tried as well.
+    The scale was computed as largest magnitude / top. In float32, (scale * top) / top may differ from `scale` by one
+    bit, so the neighbours of scale * top are tried too.
     """
     top = np.float32(max(1, np.abs(values).max()))
     largest = scale * top
@@ -125,7 +125,7 @@ def _tensors(name: str, parts: Parts) -> list[TensorProto]:
 
 
 def _widen(name: str, parts: Parts, target: str) -> list[NodeProto]:
-    """Return the nodes that make the float32 tensor `target` out of the stored parts that begin with `name`."""
+    """Return the nodes that compute the float32 tensor `target` from the stored parts named `name` + suffix."""
     if parts[1] is None:
         return [helper.make_node("Cast", [name + HALF], [target], to=TensorProto.FLOAT, name=target + "_cast")]
     rows = target + "_float"
@@ -136,7 +136,7 @@ def _widen(name: str, parts: Parts, target: str) -> list[NodeProto]:
 
 
 def _gather(node: NodeProto, tables: dict[str, Parts]) -> list[NodeProto]:
-    """Return `node`, or what gathers the rows of a stored table before it widens them."""
+    """Return `node`, or for a stored table the nodes that gather its rows and widen them."""
     if node.op_type != "Gather" or node.input[0] not in tables:
         return [node]
     table, indices, rows = node.input[0], node.input[1], node.output[0]

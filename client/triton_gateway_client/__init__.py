@@ -3,7 +3,7 @@
     with Gateway("http://127.0.0.1:8080") as gateway:
         gateway.classify("coffee.jpg").best.label
 
-`AsyncGateway` is the same for asyncio. It knows the HTTP contract only.
+`AsyncGateway` is the same client for asyncio. The package knows the gateway's HTTP contract only.
 """
 
 from triton_gateway_client.async_gateway import AsyncGateway

@@ -1,4 +1,4 @@
-"""The asynchronous client: does the steps of a call (`exchange`) on asyncio's event loop."""
+"""The asynchronous client: runs the steps of a call (`exchange`) on asyncio's event loop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class AsyncGateway(Calls[httpx.AsyncClient]):
-    """`Gateway` for asyncio: the same arguments, calls and results. Threads read the files."""
+    """`Gateway` for asyncio: the same arguments, calls and results. Files are read in threads."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -65,10 +65,12 @@ class AsyncGateway(Calls[httpx.AsyncClient]):
         return wire.reply(response, response.content)
 
     async def _run_parallel(self, parallel: Parallel) -> None:
-        turn = asyncio.Lock()  # waiting branches must not fill the threads in which asyncio also looks names up
+        turn = (
+            asyncio.Lock()
+        )  # one at a time: waiting branches could fill the thread pool that asyncio also resolves host names in
         try:
             async with asyncio.TaskGroup() as group:
                 for branch in parallel.branches:
                     group.create_task(self._run(branch, turn))
         except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None  # as the synchronous client raises it
+            raise failed.exceptions[0] from None  # the first error, as in the synchronous client

@@ -1,8 +1,8 @@
-"""Many items: split into batches while they are read, sent, and joined in order.
+"""Calls with many items: items are split into batches as they are read, and the outcomes are joined in order.
 
-    items -> Job, Job, ... (each has steps, as in `exchange`) -> one outcome per item
+    items -> Job, Job, ... (each with steps, as in `exchange`) -> one outcome per item
 
-Only items that failed but may succeed are sent again.
+A retry sends only the items that failed but may succeed.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from triton_gateway_client.results import BatchAnswer
 from triton_gateway_client.tasks import Defaults, R, Task, new_request_id, parsed, query
 
 ENVELOPE_BYTES = 256
-"""Bytes that a form puts around an item; JSON puts fewer."""
+"""Bytes that a form adds to each item; JSON adds fewer."""
 TOO_LARGE = 413
 
 
 @dataclass(frozen=True)
 class Batches:
-    """How many items travel in one request, and how many requests at once.
+    """Items per request, and concurrent requests.
 
     Attributes:
-        max_items: maximum items per batch; a gateway takes 64 unless it is set otherwise.
+        max_items: maximum items per batch; a gateway's default limit is 64.
         max_bytes: maximum bytes per batch; a larger item travels alone.
         at_once: maximum concurrent batches.
 
@@ -56,13 +56,13 @@ class Job(Generic[R]):
 
 @dataclass
 class _Limits:
-    """How much a batch may hold; lowered when the gateway takes less."""
+    """Maximum size of a batch; lowered when the gateway refuses a batch as too large."""
 
     max_items: int
     max_bytes: int
 
     def learn(self, refused: Sequence[bytes], code: str) -> None:
-        """Lower the limit that a refused batch exceeded to half of that batch."""
+        """Lower the exceeded limit to half of the refused batch."""
         if code == "batch_too_large":
             self.max_items = min(self.max_items, max(1, len(refused) // 2))
         else:
@@ -75,7 +75,7 @@ def many(
     """Ask for the results of many items: return each one's result or error, in order.
 
     Raises:
-        TypeError: when the task takes no items of that type.
+        TypeError: when the task does not take items of that type.
 
     """
     jobs = _jobs(defaults, task, batches, items, options)
@@ -101,7 +101,7 @@ def many(
 def _jobs(
     defaults: Defaults, task: Task[R], batches: Batches, items: Iterable[object], options: Mapping[str, Any]
 ) -> Generator[Job[R], None, None]:
-    """Yield the batches, each as soon as its items are read.
+    """Yield each batch as soon as its items are read.
 
     A `timeout` among the options applies to all batches together; without it, the client's applies to each batch.
     """

@@ -1,9 +1,10 @@
-"""Every call of the gateway, written once: `Gateway` and `AsyncGateway` inherit them, and differ only in how they run.
+"""Every call of the gateway, written once: `Gateway` and `AsyncGateway` inherit the calls and run them differently.
 
     a method here -> Steps (`exchange`) -> Gateway._run, which blocks, or AsyncGateway._run, which is awaited
 
-Both clients send by httpx's own. Driving the asynchronous client from a thread (anyio's portal) would not be smaller:
-the `httpx.Client` that callers may give would still need a path of its own. A call would cost 2 to 3 times the CPU.
+Each client sends with httpx's client of the same kind. To drive the asynchronous client from a thread (anyio's portal)
+would not save code, because a caller's own `httpx.Client` would still need a separate path, and a call would take
+2 to 3 times the CPU.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ T = TypeVar("T")
 class Call(Generic[P, T]):
     """Decorates a method that returns steps: `Gateway` gets one that blocks, `AsyncGateway` one to be awaited.
 
-    Only type checkers read `__get__`; the clients hold plain functions, as `help()` and mocks want them.
+    Only type checkers read `__get__`. The clients hold plain functions, which `help()` and mocks need.
     """
 
     def __init__(self, steps: Callable[Concatenate[Any, P], Steps[T]]) -> None:
@@ -79,10 +80,10 @@ class Call(Generic[P, T]):
 
 
 class Calls(ABC, Generic[H]):
-    """A gateway's address, the defaults of its calls, and the calls. Its subclasses send and wait."""
+    """A gateway's address, the defaults of its calls, and the calls. Subclasses send and wait."""
 
     def __init_subclass__(cls) -> None:
-        if Calls in cls.__bases__:  # not again in a caller's subclass of a client
+        if Calls in cls.__bases__:  # only in the two clients, not in a caller's subclass of one
             for name, call in list(vars(Calls).items()):
                 if isinstance(call, Call):
                     setattr(cls, name, call.method_of(cls))
@@ -109,7 +110,7 @@ class Calls(ABC, Generic[H]):
 
     @abstractmethod
     def _run(self, steps: Steps[T]) -> Any:
-        """Do the steps of a call, one after the other; return its result, or a coroutine of it."""
+        """Run the steps of a call in order; return its result, or a coroutine that does."""
 
     @Call
     def classify(
@@ -163,7 +164,7 @@ class Calls(ABC, Generic[H]):
 
     @Call
     def health(self) -> Steps[Health]:
-        """Return whether the default models give their expected answers; raises GatewayError when it cannot be told."""
+        """Return whether the default models give their expected answers; raises GatewayError without an answer."""
         return tasks.health(Deadline(tasks.PROBE_TIMEOUT_S))
 
     @Call

@@ -1,6 +1,6 @@
 """Draws captions, boxes and labels on pictures, with Pillow. Lines and letters scale with the picture.
 
-It knows nothing of results, which say what to draw.
+It does not know the result types: they pass the text and the boxes to draw.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Colour = tuple[int, int, int]
 MIN_LETTERS, LETTERS = 11, 1 / 32
 """Height of letters: the minimum in pixels, and the share of the picture's shorter side."""
 MIN_LINE, LINE = 2, 1 / 250
-"""Width of lines, likewise."""
+"""Width of lines: the minimum in pixels, and the share of the picture's shorter side."""
 GOLDEN = 0.618034
-"""The golden ratio's fraction: consecutive class ids, this far apart on the circle of hues, get distinct colours."""
+"""Fraction of the golden ratio; hues this far apart on the circle give consecutive class ids distinct colours."""
 CAPTION: Colour = (32, 32, 32)
 
 
@@ -63,7 +63,7 @@ def framed(image: ImageInput, size: tuple[int, int], marks: Sequence[Mark]) -> P
 
 
 def colour_of(class_id: int) -> Colour:
-    """Return the colour of a class, which never changes."""
+    """Return the colour of a class, always the same one."""
     red, green, blue = colorsys.hsv_to_rgb(class_id * GOLDEN % 1, 0.85, 0.95)
     return round(red * 255), round(green * 255), round(blue * 255)
 
@@ -90,16 +90,16 @@ class _Pen:
         _, top, _, bottom = self._draw.textbbox((0, 0), "Ag", font=self._font)
         self._rise = top
         self.height = round(bottom - top) + 2 * self._margin
-        """Of a label, in pixels."""
+        """Height of a label in pixels."""
 
     def box(self, corners: tuple[float, float, float, float], colour: Colour) -> None:
-        """Draw a frame inside these corners, at least one pixel large."""
+        """Draw a frame inside these corners, at least one pixel wide and high."""
         left, top, right, bottom = (round(value) for value in corners)
         right, bottom = max(left, right - 1), max(top, bottom - 1)
         self._draw.rectangle((left, top, right, bottom), outline=colour, width=self._line)
 
     def label(self, left: int, top: int, text: str, colour: Colour) -> int:
-        """Write a label, moved into the picture, and down past others where there is room; return its height."""
+        """Write a label, moved into the picture and, where there is room, below other labels; return its height."""
         width = round(self._draw.textlength(text, font=self._font)) + 2 * self._margin
         left = max(0, min(left, self._size[0] - width))
         top = max(0, min(top, self._size[1] - self.height))
@@ -111,6 +111,6 @@ class _Pen:
         return self.height
 
     def _is_free(self, left: int, right: int) -> Callable[[int], bool]:
-        """Return a test of a row: whether a label that starts there, between these columns, covers no other label."""
+        """Return a test whether a label between these columns, starting at a given row, covers no other label."""
         beside = [(low, high) for start, low, end, high in self._written if start < right and left < end]
         return lambda top: all(high <= top or top + self.height <= low for low, high in beside)

@@ -1,13 +1,13 @@
 """The errors that a call may raise.
 
 GatewayError
-├── InvalidInputError      400, 413, 415, 422: another input or another option is needed
+├── InvalidInputError      400, 413, 415, 422: the input or an option is invalid
 ├── AccessDeniedError      401, 403
 ├── NotFoundError          404: no such model, version or route
 ├── OverloadedError        429
-├── UnavailableError       503: Triton or the model is not there, or the gateway is stopping
-├── DeadlineExceededError  504, or the time ran out on this side
-└── ConnectionFailedError  no answer came at all
+├── UnavailableError       503: Triton or the model is unavailable, or the gateway is stopping
+├── DeadlineExceededError  504, or the client's timeout
+└── ConnectionFailedError  no answer
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 UNEXPECTED = "unexpected_answer"
 TRANSIENT = (429, 502, 503, 504)
-"""Statuses worth a retry when the answer comes from a proxy before the gateway, and says nothing itself."""
+"""Statuses worth a retry when the answer holds no problem, because a proxy in front of the gateway sent it."""
 
 
 class Problem(BaseModel):
@@ -41,18 +41,18 @@ class Problem(BaseModel):
 
 
 class GatewayError(Exception):
-    """A call, or one item of many, that got no result.
+    """A call, or one item of many, failed.
 
     Attributes:
         detail: what happened, in one sentence.
         code: stable, for programs to branch on: one of the gateway's codes, or the client's own `connection_failed`,
             `image_unreadable` and `unexpected_answer`.
         status: the HTTP status; None when no answer came.
-        request_id: find the call by it in the gateway's logs.
+        request_id: identifies the call in the gateway's logs.
         retryable: whether the same call may succeed later.
-        retry_after: seconds to wait before a retry, where the gateway says so.
-        model: the requested model, where known.
-        step: the step of the model that refused or failed, where known.
+        retry_after: seconds to wait before a retry; None when the gateway does not state it.
+        model: the requested model; None when unknown.
+        step: the model's step that refused or failed; None when unknown.
 
     """
 
@@ -84,23 +84,23 @@ class GatewayError(Exception):
 
 
 class InvalidInputError(GatewayError):
-    """The input or an option cannot be used as it is."""
+    """The input or an option is invalid."""
 
 
 class AccessDeniedError(GatewayError):
-    """The key is missing or wrong, or does not allow this."""
+    """The API key is missing or wrong, or does not permit this call."""
 
 
 class NotFoundError(GatewayError):
-    """There is no such model, version or route."""
+    """The model, version or route does not exist."""
 
 
 class OverloadedError(GatewayError):
-    """The gateway is overloaded; `retry_after` says when to come back."""
+    """The gateway is overloaded; `retry_after` says when to retry."""
 
 
 class UnavailableError(GatewayError):
-    """The gateway cannot answer now: Triton or the model is not there, or it is stopping."""
+    """Triton or the model is unavailable, or the gateway is stopping."""
 
 
 class DeadlineExceededError(GatewayError):
@@ -108,7 +108,7 @@ class DeadlineExceededError(GatewayError):
 
 
 class ConnectionFailedError(GatewayError):
-    """No answer came: nobody listens, or the connection broke."""
+    """The connection was refused, or broke before an answer came."""
 
 
 BY_STATUS: dict[int, type[GatewayError]] = {
@@ -140,7 +140,7 @@ def from_problem(problem: Problem, retry_after: float | None = None) -> GatewayE
 
 
 def from_answer(status: int, headers: Mapping[str, str], body: bytes, request_id: str) -> GatewayError:
-    """Return the error of an answer that is not a result; a proxy before the gateway may answer anything."""
+    """Return the error in an answer that is not a result; a proxy in front of the gateway may have sent any body."""
     retry_after = seconds_of(headers.get("retry-after"))
     try:
         return from_problem(Problem.model_validate_json(body), retry_after)
@@ -155,7 +155,7 @@ def from_answer(status: int, headers: Mapping[str, str], body: bytes, request_id
 
 
 def unexpected(status: int, request_id: str) -> GatewayError:
-    """Return the error of a successful answer that is no valid result."""
+    """Return the error for a successful answer whose body is not a valid result."""
     return GatewayError("The answer is not what a gateway of this version gives.", status=status, request_id=request_id)
 
 

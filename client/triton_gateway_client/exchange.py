@@ -1,7 +1,7 @@
-"""One call, without any input or output: what to send, when to try again, when to give up.
+"""The logic of one call without I/O: which requests to send, when to retry and when to give up.
 
-A call is a generator. It yields one step at a time and is sent the step's outcome; the synchronous and the asynchronous
-client differ only in how they do a step.
+A call is a generator. It yields one step at a time and receives the step's outcome; the synchronous and the
+asynchronous client differ only in how they run a step.
 
     Send -> Reply, or GatewayError when none came        Work -> what its function returned
     Wait, Parallel -> nothing
@@ -21,13 +21,13 @@ from triton_gateway_client.errors import GatewayError
 T = TypeVar("T")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
-"""Mean pause before the first retry, doubled for each further one, and its maximum, when the gateway names none."""
+"""Mean pause before the first retry, and its maximum. It doubles with each retry; a `Retry-After` replaces it."""
 RETRYABLE_STATUSES = (None, 429, 503)
-"""Statuses that the next try may not meet; None: no answer came."""
+"""Statuses after which a retry may succeed; None: no answer came."""
 
 
 class Deadline:
-    """The moment after which nobody waits for an answer."""
+    """The time until which the caller waits for an answer."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         if not seconds > 0:
@@ -36,7 +36,7 @@ class Deadline:
         self._at = clock() + seconds
 
     def left(self) -> float:
-        """Return the seconds until then; negative when it has passed."""
+        """Return the seconds left; negative when the deadline has passed."""
         return self._at - self._clock()
 
 
@@ -93,7 +93,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Parallel:
-    """Run several branches at once, until all have ended. When one fails, raise its error.
+    """Run branches concurrently until all have ended. When one fails, raise its error.
 
     Attributes:
         branches: the steps of each branch.
@@ -109,13 +109,14 @@ Steps: TypeAlias = Generator[Send | Wait | Work | Parallel, Any, T]
 
 
 class Patience:
-    """How often a call is tried again, and after which pauses.
+    """The retries that a call has left, and the pauses before them.
 
-    Our own, because httpx retries connecting only, and a retry library cannot count on for each half of a batch.
+    Written here because httpx retries only the connection, and a retry library cannot continue its count for each half
+    of a split batch.
 
     Args:
-        retries: the maximum number of tries after the first.
-        deadline: no pause ends after it.
+        retries: maximum number of tries after the first.
+        deadline: a pause that would end later is refused.
         chance: returns a random number from 0 to 1.
 
     """
@@ -127,7 +128,7 @@ class Patience:
         self._tries = 0
 
     def pause(self, error: GatewayError) -> float | None:
-        """Return how many seconds to wait before the next try; None when there is none."""
+        """Return the seconds to wait before the next try; None when the call must not be tried again."""
         if not error.retryable or self._tries >= self._retries:
             return None
         backoff = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**self._tries)
@@ -151,7 +152,7 @@ def once(request: Request, deadline: Deadline) -> Steps[Reply | GatewayError]:
 def call(request: Request, deadline: Deadline, retries: int) -> Steps[Reply]:
     """Try a request until it succeeds, always with the same request id.
 
-    The gateway recognises by the id the requests that it told to come back.
+    By the id the gateway recognises a request that it has told to retry later.
 
     Raises:
         GatewayError: when the request did not succeed in time, or cannot.
@@ -169,7 +170,7 @@ def call(request: Request, deadline: Deadline, retries: int) -> Steps[Reply]:
 
 
 def late(request: Request) -> GatewayError:
-    """Return the error of a request whose time ran out on this side."""
+    """Return the error of a request that exceeded the client's deadline."""
     return errors.DeadlineExceededError(
         "The answer did not arrive in time.", code="deadline_exceeded", request_id=request.request_id, retryable=True
     )

@@ -1,4 +1,4 @@
-"""The synchronous client: does the steps of a call (`exchange`) in the caller's thread."""
+"""The synchronous client: runs the steps of a call (`exchange`) in the caller's thread."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ T = TypeVar("T")
 
 
 class Gateway(Calls[httpx.Client]):
-    """A client of one gateway; threads may share it. A context manager, which closes its connections.
+    """A client of one gateway; threads may share it. As a context manager it closes its connections at the end.
 
     Args:
-        base_url: where the gateway is, `https://host/prefix` for instance.
-        api_key: sent as `Authorization: Bearer`, where the gateway asks for one; visible ASCII characters.
+        base_url: the gateway's URL, such as `https://host/prefix`.
+        api_key: sent as `Authorization: Bearer`, for a gateway that requires a key; visible ASCII characters.
         timeout: seconds for a whole call, its retries included.
-        retries: how often a call is tried again that failed but may succeed.
+        retries: maximum number of retries of a call that failed but may succeed.
         batches: how the `..._many` calls split their items.
-        http: sends the requests, instead of a client of its own; stays open. It bounds each wait, not their sum.
+        http: an HTTP client to use, which `close` leaves open (default: one of its own). With it, the timeout applies
+            to each wait of a call, not to their sum.
 
     """
 

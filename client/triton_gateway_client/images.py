@@ -32,7 +32,7 @@ def encoded(image: ImageInput) -> bytes:
 
     Raises:
         OSError: when a file cannot be read.
-        TypeError, ValueError: when the argument is no image.
+        TypeError, ValueError: when the argument is not an image.
 
     """
     if isinstance(image, bytes):
@@ -81,7 +81,7 @@ def _picture(image: Any) -> PIL.Image.Image:
         return image
     interface = getattr(image, "__array_interface__", None)
     if interface is None:
-        raise TypeError(f"{type(image).__name__} is no path, bytes, file, PIL image or array")
+        raise TypeError(f"{type(image).__name__} is not a path, bytes, a file, a PIL image or an array")
     shape = interface["shape"]
     if interface["typestr"] != "|u1" or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))):
         raise TypeError(
@@ -94,7 +94,7 @@ def _picture(image: Any) -> PIL.Image.Image:
 def _png(picture: PIL.Image.Image) -> bytes:
     from PIL import ImageOps
 
-    # Pillow writes the pixels to PNG without the orientation.
+    # Turned first, because Pillow writes a PNG without the orientation.
     picture = ImageOps.exif_transpose(picture)
     if picture.mode not in PNG_MODES:
         picture = picture.convert("RGBA" if picture.mode in ALPHA_MODES else "RGB")

@@ -1,8 +1,8 @@
-"""The network under the synchronous client: every wait ends at the request's deadline.
+"""The network layer of the synchronous client: every wait ends at the request's deadline.
 
-httpcore reads a timeout once for all headers of an answer and once for its body, and gives it to each of their reads:
-a server that sends a byte now and then could hold a call for ever. Here each read and write computes what is left.
-The asynchronous client needs none of this, because asyncio cancels a wait.
+httpcore looks a timeout up once for an answer's headers and once for its body, and applies it to each read. A server
+that sends a byte now and then could hold a call forever. Here each read and write computes the time left. The
+asynchronous client does not need this, because asyncio cancels a wait.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import httpx
 from triton_gateway_client.exchange import Deadline
 
 PIECE_BYTES = 65536
-"""Written at once; the deadline is checked between two pieces."""
+"""Bytes per write; the deadline is checked between writes."""
 
 
 class Left(float):
@@ -38,7 +38,7 @@ class Left(float):
 
 
 def client() -> httpx.Client:
-    """Return httpx's own client, whose connections, those to proxies too, keep deadlines."""
+    """Return an httpx client whose connections, including those to proxies, keep deadlines."""
     made = httpx.Client()
     for transport in (made._transport, *made._mounts.values()):
         if isinstance(transport, httpx.HTTPTransport):

@@ -35,12 +35,12 @@ class Result(Value):
     def timing(self) -> Mapping[str, float]:
         """Milliseconds that the gateway spent on each part: `read`, `wait`, `triton`, `encode`.
 
-        An item of a batch has the whole batch's.
+        An item of a batch has the durations of the whole batch.
         """
         return self._timing
 
     def with_timing(self, server_timing: str) -> Self:
-        """Return this result with the durations of its answer's `Server-Timing` header."""
+        """Set `timing` from an answer's `Server-Timing` header; return this result."""
         self._timing = milliseconds_of(server_timing)
         return self
 
@@ -103,7 +103,7 @@ class Detection(Value):
 
 
 class Detections(Result):
-    """The objects of one image, best first; it may have none."""
+    """The objects of one image, best first; may be empty."""
 
     image: ImageSize
     predictions: tuple[Detection, ...]
@@ -116,13 +116,13 @@ class Detections(Result):
 
     @property
     def best(self) -> Detection | None:
-        """The most probable object, if there is one."""
+        """The most probable object; None when there is none."""
         return self.predictions[0] if self.predictions else None
 
     def draw(self, image: ImageInput) -> PIL.Image.Image:
         """Return a copy of the image, upright and in RGB, with the boxes and their labels drawn. Needs Pillow.
 
-        When the image has another size than the one that was sent, the boxes are scaled.
+        The boxes are scaled when the image differs in size from the one that was sent.
         """
         from triton_gateway_client import drawing  # here, because it needs Pillow, which is optional
 
@@ -145,7 +145,7 @@ class LabelScore(Value):
 
 
 class Usage(Value):
-    """How many tokens of a text the model read, and whether it left some out."""
+    """Number of tokens that the model read, and whether the text was truncated."""
 
     tokens: int
     truncated: bool
@@ -198,7 +198,7 @@ class Health(Value):
 
     @property
     def ready(self) -> bool:
-        """Whether all default models do."""
+        """Whether all default models give their expected answers."""
         return self.status == "ready"
 
 

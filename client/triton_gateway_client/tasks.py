@@ -2,7 +2,7 @@
 
     item -> bytes (an image file, or a text as JSON) -> Payload -> Reply -> result
 
-The clients do the steps.
+The clients run the steps.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class BatchOptions(TypedDict, total=False):
     """Options of every task; None means the default.
 
     Attributes:
-        model: the model's name; the task's default model.
-        version: the model's version; its newest.
-        timeout: seconds for the whole call, retries included; the client's.
+        model: the model's name (default: the task's default model).
+        version: the model's version (default: the newest).
+        timeout: seconds for the whole call, retries included (default: the client's).
 
     """
 
@@ -53,7 +53,7 @@ class ClassifyBatchOptions(BatchOptions, total=False):
 
 
 class DetectBatchOptions(BatchOptions, total=False):
-    """Options of many detections; the model's own by default.
+    """Options of many detections (default: the model's own values).
 
     Attributes:
         score_threshold: minimum score, 0 to 1.
@@ -172,10 +172,10 @@ def model(defaults: Defaults, name: str) -> Steps[Model]:
 
 
 def health(deadline: Deadline) -> Steps[Health]:
-    """Ask once whether the default models give their expected answers; return the answer no, too.
+    """Ask once whether the default models give their expected answers; the answer may be no.
 
     Raises:
-        GatewayError: when the gateway does not answer that.
+        GatewayError: when there is no such answer.
 
     """
     request = Request("GET", "/readyz", new_request_id())
@@ -201,7 +201,7 @@ def wait_until_ready(timeout: float) -> Steps[Health]:
     """Ask until the gateway is ready.
 
     Raises:
-        DeadlineExceededError: when the gateway is not ready within `timeout` seconds; it says why.
+        DeadlineExceededError: when the gateway is not ready within `timeout` seconds; the detail is the reason.
 
     """
     deadline, reason = Deadline(timeout), "no answer"
@@ -220,10 +220,10 @@ def wait_until_ready(timeout: float) -> Steps[Health]:
 
 
 def parsed(kind: type[V], reply: Reply, request_id: str) -> V:
-    """Return the value in an answer.
+    """Return the answer's body as a value.
 
     Raises:
-        GatewayError: when the answer holds no value of that kind.
+        GatewayError: when the body is not a valid value of that type.
 
     """
     try:
@@ -233,7 +233,7 @@ def parsed(kind: type[V], reply: Reply, request_id: str) -> V:
 
 
 def query(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that belong into the query string."""
+    """Return the options that belong in the query string."""
     apart = ("timeout", "request_id")
     return {name: value for name, value in options.items() if value is not None and name not in apart}
 

@@ -13,14 +13,14 @@ from triton_gateway_client.exchange import Deadline, Reply, Send, late
 from triton_gateway_client.network import Left
 
 CONNECT_TIMEOUT_S = 5.0
-"""Connecting that takes longer is tried again, while there is time."""
-PASSING = (httpx.NetworkError, httpx.ConnectTimeout, httpx.RemoteProtocolError)
-"""Failures that the next try may not meet. Others lie in the request, the set-up or the answer, and would recur."""
+"""A connection that takes longer fails and is retried while time is left."""
+TRANSIENT = (httpx.NetworkError, httpx.ConnectTimeout, httpx.RemoteProtocolError)
+"""Failures after which a retry may succeed. Others come from the request, the set-up or the answer, and would recur."""
 KEY = re.compile(r"[!-~]+")
 
 
 class _Timeouts(Mapping[str, float]):
-    """httpx's timeouts of one request: the time left when one is looked up, which `network` updates at every wait."""
+    """httpx's timeouts of one request: the time left when one is looked up. `network` updates it at every wait."""
 
     def __init__(self, deadline: Deadline) -> None:
         self._deadline = deadline
@@ -80,7 +80,7 @@ def reply(response: httpx.Response, body: bytes) -> Reply:
 
 
 def failure(error: httpx.RequestError, send: Send) -> GatewayError:
-    """Return the error of a request that got no answer: its time ran out, or the connection failed."""
+    """Return the error of a request without an answer: the deadline passed, or the connection failed."""
     expired = isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout)
     if expired or send.deadline.left() <= 0:
         found = late(send.request)
@@ -89,7 +89,7 @@ def failure(error: httpx.RequestError, send: Send) -> GatewayError:
             f"No answer came: {str(error) or type(error).__name__}",
             code="connection_failed",
             request_id=send.request.request_id,
-            retryable=isinstance(error, PASSING),
+            retryable=isinstance(error, TRANSIENT),
         )
     found.__cause__ = error
     return found

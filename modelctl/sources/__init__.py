@@ -1,9 +1,10 @@
-"""Where models come from: each source makes a `Draft`, a network in ONNX and what must be known of it.
+"""Sources of models: each one makes a `Draft`, which is a network in ONNX and the facts needed to serve it.
 
-recipe name -----> one file of modelctl/recipes, which names one of the others
-hf:<repository>, a checkpoint's folder -> huggingface
-file.onnx -------> onnxfile
-file.pt ---------> torchscript, or ultralytics
+recipe name -----> a file of modelctl/recipes, which names one of the sources below
+hf:<repository>, a checkpoint's folder -> huggingface, with export, processors, texts
+file.onnx -------> onnxfile -> vision, texts or tensors
+file.pt ---------> torchscript or ultralytics -> onnxfile
 
-Draft --addition--> compared, written (`folders`), linted, moved into the repository, loaded and asked
+Draft --addition--> converted and compared (`conversion`), written (`folders`), linted, moved into the repository,
+                    loaded and asked
 """

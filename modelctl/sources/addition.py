@@ -2,7 +2,7 @@
 
     source -> draft -> precision -> compare with the original -> write -> lint -> move -> load -> ask -> endpoint
 
-Everything is made in a folder beside the repository and moved there when it has passed. Whatever fails, and Ctrl-C,
+All files are written in a folder beside the repository and moved into it once they have passed. A failure or Ctrl-C
 leaves the repository as it was.
 """
 
@@ -10,14 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import re
 import shutil
-import signal
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,25 +22,18 @@ from modelctl.console import say
 from modelctl.embedded import running
 from modelctl.embedded.ports import port_text
 from modelctl.errors import CommandError
-from modelctl.graphs import surgery
-from modelctl.graphs.precision import LIMITS, convert
 from modelctl.lint.linter import lint
 from modelctl.models import spec as specs
 from modelctl.models.spec import ModelSpec, TensorModel
 from modelctl.models.steps import ImagePreprocess
 from modelctl.models.tasks import TASKS
 from modelctl.reference import served
-from modelctl.reference.agreement import PIXELS, agreement
-from modelctl.reference.model import Reference, onnx_run
-from modelctl.sources import find, folders
+from modelctl.sources import conversion, find, folders, signals
 from modelctl.sources.draft import Draft, Order
 
 STEPS = ("read", "convert", "compare", "write", "check", "load", "ask")
-ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-LEAST_OVERLAP = 0.7
-"""Smallest intersection over union of a box before and after a conversion to fp16 or int8."""
-OF_TASKS = ("labels", "activation", "resize", "scale", "mean", "std", "decoder", "tokenizer", "max_length")
-"""Options that only models with a task have."""
+TASK_OPTIONS = ("labels", "activation", "resize", "scale", "mean", "std", "decoder", "tokenizer", "max_length")
+"""Options that have no effect on a tensor model."""
 
 
 def add(arguments: argparse.Namespace) -> int:
@@ -52,16 +41,16 @@ def add(arguments: argparse.Namespace) -> int:
     source = find.expand(arguments.source, arguments)
     name = arguments.name or _name(source)
     if not re.fullmatch(specs.NAME, name):
-        raise CommandError(f"'{name}' is no name for a model: give letters, digits, '_', '-' and '.' by --name.")
-    ending = Ending()
+        raise CommandError(f"'{name}' is not a model name: give letters, digits, '_', '-' and '.' by --name.")
+    stop = signals.StopRequest()
     repository = arguments.models.resolve()
     if not repository.is_dir():
         raise CommandError(f"There is no model repository at {repository}: give its folder by --models.")
     taken = [other for other in _folders(name) if (repository / other).exists()]
     if taken:
-        raise CommandError(f"{repository / taken[0]} is there: remove that model first, or give another --name.")
+        raise CommandError(f"{repository / taken[0]} exists: remove that model first, or give another --name.")
     with _workshop(repository) as work:
-        return Addition(Order(source, name, arguments, work), repository, ending).run()
+        return Addition(Order(source, name, arguments, work), repository, stop).run()
 
 
 def _name(source: str) -> str:
@@ -89,40 +78,11 @@ def _workshop(repository: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class Ending:
-    """Ctrl-C, and the signals that end the command like it.
-
-    The first one raises KeyboardInterrupt where it arrives. Python drops what is raised while an object is finalized,
-    as gRPC's are: `check` raises it again. Others that follow within `AGAIN_S` raise nothing, so that an impatient
-    user does not interrupt the undoing before it has switched them off.
-    """
-
-    AGAIN_S = 2
-
-    def __init__(self) -> None:
-        self._came_at = -math.inf
-        for number in ENDINGS:
-            if signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, self._come)
-
-    def _come(self, *_: object) -> None:
-        before, self._came_at = self._came_at, time.monotonic()
-        # What libraries' half-made objects complain about, as they are thrown away, would follow our sentence.
-        sys.unraisablehook = lambda _: None
-        if self._came_at - before > self.AGAIN_S:
-            raise KeyboardInterrupt
-
-    def check(self) -> None:
-        """Raise KeyboardInterrupt when a signal has arrived."""
-        if self._came_at > -math.inf:
-            raise KeyboardInterrupt
-
-
 class Addition:
-    """One model on its way into the repository; errors name the step that failed."""
+    """Adds one model, step by step; an error names the step that failed."""
 
-    def __init__(self, order: Order, repository: Path, ending: Ending) -> None:
-        self._ending = ending
+    def __init__(self, order: Order, repository: Path, stop: signals.StopRequest) -> None:
+        self._stop = stop
         self._order = order
         self._options = order.options
         self._repository = repository
@@ -133,9 +93,9 @@ class Addition:
         self._lines: list[str] = []
 
     def run(self) -> int:
-        """Do every step; undo them all when one fails."""
+        """Do every step; undo them all when one fails. Return 0."""
         try:
-            self._all()
+            self._do_all()
         except (CommandError, OSError) as error:
             raise CommandError(f"{self._where()}: {str(error).rstrip('.')}. {self._undo()}") from error
         except KeyboardInterrupt:
@@ -145,27 +105,27 @@ class Addition:
             raise
         return 0
 
-    def _all(self) -> None:
+    def _do_all(self) -> None:
         self._begin("read", f"reading {self._order.source}")
         draft = find.draft(self._order)
-        self._settle(draft)
+        self._refuse_idle(draft)
         self._begin("convert", f"storing the network as {self._options.precision}")
-        self._convert(draft)
+        conversion.convert(draft, self._options.precision, self._options.examples)
         self._begin("compare", "comparing with the original")
-        self._lines = self._compare(draft)
+        self._lines = conversion.compare(draft, self._options.precision)
         self._begin("write", f"writing {', '.join(_written(draft.spec))}")
         spec = folders.write(draft, self._made, self._lines)
         self._begin("check", "checking the configurations")
         self._check()
         self._begin("load", "loading it into the running server")
         self._load(spec)
-        self._ending.check()
+        self._stop.check()
         self._show(spec)
 
-    def _settle(self, draft: Draft) -> None:
-        """Hold the draft against what was asked for."""
+    def _refuse_idle(self, draft: Draft) -> None:
+        """Refuse options of tasks for a model that turned out to have none."""
         if isinstance(draft.spec, TensorModel) and self._options.task is None:
-            given = [name for name in OF_TASKS if getattr(self._options, name) is not None]
+            given = [name for name in TASK_OPTIONS if getattr(self._options, name) is not None]
             if given:
                 options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
                 raise CommandError(
@@ -174,65 +134,29 @@ class Addition:
                 )
 
     def _begin(self, step: str, text: str) -> None:
-        self._ending.check()
+        self._stop.check()
         self._step = step
         say(f"[{STEPS.index(step) + 1}/{len(STEPS)}] {text}")
 
     def _where(self) -> str:
         return f"{self._order.name} was not added, at the step '{self._step}'"
 
-    def _convert(self, draft: Draft) -> None:
-        if self._options.precision != "fp32":
-            self._lower(draft)
-        outputs = draft.spec.network.outputs
-        sizes = surgery.declare(draft.network, {tensor.name: tensor.dims or [] for tensor in outputs.values()})
-        draft.spec = folders.with_sizes(draft.spec, sizes)
-
-    def _lower(self, draft: Draft) -> None:
-        if isinstance(draft.spec, TensorModel):
-            raise CommandError("A tensor model is stored as it is: omit --precision.")
-        reference = Reference(draft.spec, draft.labels, draft.tokenizer, onnx_run(draft.network, draft.spec))
-        names = {role: tensor.name for role, tensor in draft.spec.network.inputs.items()}
-        items = folders.items(draft.spec, self._options.examples)
-        examples = [
-            {names[role]: array for role, array in reference.inputs(item)[0].items()} for item in items.values()
-        ]
-        text = not isinstance(draft.spec.preprocess, ImagePreprocess)
-        convert(draft.network, self._options.precision, examples, text=text)
-
-    def _compare(self, draft: Draft) -> list[str]:
-        """Hold the stored network against the original on our samples; return what the model card says of it."""
-        if isinstance(draft.spec, TensorModel) or draft.original is None:
-            return []
-        stored = Reference(draft.spec, draft.labels, draft.tokenizer, onnx_run(draft.network, draft.spec))
-        original = Reference(draft.spec, draft.labels, draft.tokenizer, draft.original)
-        items = folders.items(draft.spec, None)
-        limit = LIMITS[self._options.precision]
-        pairs = {name: (stored.answer(item), original.answer(item)) for name, item in items.items()}
-        found = agreement(pairs, draft.spec, limit)
-        line = found.sentence()
-        say(f"      {line}")
-        apart = found.pixels > PIXELS if self._options.precision == "fp32" else found.overlap < LEAST_OVERLAP
-        if found.score > limit or found.missing or found.best < found.items or apart:
-            raise CommandError(f"The stored network differs too much ({line}; a score may differ by {limit}).")
-        return [line]
-
     def _check(self) -> None:
-        """Lint what was written; an error refuses it, a warning is shown."""
+        """Lint the written files: refuse an error, show a warning."""
         _, found = lint(self._made)
         for line in dict.fromkeys(f"{one.rule.code} {one.model}: {one.sentence} {one.rule.fix}" for one in found):
             say(f"      {line}")
         errors = [finding for finding in found if finding.rule.severity == "error"]
         if errors:
-            raise CommandError(f"modelctl lint finds an error in what was written: {errors[0].sentence}")
+            raise CommandError(f"modelctl lint finds an error in the written files: {errors[0].sentence}")
 
     def _move(self) -> None:
         for part in sorted(self._made.iterdir()):
             target = self._repository / part.name
             if target.exists():
-                raise CommandError(f"{target} was made by somebody else meanwhile: give another --name.")
+                raise CommandError(f"{target} was made by another process meanwhile: give another --name.")
             self._moved.append(target)
-            shutil.move(part, target)  # which copies where the repository is a file system of its own
+            shutil.move(part, target)  # copies when the repository is on another file system
 
     def _load(self, spec: ModelSpec) -> None:
         triton = running.reach(self._options.grpc_port)
@@ -258,20 +182,17 @@ class Addition:
                     say("      the gateway does not serve it yet: see GET /readyz")
 
     def _undo(self) -> str:
-        """Unload and delete what was added; return a sentence on how things are now."""
+        """Unload and delete the added model; return a sentence on the state of the repository and the server."""
         text = "The repository is as before."
-        # A second Ctrl-C would leave half of it.
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDINGS}
-        try:
-            if self._loaded:
-                running.unload_all(self._options.grpc_port, [path.name for path in self._moved])
-        except CommandError as error:
-            text += f" The running server may still hold the model ({str(error).rstrip('.')}): restart it."
-        finally:
-            for path in self._moved:
-                shutil.rmtree(path, ignore_errors=True)
-            for number, action in before.items():
-                signal.signal(number, action)
+        with signals.ignored():  # a second Ctrl-C would leave half of the model
+            try:
+                if self._loaded:
+                    running.unload_all(self._options.grpc_port, [path.name for path in self._moved])
+            except CommandError as error:
+                text += f" The running server may still hold the model ({str(error).rstrip('.')}): restart it."
+            finally:
+                for path in self._moved:
+                    shutil.rmtree(path, ignore_errors=True)
         return text
 
     def _show(self, spec: ModelSpec) -> None:

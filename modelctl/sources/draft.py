@@ -1,4 +1,4 @@
-"""A model on its way into the repository."""
+"""`Draft`: a model that a source has read and that is not in the repository yet, and the parts that sources share."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ IMAGENET_CLASSES = 1000
 
 @dataclass
 class Draft:
-    """What a source has found.
+    """A model as a source has read it.
 
     Attributes:
-        spec: complete but for the network's checksum and the canary.
+        spec: complete except for the network's checksum and the canary.
         network: the ONNX file, in the working folder.
-        labels: of the network's classes; empty for a tensor model.
-        tokenizer: `tokenizer.json`, for a text model.
-        original: the network as its own framework runs it, by parts; what the ONNX is compared with.
-        extra: more files for the network's version folder, by name.
+        labels: one per class of the network; empty for a tensor model.
+        tokenizer: `tokenizer.json` of a text model.
+        original: runs the network in its own framework, for the comparison with the ONNX file; None where that is
+            impossible. Its inputs and outputs are named by their roles, as in the spec.
+        extra: further files for the network's version folder, by name.
         notes: sentences for the model card and the screen.
 
     """
@@ -54,13 +55,13 @@ class Draft:
 
 @dataclass(frozen=True)
 class Order:
-    """What the user asked for.
+    """One call of `modelctl add`.
 
     Attributes:
         source: as given, or as a recipe names it.
-        name: of the model.
+        name: the model's name.
         options: the command's other options; None where not given.
-        work: an empty folder for files on the way.
+        work: an empty folder for temporary files.
 
     """
 
@@ -79,10 +80,10 @@ TEXTS = ("tokenizer", "max_length")
 
 
 def refuse_idle(order: Order, names: Sequence[str], where: str) -> None:
-    """Refuse options that would do nothing.
+    """Refuse options that have no effect on this kind of model, which `where` names.
 
     Raises:
-        CommandError: naming those that were given; `where` says for what they do nothing.
+        CommandError: when one of `names` was given.
 
     """
     idle = [f"--{name.replace('_', '-')}" for name in names if getattr(order.options, name) is not None]
@@ -96,7 +97,7 @@ def store(model: onnx.ModelProto, path: Path) -> None:
     """Write a network as one file.
 
     Raises:
-        CommandError: saying what to do, when it is too large for that.
+        CommandError: when it is too large for one file; it says what to do instead.
 
     """
     try:
@@ -109,7 +110,7 @@ def labels_of(path: Path, classes: int | None) -> list[str]:
     """Return the lines of a labels file.
 
     Raises:
-        CommandError: when their number does not fit.
+        CommandError: when the file cannot be read, or their number is not `classes`.
 
     """
     labels = _lines(path)
@@ -129,7 +130,9 @@ def _lines(path: Path) -> list[str]:
 
 
 def picture_labels(order: Order, classes: int, known: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return a picture classifier's labels, and notes on them: of ImageNet's, 1001 classes begin with a background.
+    """Return a picture classifier's labels, and notes on them.
+
+    A network of 1001 ImageNet classes begins with a background class: 1000 labels then fit too.
 
     Raises:
         CommandError: as `labels_for`.
@@ -161,10 +164,12 @@ def labels_for(order: Order, classes: int | None, known: Sequence[str]) -> list[
 
 
 def activation_of(order: Order, made: Any) -> str:
-    """Return what makes probabilities of outputs [N, C]: nothing, when they are some already.
+    """Return the activation that turns the outputs `made` [N, C] into probabilities.
+
+    The user's choice, else `none` where each row sums to 1, or `softmax` where values lie outside 0 to 1.
 
     Raises:
-        CommandError: when the values do not tell, or when a softmax is asked for of one class.
+        CommandError: when the values fit neither, or when one class would get a softmax.
 
     """
     if made.shape[-1] == 1:
@@ -186,18 +191,18 @@ def _activation_of_one(asked: str | None) -> str:
     if asked in ("sigmoid", "none"):
         return asked
     raise CommandError(
-        "The network has one class, of which a softmax always makes 1: give --activation sigmoid, or none when its "
-        "output is a probability."
+        "The network has one class, and a softmax over one class is always 1: give --activation sigmoid, or none "
+        "when its output is a probability."
     )
 
 
 def spec_of(order: Order, terms: str = "unknown", **parts: Any) -> ModelSpec:
-    """Return a spec; with `--tensorrt` a network of fixed sizes can be a plan too.
+    """Return a spec; with `--tensorrt`, a float32 network of fixed sizes also gets a configuration for its plan.
 
-    `terms`: the licence, where none is given.
+    `terms` is the licence where the user gives none; `parts` are the spec's other keys.
 
     Raises:
-        CommandError: when an option is out of its range.
+        CommandError: when an option is out of range.
 
     """
     source = {"origin": order.source, "license": order.options.license or terms}
@@ -214,12 +219,12 @@ def spec_of(order: Order, terms: str = "unknown", **parts: Any) -> ModelSpec:
 
 
 def _is_free(spec: ModelSpec) -> bool:
-    """Tell whether an input has an axis of any size beside the batch."""
+    """Tell whether an input has an axis of variable size besides the batch."""
     if isinstance(spec, TensorModel):
         return any(size < 0 for tensor in spec.network.inputs.values() for size in tensor.dims or [])
     return isinstance(spec.preprocess, ImagePreprocess) and spec.preprocess.width is None
 
 
 def batch_note(batch: int) -> list[str]:
-    """Return what the model card says of a network that takes one item at a time."""
+    """Return the model card's note on a network that takes one item at a time; empty for others."""
     return ["The network takes one item at a time: nothing is batched."] if batch == 1 else []

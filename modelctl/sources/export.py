@@ -1,7 +1,8 @@
 """PyTorch -> ONNX with a free batch, checked at sizes other than those it was traced with.
 
-Two exporters are tried. The one over TorchScript comes first: it is ten times faster and keeps the batch free in every
-family that it can read, while `torch.export` fixes it in some (RT-DETR, D-FINE). What neither can do is refused.
+Two exporters are tried. The one through TorchScript comes first: it is ten times faster and keeps the batch free in
+every family that it can read, while `torch.export` fixes it in some (RT-DETR, D-FINE). A network that neither can
+export is refused.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from modelctl.sources.draft import TOO_LARGE
 
 OPSET = 17
 LARGEST = 2**31
-"""Bytes of an ONNX file."""
+"""Maximum bytes of an ONNX file."""
 Free = Mapping[str, Mapping[int, str]]
 
 
 class ClassificationNetwork(torch.nn.Module):  # type: ignore[misc]
-    """Pictures -> logits, and nothing else."""
+    """Pictures -> logits."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
@@ -70,7 +71,7 @@ class TextNetwork(torch.nn.Module):  # type: ignore[misc]
 
 
 def picture(how: ImagePreprocess) -> torch.Tensor:
-    """Return two prepared pictures of equal size, [2, ...]."""
+    """Return two prepared sample pictures of equal size, [2, ...]."""
     data = [prepare((SAMPLES / name).read_bytes(), how, "FP32")[0] for name in ("coffee.jpg", "astronaut.jpg")]
     same = data[0].shape == data[1].shape
     return torch.from_numpy(np.concatenate(data if same else [data[0], data[0][..., ::-1]]).copy())
@@ -88,13 +89,13 @@ def to_onnx(
 
     Args:
         network: takes the sample's tensors, in their order.
-        sample: two items each.
-        outputs: the outputs' names, in their order.
+        sample: two items for each input.
+        outputs: the outputs' names as keys, in their order.
         work: a folder for the file.
-        free: axes beside the batch that may have any size, by input, with a name each.
+        free: by input, the names of the axes besides the batch that may have any size.
 
     Raises:
-        CommandError: when no exporter makes a graph that answers as the network does.
+        CommandError: when the network is too large, or no exporter makes a graph with the network's answers.
 
     """
     size = sum(tensor.numel() * tensor.element_size() for tensor in (*network.parameters(), *network.buffers()))
@@ -107,7 +108,7 @@ def to_onnx(
             with _quiet():
                 exporter(network.eval(), dict(sample), list(outputs), path, free)
             _check(network, sample, list(outputs), path, free)
-        except Exception as error:  # noqa: BLE001 - exporters raise whatever they meet
+        except Exception as error:  # noqa: BLE001 - exporters raise errors of many types
             reasons.append(" ".join(str(error).split())[:200])
             continue
         return path
@@ -156,7 +157,7 @@ def _by_export(
 def _check(
     network: torch.nn.Module, sample: Mapping[str, torch.Tensor], outputs: list[str], path: Path, free: Free
 ) -> None:
-    """Hold the graph against the network for one item, for three, and with the free axes longer."""
+    """Compare the graph with the network for one item, for three, and with longer free axes."""
     session = networks.session(path)
     for change in _changes(free):
         inputs = {name: change(name, tensor) for name, tensor in sample.items()}
@@ -166,7 +167,7 @@ def _check(
         found = networks.run(session, {name: tensor.numpy() for name, tensor in inputs.items()})
         for name, values in zip(outputs, expected, strict=True):
             if found[name].shape != values.shape or not _close(found[name], values):
-                raise CommandError(f"its output '{name}' is another for {len(next(iter(inputs.values())))} items")
+                raise CommandError(f"its output '{name}' differs for {len(next(iter(inputs.values())))} items")
 
 
 def _close(found: Any, expected: Any) -> bool:
@@ -188,7 +189,7 @@ def _changes(free: Free) -> list[Callable[[str, torch.Tensor], torch.Tensor]]:
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """Keep the exporters' pages of advice from the screen."""
+    """Silence the exporters' output, warnings and logs."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

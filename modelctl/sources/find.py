@@ -1,4 +1,4 @@
-"""Finds out what kind of source was given, and lets it make its draft."""
+"""Finds the kind of a source and makes its draft."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def recipes() -> dict[str, Path]:
 
 
 def expand(source: str, options: argparse.Namespace) -> str:
-    """Return the source that a recipe names, and set the options that it names and the user did not."""
+    """Return the source that a recipe names; set the recipe's options unless the user gave them."""
     if source not in recipes():
         return source
     recipe = YAML(typ="safe").load(recipes()[source].read_text("utf-8"))
@@ -34,16 +34,16 @@ def expand(source: str, options: argparse.Namespace) -> str:
 
 
 def draft(order: Order) -> Draft:
-    """Make the draft of a source.
+    """Return the draft of a source.
 
     Raises:
-        CommandError: one sentence, when there is no such source, or when it cannot be served.
+        CommandError: when there is no such source, or when it cannot be served.
 
     """
     source, path = order.source, Path(order.source)
     if source.startswith(HUB) or (path / "config.json").is_file():
         _require("torch", "transformers")
-        from modelctl.sources import huggingface  # each source imports packages that the others do without
+        from modelctl.sources import huggingface  # here, because it imports packages that other sources do not need
 
         return huggingface.draft(order)
     if path.suffix == ".onnx":
@@ -53,7 +53,7 @@ def draft(order: Order) -> Draft:
     if path.suffix in TORCH_FILES:
         from modelctl.sources import torchscript, ultralytics
 
-        if not path.is_file() and path.parent != Path():  # Ultralytics fetches what is a name alone
+        if not path.is_file() and path.parent != Path():  # Ultralytics downloads a file given by its name alone
             raise CommandError(f"There is no file {path}: give the path of one.")
         if not torchscript.is_torchscript(path):
             return ultralytics.draft(order)
@@ -61,7 +61,7 @@ def draft(order: Order) -> Draft:
         return torchscript.draft(order)
     known = ", ".join(recipes())
     raise CommandError(
-        f"'{source}' is no source.{did_you_mean(source, recipes())} Give a recipe ({known}), hf:<repository>, "
+        f"'{source}' is not a source.{did_you_mean(source, recipes())} Give a recipe ({known}), hf:<repository>, "
         "the folder of a checkpoint, an .onnx file, or a .pt file."
     )
 

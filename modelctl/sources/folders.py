@@ -1,4 +1,4 @@
-"""The folders of a model that is added: its files, its spec, its canary and its card."""
+"""Writes the folders of an added model: its files, its spec, its canary and its card."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ from modelctl.reference.samples import inputs
 from modelctl.sources.draft import Draft
 
 CANARY_SIDE = 128
-CLEAR = 0.05
-"""Smallest lead of the canary's first label over the next, so that every machine gives the same one."""
+CLEAR_LEAD = 0.05
+"""Smallest lead in score of the canary's first label over the next one, so that every machine ranks it first."""
 
 
 def write(draft: Draft, made: Path, lines: list[str]) -> ModelSpec:
-    """Make a model's folders in an empty repository; `lines` are the model card's comparison with the original."""
+    """Write a model's folders into the empty repository `made`; return the spec as written.
+
+    `lines` are the model card's lines on the comparison with the original.
+    """
     spec = draft.spec.model_copy(
         update={"source": draft.spec.source.model_copy(update={"sha256": _sha256(draft.network)})}
     )
@@ -50,7 +53,7 @@ def write(draft: Draft, made: Path, lines: list[str]) -> ModelSpec:
 
 
 def with_sizes(spec: ModelSpec, sizes: Mapping[str, list[int]]) -> ModelSpec:
-    """Return a spec with its outputs' sizes, given by the network's names for them."""
+    """Return a spec with these sizes of its outputs, by the network's names of the outputs."""
     outputs = {
         role: tensor.model_copy(update={"dims": sizes[tensor.name]}) for role, tensor in spec.network.outputs.items()
     }
@@ -58,8 +61,8 @@ def with_sizes(spec: ModelSpec, sizes: Mapping[str, list[int]]) -> ModelSpec:
 
 
 def items(spec: ModelSpec, folder: Path | None) -> dict[str, bytes]:
-    """Return pictures or texts to ask a model about; pictures from a folder, where one is given."""
-    assert not isinstance(spec, TensorModel)  # noqa: S101 - callers have looked
+    """Return sample pictures or texts for a model; the pictures of `folder`, where one is given."""
+    assert not isinstance(spec, TensorModel)  # noqa: S101 - callers check
     is_picture = isinstance(spec.preprocess, ImagePreprocess)
     return inputs(is_picture, folder if is_picture else None, None)
 
@@ -70,8 +73,8 @@ def _sha256(path: Path) -> str:
 
 
 def _canary(spec: ModelSpec, draft: Draft, folder: Path) -> Canary:
-    """Choose an input of ours, and expect the label that comes first where it leads clearly."""
-    assert not isinstance(spec, TensorModel)  # noqa: S101 - callers have looked
+    """Return a canary: a sample, and the label that the model ranks first when its lead is above `CLEAR_LEAD`."""
+    assert not isinstance(spec, TensorModel)  # noqa: S101 - callers check
     item = next(iter(items(spec, None).values()))
     is_picture = isinstance(spec.preprocess, ImagePreprocess)
     if is_picture:
@@ -82,7 +85,7 @@ def _canary(spec: ModelSpec, draft: Draft, folder: Path) -> Canary:
     found = Reference(spec, draft.labels, draft.tokenizer, onnx_run(draft.network, spec)).answer(item)
     floor = spec.postprocess.score_threshold if isinstance(spec, ObjectDetection) else 0.0
     second = max([one.score for one in found[1:] if one.label != found[0].label], default=floor)
-    label = found[0].label if found and found[0].score - max(second, floor) > CLEAR else None
+    label = found[0].label if found and found[0].score - max(second, floor) > CLEAR_LEAD else None
     return Canary(image="canary.jpg" if is_picture else None, text=None if is_picture else item.decode(), label=label)
 
 

@@ -1,9 +1,9 @@
-"""A checkpoint in the Hugging Face Hub's format -> a draft, by transformers and PyTorch.
+"""A checkpoint in the Hugging Face Hub's format -> a draft, with transformers and PyTorch.
 
     config.json --task--> model --export--> ONNX --check at other sizes--> draft
-                          processor, tokenizer --> how pictures and texts are prepared
+                          processor, tokenizer --> preparation of pictures and texts
 
-The packages are those of requirements/export.txt; nothing that serves needs them.
+requirements/export.txt lists the packages; serving does not need them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ ARCHITECTURES = {
     "ForObjectDetection": "object-detection",
     "ForSequenceClassification": "text-classification",
 }
-# Detectors whose last class is "no object"; all others score each class by itself.
-WITH_NO_OBJECT = ("detr", "yolos", "table-transformer")
+SOFTMAX_DETECTORS = ("detr", "yolos", "table-transformer")
+"""Model types with a last class "no object", so scores are a softmax; others score each class by a sigmoid."""
 IDLE = {
     "image-classification": (("shape", "layout", *BOXES, *TEXTS), "a checkpoint of a classifier of pictures"),
     "object-detection": (
@@ -41,13 +41,14 @@ IDLE = {
     ),
     "text-classification": (("shape", "tokenizer", *PICTURES, *BOXES), "a checkpoint of a text classifier"),
 }
-"""Options that do nothing, by the task."""
-LONGEST = 512  # for tokenizers and networks that name no limit
+"""By task: options without effect, and the kind of model that the refusal names."""
+DEFAULT_LENGTH = 512
+"""Maximum tokens where neither the tokenizer nor the network states a limit."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint: the PyTorch model, its configuration and its folder or repository."""
+    """A loaded checkpoint: its folder or repository (`place`), task, configuration and PyTorch model."""
 
     place: str
     task: str
@@ -56,7 +57,7 @@ class Checkpoint:
 
     @property
     def labels(self) -> list[str]:
-        """One line a class, in the order of their ids."""
+        """One label per class, by class id."""
         names = self.config.id2label
         return [
             " ".join(str(names.get(index, f"class_{index}")).split()) or f"class_{index}" for index in range(len(names))
@@ -67,7 +68,7 @@ def draft(order: Order) -> Draft:
     """Load, export and describe a checkpoint.
 
     Raises:
-        CommandError: one sentence, when a package is missing, or when it cannot be loaded, exported or served.
+        CommandError: when it cannot be loaded, exported or served.
 
     """
     checkpoint = _load(order)
@@ -110,7 +111,7 @@ def _load(order: Order) -> Checkpoint:
 
 
 def _hide_progress() -> None:
-    """Hide the bars of transformers, which load from the disk; those of the hub's downloads stay."""
+    """Hide the progress bars of transformers for loading from disk; keep the hub's for downloads."""
     import huggingface_hub
     import transformers
 
@@ -135,7 +136,7 @@ def _text(order: Order, checkpoint: Checkpoint) -> Draft:
     if config.problem_type == "regression" or config.num_labels < 1:
         raise CommandError("The checkpoint gives a number, not classes: it cannot be served as a classifier.")
     tokenizer, limit = processors.tokenizer(checkpoint.place, order.work)
-    length = min(limit or LONGEST, _positions(config) or LONGEST)
+    length = min(limit or DEFAULT_LENGTH, _positions(config) or DEFAULT_LENGTH)
     pad = config.pad_token_id or 0
     ids = torch.full((2, 9), 5 if config.vocab_size > 5 else 1)
     mask = torch.ones_like(ids)
@@ -149,12 +150,11 @@ def _text(order: Order, checkpoint: Checkpoint) -> Draft:
     )
     model = networks.load(path)
     inputs, outputs = networks.ports(model)
-    sigmoid = config.problem_type == "multi_label_classification" or config.num_labels == 1
     known = {
         "labels": checkpoint.labels,
         "license": _license(order, checkpoint.place),
         "pad_id": pad,
-        "activation": order.options.activation or ("sigmoid" if sigmoid else "softmax"),
+        "activation": order.options.activation or _default_activation(config),
     }
     made = text_draft(order, model, inputs, outputs[0], length, tokenizer, known)
     made.original = _run(export.TextNetwork(checkpoint.model), ("input_ids", "attention_mask"), ("logits",))
@@ -162,9 +162,9 @@ def _text(order: Order, checkpoint: Checkpoint) -> Draft:
 
 
 def _positions(config: Any) -> int:
-    """Return how many tokens the network has places for; 0 when it does not say."""
+    """Return the network's number of token positions; 0 when its configuration does not state it."""
     positions = int(getattr(config, "max_position_embeddings", 0) or 0)
-    # RoBERTa's family counts its places from behind the padding's id.
+    # RoBERTa and its relatives number positions from the padding id + 1.
     is_roberta = re.search(r"roberta|camembert|xlm-r|longformer|mpnet", config.model_type)
     return positions - config.pad_token_id - 1 if is_roberta and positions > 0 else positions
 
@@ -192,16 +192,16 @@ def _picture(order: Order, checkpoint: Checkpoint) -> Draft:
     )
     original = _run(network, ("image",), roles)
     labels = labels_for(order, len(checkpoint.labels), checkpoint.labels)
-    return Draft(spec, path, labels, original=original, notes=_said(checkpoint))
+    return Draft(spec, path, labels, original=original, notes=_differences(checkpoint))
 
 
-def _said(checkpoint: Checkpoint) -> list[str]:
-    """Return, and show, what is known to differ from the checkpoint's own processor."""
+def _differences(checkpoint: Checkpoint) -> list[str]:
+    """Return, and print, known differences from the checkpoint's own processor."""
     if checkpoint.config.model_type != "rf_detr":
         return []
     note = (
-        "RF-DETR's own processor shrinks pictures without smoothing, which no step here does: they are smoothed, so "
-        "scores of large pictures differ a little from its."
+        "RF-DETR's own processor shrinks pictures without smoothing. Our step smooths them, so the scores of large "
+        "pictures differ a little."
     )
     say(f"      {note}")
     return [note]
@@ -211,14 +211,17 @@ def _classification(order: Order, checkpoint: Checkpoint) -> dict[str, Any]:
     config = checkpoint.config
     if config.problem_type == "regression":
         raise CommandError("The checkpoint gives a number, not classes: it cannot be served as a classifier.")
-    several = config.problem_type == "multi_label_classification" or config.num_labels == 1
-    activation = order.options.activation or ("sigmoid" if several else "softmax")
+    activation = order.options.activation or _default_activation(config)
     return {"activation": activation, "top_k": min(5, len(checkpoint.labels))}
 
 
+def _default_activation(config: Any) -> str:
+    return "sigmoid" if config.problem_type == "multi_label_classification" or config.num_labels == 1 else "softmax"
+
+
 def _detection(order: Order, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return how transformers' own pipeline reads the head: its threshold, and as many boxes as there are queries."""
-    softmax = checkpoint.config.model_type in WITH_NO_OBJECT
+    """Return the options of the head with the defaults of transformers' own pipeline: its threshold, all queries."""
+    softmax = checkpoint.config.model_type in SOFTMAX_DETECTORS
     queries = getattr(checkpoint.config, "num_queries", 0) or getattr(checkpoint.config, "num_detection_tokens", 100)
     return {
         "decoder": "detr",
@@ -241,7 +244,7 @@ def _run(network: Any, parts: tuple[str, ...], roles: tuple[str, ...]) -> Callab
 
 
 def _license(order: Order, place: str) -> str:
-    """Return the licence that the user names, else the checkpoint's card in its head; `unknown` when neither does."""
+    """Return the licence from the user, else from the header of the checkpoint's card, else `unknown`."""
     if order.options.license:
         return str(order.options.license)
     card = Path(place) / "README.md"
@@ -250,7 +253,7 @@ def _license(order: Order, place: str) -> str:
             from huggingface_hub import hf_hub_download
 
             card = Path(hf_hub_download(place, "README.md"))
-        except Exception:  # noqa: BLE001 - a card is a courtesy
+        except Exception:  # noqa: BLE001 - a card is optional
             return "unknown"
     head = card.read_text("utf-8", "replace")[:2000] if card.is_file() else ""
     found = re.search(r"^license:\s*(\S+)", head, re.MULTILINE)
@@ -263,7 +266,7 @@ def _unreachable(source: str, error: Exception) -> str:
             f"{source} cannot be fetched: {_short(error)} "
             "(On a machine without the hub: fetch the folder elsewhere and give its path.)"
         )
-    return f"{source} is no checkpoint that transformers can read: {_short(error)}"
+    return f"{source} is not a checkpoint that transformers can read: {_short(error)}"
 
 
 def _short(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Options of `modelctl add` that describe how pictures were prepared for a network."""
+"""How pictures are prepared for a network: the options of `modelctl add`, and the `ImagePreprocess` they give."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def side(text: str) -> int:
-    """Read a size from an option; argparse refuses what is none."""
+    """Return the size in an option's text; raises ArgumentTypeError unless it is a whole number from 1."""
     if not text.strip().isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"'{text}' is no size: give whole numbers from 1")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a size: give whole numbers from 1")
     return int(text)
 
 
@@ -65,13 +65,13 @@ def _number(text: str) -> float:
     try:
         return float(Fraction(text))
     except (ValueError, ZeroDivisionError, OverflowError) as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number: give one such as 0.5 or 1/255") from error
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number: give one such as 0.5 or 1/255") from error
 
 
 def _divisors(text: str) -> list[float]:
     values = _numbers(text)
     if not all(values):
-        raise argparse.ArgumentTypeError("nothing can be divided by 0")
+        raise argparse.ArgumentTypeError("a divisor cannot be 0")
     return values
 
 
@@ -86,7 +86,7 @@ def layout_of(port: Port, asked: str | None) -> str:
     """Return NCHW or NHWC.
 
     Raises:
-        CommandError: when the input is no picture, or both are possible.
+        CommandError: when the input is not a batch of RGB pictures, or both layouts are possible and none was given.
 
     """
     shape = port.shape
@@ -97,7 +97,7 @@ def layout_of(port: Port, asked: str | None) -> str:
         return asked
     if asked or not possible:
         raise CommandError(
-            f"The input '{port.name}' of shape {list(shape)} is no batch of RGB pictures in {asked or 'any layout'}."
+            f"The input '{port.name}' of shape {list(shape)} is not a batch of RGB pictures in {asked or 'any layout'}."
         )
     fixed = [layout for layout, axis in (("NCHW", 1), ("NHWC", 3)) if shape[axis] == 3]
     if len(fixed) == 1:
@@ -106,7 +106,7 @@ def layout_of(port: Port, asked: str | None) -> str:
 
 
 def _size(asked: Sequence[int] | None, height: int | None, width: int | None) -> tuple[int | None, int | None]:
-    """Return height and width: what the network says, else what is asked for."""
+    """Return height and width: the network's own, else those asked for; None where neither is fixed."""
     if asked is None:
         return height, width
     if any(own not in (None, wanted) for own, wanted in zip((height, width), asked, strict=True)):
@@ -117,10 +117,10 @@ def _size(asked: Sequence[int] | None, height: int | None, width: int | None) ->
 
 
 def preprocess(port: Port, options: argparse.Namespace, known: dict[str, Any]) -> ImagePreprocess:
-    """Return the preparation of pictures for an input: what the file says (`known`), overruled by what the user says.
+    """Return the preparation of pictures for an input: the file's own (`known`), overruled by the user's options.
 
     Raises:
-        CommandError: saying which option is missing.
+        CommandError: when an option is missing, does not fit, or has no effect.
 
     """
     layout = layout_of(port, options.layout)

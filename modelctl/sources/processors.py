@@ -1,8 +1,8 @@
-"""How a checkpoint prepares pictures and texts -> how our steps must.
+"""How a checkpoint prepares pictures and texts -> the same preparation by our steps.
 
-Sizes and rules are read from `preprocessor_config.json`. Scale, mean, std and channel order are measured instead: the
-processor is shown plain pictures, since its classes differ in what they make of the same keys. In the end it and our
-reference prepare the same photographs, which must come out equal.
+Sizes and resize rules are read from `preprocessor_config.json`. Scale, mean, std and channel order are measured on
+plain pictures instead, because processor classes interpret the same keys differently. At the end the processor and our
+reference prepare the same photographs, and the results must be equal.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from modelctl.reference.pictures import prepare, upright
 from modelctl.reference.samples import SAMPLES
 from modelctl.sources import pictures
 
-LARGEST_LIMIT = 100_000  # tokenizers without a limit name 10^30
+LARGEST_LIMIT = 100_000  # a tokenizer without a limit states 10^30
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 
 
 def tokenizer(place: str, work: Path) -> tuple[Path, int]:
-    """Write the checkpoint's tokenizer as `tokenizer.json`; return the file, and its limit in tokens (0: none).
+    """Write the checkpoint's tokenizer as `tokenizer.json`; return the file and its maximum length in tokens (0: none).
 
     Raises:
-        CommandError: when it has none that the `tokenizers` library can run.
+        CommandError: when the checkpoint has no tokenizer that the `tokenizers` library can run.
 
     """
     from transformers import AutoTokenizer
@@ -47,10 +47,10 @@ def tokenizer(place: str, work: Path) -> tuple[Path, int]:
 
 
 def preprocess(place: str, options: argparse.Namespace) -> ImagePreprocess:
-    """Return how a checkpoint's pictures are prepared; the user's options overrule it.
+    """Return the preparation of a checkpoint's pictures, overruled by the user's options.
 
     Raises:
-        CommandError: when it does something that our step cannot do.
+        CommandError: when our step cannot prepare pictures that way.
 
     """
     processor = _processor(place)
@@ -77,22 +77,22 @@ def preprocess(place: str, options: argparse.Namespace) -> ImagePreprocess:
 
 
 def _processor(place: str) -> Any:
-    """Return the checkpoint's image processor in its Pillow form; None where it has none."""
+    """Return the checkpoint's image processor in its Pillow form; None when it cannot be loaded."""
     from transformers import AutoImageProcessor
 
     try:
         return AutoImageProcessor.from_pretrained(place, backend="pil", trust_remote_code=False)
-    except Exception as error:  # noqa: BLE001 - RF-DETR's needs torchvision, for instance: its file is read then
+    except Exception as error:  # noqa: BLE001 - such as RF-DETR's, which needs torchvision: the file is read instead
         refuse_code("The checkpoint's image processor", error)
         return None
 
 
 def refuse_code(what: str, error: Exception) -> None:
-    """Raise CommandError when an error says that something of a checkpoint is a program of its authors' own."""
+    """Raise CommandError when an error says that `what` of a checkpoint needs its repository's own code."""
     if "trust_remote_code" in str(error):
         raise CommandError(
-            f"{what} is code of its repository's own (auto_map), which is never run here: export the network to ONNX "
-            "by that code, where you trust it, and add the .onnx file."
+            f"{what} needs its repository's own code (auto_map), which is never run here: if you trust it, export the "
+            "network to ONNX with that code and add the .onnx file."
         ) from error
 
 
@@ -104,7 +104,7 @@ def _file(place: str) -> dict[str, Any]:
         return dict(json.loads(Path(str(path)).read_text("utf-8")))
     except Exception as error:
         raise CommandError(
-            f"The checkpoint has no preprocessor_config.json: give {pictures.IMAGENET} or others."
+            f"The checkpoint has no preprocessor_config.json: give {pictures.IMAGENET} or other values."
         ) from error
 
 
@@ -115,7 +115,7 @@ def _attributes(processor: Any) -> dict[str, Any]:
 
 
 def _geometry(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the resize rule in a processor's terms."""
+    """Return the resize rule of a processor's configuration in the terms of `ImagePreprocess`."""
     if config.get("do_resize") is False:
         raise CommandError("The checkpoint does not resize its pictures: give --size HEIGHT WIDTH.")
     resample = config.get("resample")
@@ -144,7 +144,7 @@ def _geometry(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _convnext(size: Mapping[str, int], crop: float | None) -> dict[str, Any]:
-    """Return ConvNeXt's rule: below 384 pixels a crop of 7/8, from there on the whole."""
+    """Return ConvNeXt's rule: below 384 pixels a crop of 7/8 (or `crop`), else the whole picture."""
     side = size["shortest_edge"]
     if side >= 384:
         return {"resize": "stretch", "height": side, "width": side}
@@ -159,7 +159,7 @@ def _convnext(size: Mapping[str, int], crop: float | None) -> dict[str, Any]:
 
 
 def _sides(size: Any) -> dict[str, int]:
-    """Return a size's sides by name; older files hold one number for both."""
+    """Return a size's sides by name; older files hold one number for both sides."""
     if isinstance(size, int):
         return {"height": size, "width": size}
     found = dict(size) if size else {}
@@ -167,11 +167,11 @@ def _sides(size: Any) -> dict[str, int]:
 
 
 def _values(processor: Any) -> dict[str, Any]:
-    """Measure (x * scale - mean) / std for each channel, and the channels' order, on plain pictures."""
+    """Measure the channel order, and mean and std of (x * scale - mean) / std for each channel, on plain pictures."""
     black, white = _shown(processor, (0, 0, 0)), _shown(processor, (255, 255, 255))
     red = _shown(processor, (255, 0, 0))
     if np.allclose(black, white):
-        raise CommandError("The checkpoint's processor makes black and white the same.")
+        raise CommandError("The checkpoint's processor gives black and white the same values.")
     is_bgr = int(np.abs(red - black).argmax()) == 2
     std = 1 / (white - black)
     return {
@@ -199,7 +199,7 @@ def _named_values(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compare(processor: Any, how: ImagePreprocess) -> None:
-    """Prepare photographs in both ways; raises CommandError when they differ by more than one of 255 levels."""
+    """Prepare photographs with both; raises CommandError when a value differs by more than one of 255 levels."""
     for path in sorted(SAMPLES.glob("*.jpg")):
         data = path.read_bytes()
         theirs = np.asarray(processor(images=upright(data), return_tensors="np")["pixel_values"])
@@ -207,6 +207,6 @@ def _compare(processor: Any, how: ImagePreprocess) -> None:
         level = how.scale / min(how.std)
         if theirs.shape != ours.shape or np.abs(theirs - ours).max() > 1.01 * level:
             raise CommandError(
-                f"The checkpoint's {type(processor).__name__} prepares pictures in a way that is not known here: "
+                f"The checkpoint's {type(processor).__name__} prepares pictures in an unknown way: "
                 f"give --size, --resize, --mean and --std."
             )

@@ -1,6 +1,6 @@
-"""A text network in ONNX -> a draft: how long its texts may be, and whether its answers depend on padding.
+"""A text network in ONNX -> a draft: its maximum length, and whether padding changes its answers.
 
-tokenizer.json --our sample texts--> tokens --network, alone and padded and together--> length, batch, dims
+sample texts --tokenizer.json--> tokens --network, for one text, with padding and in a batch--> length, batch, sizes
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def from_graph(
     """Return the draft of a text classifier whose tokenizer the user names.
 
     Raises:
-        CommandError: when its inputs and outputs are others, or when an option is missing.
+        CommandError: when its inputs or outputs do not fit, or when an option is missing or has no effect.
 
     """
     refuse_idle(order, (*PICTURES, *BOXES), "a text network")
@@ -70,7 +70,16 @@ def text_draft(
     tokenizer: Path,
     known: dict[str, Any],
 ) -> Draft:
-    """Return the draft of a text network; one of free length is made to cut its own padding (`modelctl.graphs.trim`).
+    """Return the draft of a text network; one of free length is rewritten to cut its padding (`graphs.trim`).
+
+    Args:
+        order: the call of `modelctl add`.
+        model: the network, which is changed.
+        inputs: its inputs, INT64 or INT32 [N, L].
+        output: its logits or probabilities [N, classes].
+        length: the maximum number of tokens.
+        tokenizer: tokenizer.json.
+        known: what the source knows: `labels`, `license`, `pad_id`, `activation`.
 
     Raises:
         CommandError: when it cannot be served.
@@ -90,7 +99,7 @@ def text_draft(
         except (ValueError, onnx.checker.ValidationError) as error:
             text = " ".join(str(error).split())[:200]
             raise CommandError(f"The network cannot be made to cut its padding: {text}: export it again.") from error
-        notes.append("The network cuts its own padding, so texts of every length share a batch.")
+        notes.append("The network cuts its own padding, so texts of different lengths share a batch.")
     path = order.work / "model.onnx"
     store(model, path)
     session = networks.session(path)
@@ -124,11 +133,13 @@ def _tokenizer(path: Path) -> Tokenizer:
         return Tokenizer.from_file(str(path))
     except Exception as error:
         text = " ".join(str(error).split())[:200]
-        raise CommandError(f"{path} is no tokenizer.json: {text}: give the file of the tokenizers library.") from error
+        raise CommandError(
+            f"{path} is not a tokenizer.json: {text}: give the file of the tokenizers library."
+        ) from error
 
 
 def _tokens(tokenizer: Tokenizer, inputs: list[Port], length: int, pad: int) -> tuple[Arrays, int]:
-    """Return a text of full length and a short one, padded, [2, length]; and the short one's own length."""
+    """Return the tokens of a text of full length and of a short, padded one, each [2, length]; and the short length."""
     texts = (SAMPLES / "texts.txt").read_text("utf-8").splitlines()
     tokenizer.enable_truncation(length)
     tokenizer.no_padding()
@@ -146,9 +157,9 @@ def _item(tokens: Arrays, index: int) -> Arrays:
 
 
 def _require_padding(session: Any, alone: Arrays, padded: Any, output: str) -> None:
-    """Raise CommandError when a text answers otherwise with padding behind it."""
+    """Raise CommandError when padding behind a text changes its answer."""
     if not np.allclose(networks.run(session, alone)[output][0], padded, rtol=1e-3, atol=1e-4):
         raise CommandError(
             "The network's answer changes with the padding behind a text, which serving needs: "
-            "export it with an attention_mask that it heeds."
+            "export it with an attention_mask that it respects."
         )

@@ -1,4 +1,4 @@
-"""A TorchScript file -> an ONNX file, which is then read as any other."""
+"""A TorchScript file -> an ONNX file, which `onnxfile` reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from modelctl.sources.draft import Draft, Order
 
 
 def is_torchscript(path: Path) -> bool:
-    """Tell TorchScript from other files of PyTorch: it is an archive that holds code."""
+    """Tell whether a file of PyTorch is TorchScript: an archive that holds code."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any("/code/" in name for name in archive.namelist())
@@ -21,10 +21,10 @@ def is_torchscript(path: Path) -> bool:
 
 
 def draft(order: Order) -> Draft:
-    """Export the file; the sizes of one picture must be given, as TorchScript does not hold them.
+    """Export the file and return its draft. TorchScript does not hold the input's sizes, so an option gives them.
 
     Raises:
-        CommandError: when it cannot be loaded or exported.
+        CommandError: when the sizes are missing, when it cannot be loaded or exported, or as `onnxfile.draft`.
 
     """
     import torch
@@ -39,13 +39,13 @@ def draft(order: Order) -> Draft:
     try:
         network = torch.jit.load(order.source, map_location="cpu").eval()
     except Exception as error:
-        raise CommandError(f"{order.source} is no TorchScript: {' '.join(str(error).split())[:200]}") from error
+        raise CommandError(f"{order.source} is not a TorchScript file: {' '.join(str(error).split())[:200]}") from error
     sample = torch.rand(2, *_sizes(order), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         try:
             made = network(sample)
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1][:200]  # after TorchScript's own traceback
+            reason = str(error).strip().splitlines()[-1][:200]  # the lines before are TorchScript's traceback
             raise CommandError(f"The network does not take items of {_sizes(order)}: {reason}") from error
     count = len(made) if isinstance(made, tuple | list) else 1
     names = [f"OUTPUT__{number}" for number in range(count)]

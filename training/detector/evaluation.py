@@ -41,7 +41,7 @@ def detections(out, scale, size, least=0.001, most=100):
 
 
 def mean_ap(found, truth):
-    """COCO-style AP (101 recall points, IoU .50:.05:.95), no crowds: (mAP50-95, mAP50)."""
+    """COCO-style AP (101 recall points, IoU .50:.05:.95) without crowds: (mAP50-95, mAP50)."""
     limits = np.arange(0.5, 0.96, 0.05)
     aps = []
     for c in sorted({int(k) for t in truth for k in t[:, 0]}):
@@ -81,7 +81,10 @@ def mean_ap(found, truth):
 
 @torch.no_grad()
 def evaluate(run, photos, labels: Path, device, xy, stride):
-    """run: float pictures [N, 3, S, S] in 0..255 RGB -> boxes in pixels, probabilities."""
+    """(mAP50-95, mAP50) of `run` on labelled photos.
+
+    `run` maps RGB pictures [N, 3, S, S] in 0..255 to decoded outputs [N, A, 85]: boxes in pixels, probabilities.
+    """
     found, truth = [], []
     for i in range(0, len(photos), 32):
         got = [letterbox(p) for p in photos[i : i + 32]]

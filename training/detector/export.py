@@ -3,10 +3,10 @@
     python -m training.detector.export --out OUT [--weights FILE] [--photos IMAGES --labels LABELS
         [--teacher yolox_nano.onnx] [--int8 CALIBRATION]]
 
-The weights come from `train.py` (.pth) or, by default, out of the served network, which then comes out again.
+The weights come from `train.py` (.pth) or, by default, from the served network, whose file is then written again.
 Without --photos nothing is measured.
 
-Input images: FP32 [N, 3, 416, 416], RGB, 0..1, ImageNet mean and deviation, fitted top left on grey 114.
+Input images: FP32 [N, 3, 416, 416], RGB, 0..1, normalised by ImageNet mean and deviation, fitted top left on grey 114.
 Output: FP32 [N, 3549, 85] = cx, cy, w, h (input pixels), objectness, 80 class probabilities.
 """
 
@@ -59,7 +59,7 @@ def served(fp32):
     """Return the network that is served, from the float32 file."""
     model = half_weights(onnx.load(str(fp32)))
     for dim, n in zip(model.graph.output[0].type.tensor_type.shape.dim[1:], (3549, 85), strict=False):
-        dim.dim_value = n  # the exporter leaves these unnamed
+        dim.dim_value = n  # the exporter leaves these sizes open
     return model
 
 
@@ -70,13 +70,13 @@ def session(path, threads=1):
 
 
 def student(path, threads=2):
-    """Runner: pictures 0..255 RGB -> decoded output."""
+    """Runner of our network: RGB pictures [N, 3, S, S] in 0..255 -> decoded output [N, A, 85]."""
     s = session(path, threads)
     return lambda x: s.run(None, {"images": ((x / 255 - M) / S).astype(np.float32)})[0]
 
 
 def teacher(path):
-    """The same for a YOLOX file: BGR, 0..255, batch 1, boxes not decoded."""
+    """Runner of a YOLOX file, which takes BGR in 0..255 with batch 1 and gives encoded boxes."""
     s = session(path, 2)
     xy, stride = (t.numpy() for t in grid())
 
@@ -90,7 +90,7 @@ def teacher(path):
 
 
 def measure(run, photos, labels):
-    """(mAP50-95, mAP50) of a runner, by our own evaluator and, if there, by pycocotools."""
+    """(mAP50-95, mAP50) of a runner by our evaluator, and `coco_ap` of the same outputs."""
     found, truth = [], []
     for p in photos:
         pic, scale, size = letterbox(p)
@@ -137,7 +137,7 @@ def coco_ap(found, truth):
 
 
 def quantise(src, dst, photos):
-    """Static int8 (QDQ) of the convolutions but the last ones, which stay float."""
+    """Static int8 (QDQ) of all convolutions except the last ones."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

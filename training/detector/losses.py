@@ -1,4 +1,4 @@
-"""What the student is trained to match: the teacher's maps and features, and ground truth where there is some."""
+"""Losses of the student: distance to the teacher's maps and features, and to ground truth where a photo has labels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def iou_parts(a, b):
 @torch.no_grad()
 def add_truth(target, boxes, xy, stride):
     """Write ground truth into the teacher's target [B, A, 85] (decoded boxes, probabilities).
-    Cells: near the box's middle; of these, those the teacher itself finds best."""
+
+    Each box is written into the cells near its centre that the teacher rates best.
+    """
     hurt = (boxes[..., 0] >= 0).any(1)
     if not hurt.any():
         return target
@@ -53,17 +55,20 @@ def add_truth(target, boxes, xy, stride):
 
 
 def distil_loss(raw, target, xy, stride):
-    """raw: student's logits.  target: boxes in pixels, objectness, class probabilities."""
+    """Losses (objectness, class, box) of the student's raw maps `raw` [B, A, 85].
+
+    `target` [B, A, 85]: boxes in pixels, objectness, class probabilities.
+    """
     obj, cls = target[..., 4], target[..., 5:]
     fg = obj.sum().clamp(min=1)
     l_obj = F.binary_cross_entropy_with_logits(raw[..., 4], obj, reduction="none")
 
-    # least possible value taken off, so the number printed means 'distance to the teacher'
+    # Entropy is the least possible value. It is subtracted so that the printed loss is the distance to the teacher.
     def ent(p):
         return -(p.clamp(1e-6, 1 - 1e-6).log() * p + (1 - p).clamp(1e-6, 1).log() * (1 - p))
 
     l_obj = (l_obj - ent(obj)).sum() / fg
-    keep = (obj > 0.01).nonzero(as_tuple=True)  # the other cells say nothing about class or box
+    keep = (obj > 0.01).nonzero(as_tuple=True)  # elsewhere the teacher's class and box mean nothing
     w, c, r, t = obj[keep], cls[keep], raw[keep], target[keep]
     l_cls = ((F.binary_cross_entropy_with_logits(r[:, 5:], c, reduction="none") - ent(c)).sum(1) * w).sum() / fg
     w = w * c.amax(1)
@@ -77,8 +82,10 @@ def distil_loss(raw, target, xy, stride):
 
 
 class Hints(nn.Module):
-    """Linear maps from the student's tower features to the teacher's, each teacher channel
-    brought to mean 0 and variance 1.  Used in training only."""
+    """Linear maps from the student's tower features to the teacher's, for training only.
+
+    Each teacher channel is normalised to mean 0 and variance 1.
+    """
 
     def __init__(self, width, their):
         super().__init__()

@@ -1,8 +1,8 @@
 """The detector: EfficientNet-Lite0 trunk, small depthwise PAN, decoupled anchor-free head.
 
-`Detector.forward` gives raw maps for training; `Exported` folds batch norm away and decodes
-to one tensor [N, 3549, 5 + classes] = (cx, cy, w, h in input pixels, objectness, class
-probabilities), for a 416 x 416 input: cells of stride 8 (52 x 52), then 16, then 32, row by row.
+`Detector.forward` returns raw maps for training. `Exported` folds batch norm into the convolutions and decodes to one
+tensor [N, 3549, 5 + classes] = (cx, cy, w, h in input pixels, objectness, class probabilities) for a 416 x 416 input:
+cells of stride 8 (52 x 52), then 16, then 32, row by row.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 STRIDES = (8, 16, 32)
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB, inputs in 0..1
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, for RGB in 0..1
 
 
 class Conv(nn.Module):
-    """Convolution + batch norm + activation.  `tf_same` pads as TensorFlow does for stride 2
-    on even sizes (right and bottom only), which the ImageNet weights expect."""
+    """Convolution, batch norm and activation.
+
+    `tf_same` pads stride 2 on even sizes as TensorFlow does (right and bottom only); the ImageNet weights need that.
+    """
 
     def __init__(self, i, o, k=1, stride=1, groups=1, act=None, tf_same=False, eps=1e-3):
         super().__init__()
@@ -56,7 +58,7 @@ class MBConv(nn.Module):
 
 
 class Lite0(nn.Module):
-    """EfficientNet-Lite0 without its classifier.  Gives the maps of stride 8, 16 and 32."""
+    """EfficientNet-Lite0 without its classifier; returns the maps of stride 8, 16 and 32."""
 
     channels = (40, 112, 320)
 
@@ -88,8 +90,11 @@ class Lite0(nn.Module):
         return out
 
     def load_imagenet(self, state: dict):
-        """Take the trunk out of an `efficientnet_lite_pytorch` state dict.  Both list their
-        tensors in the same order, so they are matched one by one, shapes checked."""
+        """Load the trunk from an `efficientnet_lite_pytorch` state dict.
+
+        Both list their tensors in the same order, so they are matched one by one. Raises ValueError when a name or
+        shape does not fit.
+        """
         theirs = [(k, v) for k, v in state.items() if k.split(".")[0] in ("_conv_stem", "_bn0", "_blocks")]
         own = self.state_dict()
         if len(theirs) != len(own):
@@ -134,7 +139,7 @@ class Detector(nn.Module):
         for layer in (*self.cls, *self.reg):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
-        for c, r in zip(self.cls, self.reg, strict=False):  # start near 'nothing here'
+        for c, r in zip(self.cls, self.reg, strict=False):  # the untrained network finds no objects
             nn.init.constant_(c.bias, -4.0)
             nn.init.constant_(r.bias[4:], -5.0)
 

@@ -1,4 +1,4 @@
-"""Training pictures on the device: loading, cropping, mosaics, flips and colours, and the fit that the service uses."""
+"""Training pictures on the device: loading, crops, mosaics, flips, colours, and the resizing that the service uses."""
 
 from __future__ import annotations
 
@@ -15,11 +15,8 @@ SIZE, CANVAS = 416, 448
 TYPES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
-# ------------------------------------------------------------------------ pictures
-
-
 def load_canvas(path):
-    """An RGB picture shrunk to fit CANVAS, in the corner of a grey square; its (w, h)."""
+    """An RGB picture scaled to fit CANVAS, top left in a grey square, and its scaled (w, h)."""
     im = Image.open(path).convert("RGB")
     s = CANVAS / max(im.size)
     w, h = max(1, round(im.width * s)), max(1, round(im.height * s))
@@ -29,7 +26,7 @@ def load_canvas(path):
 
 
 def letterbox(path):
-    """What the service does: fit into SIZE x SIZE, top left, grey 114 elsewhere."""
+    """Fit into SIZE x SIZE, top left on grey 114, as the service does: the picture, its scale, the photo's (w, h)."""
     im = Image.open(path).convert("RGB")
     s = SIZE / max(im.size)
     w, h = max(1, int(im.width * s)), max(1, int(im.height * s))
@@ -63,7 +60,7 @@ class Pictures:
     """All training pictures as one uint8 tensor on the device, drawn from with weights."""
 
     def __init__(self, groups, device, most=40):
-        """groups: list of (weight, [(path, labels or None)])."""
+        """Load `groups`, a list of (weight, [(path, labels or None)]), with at most `most` boxes per picture."""
         every = [(p, label, w / len(g)) for w, g in groups for p, label in g]
         with ThreadPoolExecutor(16) as pool:
             got = list(pool.map(lambda e: load_canvas(e[0]), every))
@@ -84,8 +81,10 @@ class Pictures:
 
 
 def warp(pics: Pictures, idx, centre, zoom, flip, stretch):
-    """Sample pictures so that their middle lands on `centre` (pixels) at `zoom` output pixels
-    per canvas pixel.  Outside a picture: grey.  Returns pictures in 0..255 and the map used."""
+    """Resample pictures so that their middle is at `centre` (pixels), with `zoom` output pixels per canvas pixel.
+
+    The area outside a picture is grey. Returns pictures [n, 3, SIZE, SIZE] in 0..255 and the mapping used.
+    """
     n, dev = len(idx), idx.device
     zx, zy = zoom * stretch.sqrt(), zoom / stretch.sqrt()
     sign = 1 - 2 * flip.float()
@@ -120,8 +119,10 @@ def colour(x):
 
 
 def make_batch(pics: Pictures, n, mosaic_share):
-    """Augmented pictures [n, 3, SIZE, SIZE] in 0..255, and boxes [n, M, 5] (class, x1, y1, x2, y2
-    in pixels; class -1: none).  Only pictures that are not mosaics carry boxes."""
+    """Augmented pictures [n, 3, SIZE, SIZE] in 0..255, and boxes [n, M, 5] (class, x1, y1, x2, y2 in pixels).
+
+    Class -1 marks an unused row. Mosaics have no boxes.
+    """
     dev = pics.data.device
     k = round(n * mosaic_share)
 
@@ -138,7 +139,7 @@ def make_batch(pics: Pictures, n, mosaic_share):
             [torch.stack(t, 1) for t in ((lo, lo, x, y), (x, lo, hi, y), (lo, y, x, hi), (x, y, hi, hi))], 1
         ).reshape(-1, 4)
         span = tiles[:, 2:] - tiles[:, :2]
-        # between 'the whole picture fits the tile' and 'the picture overfills it'
+        # from a picture that is smaller than its tile to one that overfills it
         fit = (span / pics.size[idx]).amin(1)
         zoom = fit * torch.exp(u(math.log(0.8), math.log(2.6), 4 * k))
         mid = (tiles[:, :2] + tiles[:, 2:]) / 2 + u(-0.2, 0.2, 4 * k, 2) * span
@@ -153,7 +154,7 @@ def make_batch(pics: Pictures, n, mosaic_share):
     if m:
         idx = pics.draw(m)
         zoom = SIZE / CANVAS * torch.exp(u(math.log(0.55), math.log(1.9), m))
-        plain = u(0, 1, m) < 0.25  # a quarter: as the service sees it
+        plain = u(0, 1, m) < 0.25  # a quarter is prepared as in the service
         zoom = torch.where(plain, torch.full_like(zoom, SIZE / CANVAS), zoom)
         shown = pics.size[idx] * zoom[:, None]
         room = (SIZE - shown).abs() / 2

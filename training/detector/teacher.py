@@ -1,4 +1,4 @@
-"""Runs the teacher, a YOLOX ONNX file, in torch, so that it sees the augmented pictures on the device."""
+"""Runs the teacher, a YOLOX ONNX file, in torch, so that the augmented pictures stay on the device."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from torch import nn
 
 
 class Teacher(nn.Module):
-    """Runs the convolution graph of a YOLOX ONNX file in torch.  Gives the raw maps in the
-    student's layout, as probabilities, and the features before the last convolutions."""
+    """The convolution graph of a YOLOX ONNX file as a torch module.
+
+    Returns the raw maps in the student's layout, with probabilities for logits, and the features before the last
+    convolutions.
+    """
 
     def __init__(self, path):
         super().__init__()

@@ -6,11 +6,11 @@
 --photos    unlabelled photos (searched recursively)
 --labelled  photos + YOLO text labels ('class cx cy w h', 0..1) that may be trained on
 --held-out  photos + labels used for evaluation only; photos of the same name are never trained on
-Everything random (crops, mosaics, flips, colours) happens on the GPU, and the teacher looks at
-the same augmented picture as the student, so no label has to be stored.
+All augmentation (crops, mosaics, flips, colours) runs on the GPU. The teacher sees the same augmented picture as the
+student, so no labels are stored.
 
 OUT receives weights.pth (fp16, averaged weights) and metrics.json.
-Needs torch, numpy, pillow, onnx (to read the teacher).  Built for one large GPU.
+Needs torch, numpy, pillow and onnx (to read the teacher). Made for one large GPU.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LAST = torch.channels_last
 
 
 class Trainer:
-    """The student, its teacher, and what a step of training needs. Pictures are RGB, 0..255."""
+    """The student, its teacher and the steps of training. Pictures are RGB, 0..255."""
 
     def __init__(self, args, device):
         self.args, self.device = args, device
@@ -52,13 +52,13 @@ class Trainer:
         self.opt = optimizer(self.net, self.hints, args.lr, device)
 
     def quick_teacher(self):
-        """Make the teacher faster, in float16 on a GPU; its own score is taken before."""
+        """Make the teacher faster, on a GPU in float16; call this after scoring it."""
         self.teacher = self.teacher.to(memory_format=LAST)
         if self.device.type == "cuda":
             self.teacher.half()
 
     def teach(self, x):
-        """Boxes and probabilities of the teacher, which wants BGR, and its features."""
+        """Boxes and probabilities of the teacher, which takes BGR, and its features."""
         raw, features = self.teacher(x.flip(1).to(next(self.teacher.parameters()).dtype))
         return torch.cat([decode_boxes(raw, self.xy, self.stride), raw[..., 4:]], -1), features
 
@@ -72,8 +72,8 @@ class Trainer:
         return evaluate(run, held, self.args.held_out[1], self.device, self.xy, self.stride)
 
     def step(self, pics, done):
-        """Take one step, `done` of the way from 0 to 1; the four losses."""
-        mosaic = self.args.mosaic if done < 0.9 else 0.0  # the end looks like real use
+        """Take one training step; `done` is the progress from 0 to 1. Returns the four losses."""
+        mosaic = self.args.mosaic if done < 0.9 else 0.0  # the last steps resemble real use
         with torch.no_grad():
             x, boxes = make_batch(pics, self.args.batch, mosaic)
             x = x.to(memory_format=LAST)
@@ -94,7 +94,7 @@ class Trainer:
 
     @torch.no_grad()
     def average(self, step):
-        """Move the averaged weights towards the student's."""
+        """Update the moving average of the weights."""
         keep = min(0.9995, 1 - 1 / (step / 8 + 1))
         torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - keep)
         for p, q in zip(self.ema.buffers(), self.net.buffers(), strict=False):
@@ -134,10 +134,10 @@ def photos(args, held):
 
 
 def train(trainer, pics, held, log):
-    """Train to the end of the steps or of the time: steps, seconds, scores on the way."""
+    """Train until --steps or --max-seconds: (steps, seconds, intermediate scores)."""
     args = trainer.args
     t0, step, seen, sums = time.time(), 0, 0, torch.zeros(4, device=trainer.device)
-    pause = args.max_seconds / (args.looks + 1)  # looks at the held-out set on the way
+    pause = args.max_seconds / (args.looks + 1)  # seconds between evaluations
     next_eval, history = pause, []
     while step < args.steps and time.time() - t0 < args.max_seconds:
         done = max(step / args.steps, (time.time() - t0) / args.max_seconds)
@@ -165,7 +165,7 @@ def arguments():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ap.add_argument("--photos", type=Path, action="append", default=[], help="FOLDER; repeat")
     ap.add_argument(
-        "--share", type=float, action="append", default=[], help="how often each --photos folder is drawn from"
+        "--share", type=float, action="append", default=[], help="weight of each --photos folder in the sampling"
     )
     ap.add_argument("--labelled", type=Path, nargs=2, required=True)
     ap.add_argument("--labelled-share", type=float, default=0.25)
@@ -179,7 +179,7 @@ def arguments():
     ap.add_argument("--lr", type=float, default=2e-3)
     ap.add_argument("--mosaic", type=float, default=0.5)
     ap.add_argument("--hint", type=float, default=1.0)
-    ap.add_argument("--looks", type=int, default=0, help="evaluations on the way (with --max-seconds)")
+    ap.add_argument("--looks", type=int, default=0, help="number of evaluations during training (with --max-seconds)")
     return ap.parse_args()
 
 

@@ -1,1 +1,1 @@
-"""Three-class sentiment of English text: how it was trained, exported, and how its stored precision was chosen."""
+"""Three-class sentiment of English text: training, export, and the choice of the stored precision."""

@@ -1,12 +1,12 @@
-"""Measures the ways to store the sentiment network: size, memory, speed, agreement with float32, and neighbours.
+"""Measures the ways to store the sentiment network: size, memory, speed, agreement with float32, effect of neighbours.
 
     python -m training.sentiment.compare --float32 plain.onnx
         --tokenizer models/minilm_sentiment_preprocess/tokenizer.json --work FOLDER [--data FOLDER] [--also FILE ...]
 
-The float32 file is `export.py --plain`'s; the files of `--also` are measured beside the variants. Texts: sentences
-written by rule with a seed that was not trained on, and the hand-written ones of `texts.txt` (label, tab, text; `-`
-where no label is claimed). Speed is one thread, the variants taking turns, so that what else runs on the machine hurts
-all alike; believe the ratios more than the milliseconds.
+`export.py --plain` writes the float32 file. The files of `--also` are measured beside the variants. The texts are
+sentences written by rule, with a seed that was not trained on, and the hand-written ones of `texts.txt` (label, tab,
+text; `-` for no label). Speed is measured with one thread. The variants take turns, so that other load on the machine
+affects all alike; the ratios are more reliable than the milliseconds.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ print((pages() - before) / 1e6)
 
 
 def hand_written() -> list[tuple[str, int]]:
-    """Return (text, class) of `texts.txt`; class -1 where none is claimed."""
+    """Return (text, class) of `texts.txt`; class -1 for no label."""
     lines = Path(__file__).with_name("texts.txt").read_text(encoding="utf8").splitlines()
     rows = [line.split("\t", 1) for line in lines]
     return [(text, LABELS.index(label) if label in LABELS else -1) for label, text in rows]
@@ -86,7 +86,7 @@ def alone(network: Any, rows: Sequence[Sequence[int]]) -> Floats:
 
 
 def together(network: Any, rows: Sequence[Sequence[int]], seed: int, length: int | None, size: int = 8) -> Floats:
-    """Return the logits [n, 3] of texts run in batches of strangers, padded to the longest or to `length`."""
+    """Return the logits [n, 3] of texts run in random batches, padded to the longest or to `length`."""
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
     made = np.zeros((len(rows), 3), np.float32)
@@ -123,7 +123,7 @@ def memory(path: Path) -> float:
 
 
 def report(networks: dict[str, Any], rows: Sequence[Sequence[int]], labels: Sequence[int]) -> None:
-    """Print agreement with float32, accuracy by labels, and what neighbours and padding change."""
+    """Print agreement with float32, accuracy, and the effect of neighbours and padding on the logits."""
     truth = np.array(labels)
     made = sum(label >= 0 for label in labels)
     expected = alone(networks["float32"], rows)
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--also", type=Path, nargs="*", default=[], help="further files to measure as they are")
     parser.add_argument("--rounds", type=int, default=30)
     args = parser.parse_args()
-    logging.basicConfig(level=logging.ERROR)  # the quantiser tells of every node
+    logging.basicConfig(level=logging.ERROR)  # the quantiser logs every node
     logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer").setLevel(logging.ERROR)
     calibration = [text for text, _ in synthetic(200, CALIBRATION_SEED)] + [text for text, _ in hand_written()[::3]]
     feeds = [feed([row]) for row in tokenize(args.tokenizer, calibration)]

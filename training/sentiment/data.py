@@ -1,4 +1,4 @@
-"""What the sentiment network is trained on, chosen by, and measured with; no text is in two of these."""
+"""Training, dev and test sets of the sentiment network; no training text is in a dev or test set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEASURED_ONLY = {"phrasebank": "phrasebank_all", "tweeteval": "tweeteval_test", 
 
 @dataclass
 class Sets:
-    """Rows by data set. The dev sets choose the learning rate and whether to average, and are never trained on."""
+    """Rows by data set. The dev sets decide the learning rate and the averaging, and are never trained on."""
 
     train: dict[str, list[Row]]
     dev: dict[str, list[Row]]
@@ -28,7 +28,7 @@ class Sets:
 
 
 def read_sets(folder: Path, sentences: int, log) -> Sets:
-    """Read all data sets below `folder` and write `sentences` by rule."""
+    """Read all data sets below `folder` and generate `sentences` by rule."""
 
     def get(name, split):
         reader, subfolder = READERS[name]
@@ -51,7 +51,7 @@ def read_sets(folder: Path, sentences: int, log) -> Sets:
 
 
 def _drop_evaluation_rows(sets: Sets, log) -> None:
-    """Take the sentences of the dev and test sets out of what is trained on."""
+    """Remove the sentences of the dev and test sets from the training rows."""
 
     def clean(t):
         return re.sub(r"\W+", " ", re.sub(r"https?://\S+", "", t)).lower().strip()

@@ -1,14 +1,13 @@
-"""Writes the sentiment network as it is served, and in the plain form that TensorRT takes.
+"""Writes the sentiment network as it is served, and in the plain form for TensorRT.
 
     python -m training.sentiment.export [--weights FILE ...] --out FILE [--plain FILE] [--packed FILE]
 
     weights --graph.build--> float32 --row_bytes, byte_weights--> int8 --trim--> model.onnx
 
-The weights come from `train.py` (.safetensors) or, by default, out of the served network, whose bytes then come out
-again. `--plain` writes float32 [N, L] without packing, trimming or int8: its shapes do not depend on data, which is
-what TensorRT needs. Convert that file to float16 where wanted, then build the plan with the profile
-`input_ids:8x128,attention_mask:8x128`.
-Needs numpy, onnx and safetensors; no torch.
+The weights come from `train.py` (.safetensors) or, by default, from the served network, whose bytes are then written
+again. `--plain` writes float32 [N, L] without packing, trimming or int8, because TensorRT needs shapes that do not
+depend on data. Convert that file to float16 if needed, then build the plan with the profile
+`input_ids:8x128,attention_mask:8x128`. Needs numpy, onnx and safetensors, not torch.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ from training.onnx_store import byte_weights, read_weights
 from training.sentiment.graph import TABLES, build, fused
 
 SERVED = Path("models/minilm_sentiment_network/1/model.onnx")
-TABLE = 1_000_000  # numbers; only the word table has more
+TABLE = 1_000_000  # only the word table has more numbers
 Weights = dict[str, npt.NDArray[np.float32]]
 
 
 def load(paths: Sequence[Path]) -> Weights:
     """Return the weights in the graph's layout: of a served .onnx file, or of state dicts (.safetensors).
 
-    Equal names of several state dicts are averaged (runs from one start), then rounded to float16.
+    Several state dicts (training runs from the same start) are averaged by name, then rounded to float16.
     """
     if paths[0].suffix == ".onnx":
         return served_weights(paths[0])
@@ -59,7 +58,7 @@ def served(weights: Weights) -> onnx.ModelProto:
 
 
 def main() -> None:
-    """Write the files asked for."""
+    """Write the requested files."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--weights",

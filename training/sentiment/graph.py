@@ -2,10 +2,10 @@
 
     ids, mask [N, L] -> embeddings -> 6 layers (attention, feed-forward) -> mean over real tokens -> logits [N, 3]
 
-Packed, every step that looks at one token at a time (embeddings, matrix products, norms, GELU: nearly all the work)
-runs on the real tokens of the batch only, as rows [T, 384]; for attention alone the rows are spread out to [N, L]. So a
-batch of one long and seven short texts costs little more than its real tokens. Plain, all rows [N * L] take part: for
-TensorRT, which wants shapes that do not depend on data. Needs onnx and numpy, no torch.
+In the packed form, every step that reads one token at a time (embeddings, matrix products, norms, GELU: nearly all the
+work) runs on the real tokens of the batch only, as rows [T, 384]; for attention alone the rows are spread out to
+[N, L]. A batch of one long and seven short texts thus costs little more than its real tokens. The plain form computes
+all rows [N * L], because TensorRT needs shapes that do not depend on data. Needs onnx and numpy, not torch.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 Array = npt.NDArray[np.float32]
 LAYERS, HEADS, WIDTH, HEAD_WIDTH, CLASSES, LONGEST = 6, 12, 384, 32, 3, 128
-TABLES = ("words", "places")  # the weights that rows are gathered from
+TABLES = ("words", "places")  # weights that Gather reads
 EPSILON = 1e-12  # of the layer norms, as in BERT
 
 
 def fused(state: Mapping[str, npt.NDArray[Any]]) -> dict[str, Array]:
     """Return the weights in this graph's layout, from a torch state dict of `network.Sentiment`.
 
-    Matrices are [in, out]; query, key and value become one; the query carries attention's 1 / sqrt(32); the place of a
-    token carries its (only) kind.
+    Matrices are [in, out]. Query, key and value are joined; the query includes attention's factor 1 / sqrt(32). The
+    position table includes the embedding of the only token type.
     """
     given = {name: np.asarray(value, np.float32) for name, value in state.items()}
     made = {
@@ -76,14 +76,14 @@ def build(weights: Mapping[str, Array], *, packed: bool) -> onnx.ModelProto:
 
 
 class Graph:
-    """Collects nodes and weights; every method adds some and returns the name of what they make."""
+    """Collects nodes and weights; a method adds nodes and returns the name of their output."""
 
     def __init__(self, weights: Mapping[str, Array]) -> None:
         self._nodes: list[onnx.NodeProto] = []
         self._tensors = [numpy_helper.from_array(value, name) for name, value in weights.items()]
 
     def op(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """Add one node, named as its output."""
+        """Add one node, named like its output."""
         self._nodes.append(helper.make_node(kind, inputs, [output], output, **attributes))
         return output
 
@@ -105,10 +105,10 @@ class Graph:
         self._tensors.append(numpy_helper.from_array(np.array(0, np.int64), "first_axis"))
 
     def pack(self) -> None:
-        """Add `index` [T], where the real tokens lie in [N * L], and `slot` [N * L], which real token each place shows.
+        """Add `index` [T], the places of the real tokens in [N * L], and `slot` [N * L], the real token at each place.
 
-        A padding place shows the real token before it (or, with a negative index, the last of all): the
-        mask hides it, so only a finite value matters.
+        A padding place gets the real token before it (or, with index -1, the last of all). The mask hides it,
+        so the value only has to be finite.
         """
         self.op("Reshape", ["attention_mask", "flat"], "flat_mask")
         self.op("NonZero", ["flat_mask"], "found")
@@ -174,7 +174,7 @@ class Graph:
         return self.op("LayerNormalization", inputs, name, axis=-1, epsilon=EPSILON)
 
     def gelu(self, rows: str, at: str) -> str:
-        """Add x * (1 + erf(x / sqrt 2)) / 2, in the order that runtimes know how to fuse."""
+        """Add x * (1 + erf(x / sqrt 2)) / 2, in the order that runtimes can fuse."""
         self.op("Div", [rows, "root2"], at + "gelu.scaled")
         self.op("Erf", [at + "gelu.scaled"], at + "gelu.erf")
         self.op("Add", [at + "gelu.erf", "one"], at + "gelu.share")
@@ -194,7 +194,7 @@ class Graph:
         self.op("Gemm", ["mean", "head.weight", "head.bias"], "logits")
 
     def model(self) -> onnx.ModelProto:
-        """Return all of it as a model of opset 17, IR version 8."""
+        """Return the graph as a checked model of opset 17, IR version 8."""
         inputs = [
             helper.make_tensor_value_info(name, TensorProto.INT64, ["N", "L"])
             for name in ("input_ids", "attention_mask")

@@ -22,7 +22,7 @@ class Layer(nn.Module):
         q, k, v = split(self.q(x)), split(self.k(x)), split(self.v(x))
         if self.training:
             y = F.scaled_dot_product_attention(q, k, v, bias.to(q.dtype), self.drop)
-        else:  # the plain form exports to plain ONNX
+        else:  # the explicit form, without dropout
             y = torch.softmax(q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5) + bias, -1) @ v
         y = self.o(y.transpose(1, 2).flatten(2))
         x = self.ln1(x + F.dropout(y, self.drop, self.training))

@@ -1,6 +1,6 @@
-"""Reads the public data sets; none of them is redistributed here (NOTICE has their licences).
+"""Reads the public data sets, which are not redistributed here (NOTICE has their licences). A row is (text, class).
 
-A missing training set is an error, a missing evaluation-only set is skipped by the caller. A row is (text, class).
+A missing training set is an error; the caller skips a missing evaluation-only set.
 """
 
 from __future__ import annotations
@@ -83,8 +83,7 @@ def read_uci(root: Path, split: str) -> list[Row]:
 
 
 def read_clothing(root: Path, split: str) -> list[Row]:
-    """Women's E-Commerce Clothing Reviews (CC0): 1-2 stars negative, 3 neutral, 4-5 positive.
-    A row gives its title + text, and the title alone as a short example."""
+    """Women's E-Commerce Clothing Reviews (CC0): 1-2 stars negative, 3 neutral, 4-5 positive; title and text."""
     rows: list[Row] = []
     with open(next(root.glob("*.csv")), encoding="utf8", errors="replace") as f:
         for r in csv.DictReader(f):

@@ -12,7 +12,7 @@ from training.sentiment.labels import NEG, NEU, POS
 
 
 def score(logits: npt.NDArray[np.float32], labels: Sequence[int]) -> dict[str, Any]:
-    """Accuracy, macro-F1 over the classes present in y, confusion matrix (rows: truth)."""
+    """Accuracy, macro-F1 over the classes present in the labels, confusion matrix (rows: truth)."""
     p, y = logits.argmax(1), np.asarray(labels)
     cm = np.zeros((3, 3), int)
     np.add.at(cm, (y, p), 1)
@@ -26,7 +26,7 @@ def score(logits: npt.NDArray[np.float32], labels: Sequence[int]) -> dict[str, A
 
 
 def score_binary(logits: npt.NDArray[np.float32], labels: Sequence[int]) -> dict[str, Any]:
-    """Polarity only: drop neutral truths and compare the positive with the negative logit."""
+    """Accuracy of polarity: rows labelled neutral are dropped, and the larger of the two other logits decides."""
     y = np.asarray(labels)
     keep = y != NEU
     p = np.where(logits[keep, POS] > logits[keep, NEG], POS, NEG)

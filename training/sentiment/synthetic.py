@@ -1,8 +1,8 @@
-"""Sentences written by rule, ours.
+"""Writes sentences with a known class by rule.
 
-They teach what tweets rarely contain: the direction of a number ("fell to 3.1 from 4.2"), losses that narrow, plain
-corporate facts, product facts. Written with a seed that was not trained on, they
-also measure how far a stored model strays from float32.
+They teach cases that are rare in tweets: the direction of a number ("fell to 3.1 from 4.2"), losses that narrow, plain
+corporate facts, product facts. With another seed than the training's, they also measure the difference of a stored
+model from float32.
 """
 
 from __future__ import annotations

@@ -2,13 +2,12 @@
 
     python -m training.sentiment.train --data DATA --base MINILM --out OUT
 
-DATA holds the public data sets, one sub-folder each (readers.py); a missing
-training set is an error, a missing evaluation-only set is skipped with a note.
-MINILM holds model.safetensors and tokenizer.json of sentence-transformers/all-MiniLM-L6-v2
-(Apache-2.0).  OUT receives weights.safetensors (fp16) and metrics.json.
+DATA holds the public data sets, one sub-folder each (readers.py). A missing training set is an error, a missing
+evaluation-only set is skipped with a note. MINILM holds model.safetensors and tokenizer.json of
+sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0). OUT receives weights.safetensors (fp16) and metrics.json.
 
 Labels: 0 negative, 1 neutral, 2 positive.
-Needs: torch, tokenizers, safetensors, numpy.  A GPU makes it minutes instead of hours.
+Needs torch, tokenizers, safetensors and numpy. A run takes minutes on a GPU and hours on a CPU.
 """
 
 from __future__ import annotations
@@ -37,9 +36,11 @@ from training.sentiment.scoring import score, score_binary
 
 
 def augment(text: str, rng: random.Random, marks: bool = True) -> str:
-    """Break the tie between looks and label.  In the training data nearly every text with a
-    link or a $ticker is a (mostly neutral) financial tweet, so such marks are often taken off
-    there and (if `marks`) put on everywhere."""
+    """Weaken the correlation between marks such as links and labels.
+
+    In the training data nearly every text with a link or a $ticker is a (mostly neutral) financial tweet. Such marks
+    are therefore removed at random and, if `marks`, added at random to all texts.
+    """
     if rng.random() < 0.5:
         text = re.sub(r"https?://\S+", "", text)
     if rng.random() < 0.25:
@@ -94,7 +95,7 @@ def schedule(step, total):
 
 
 def similar_lengths(seqs, size):
-    """Batches of indices of similar length: sorted inside windows of 50 batches."""
+    """Batches of indices of texts of similar length: sorted within windows of 50 batches."""
     batches = []
     for w in range(0, len(seqs), size * 50):
         idx = sorted(range(w, min(w + size * 50, len(seqs))), key=lambda i: len(seqs[i]))
@@ -103,7 +104,7 @@ def similar_lengths(seqs, size):
 
 
 def train_one(base_state, train_sets, tok, args, device, seed, lr, log):
-    """train_sets: list of (rows, repeats).  Returns the trained model."""
+    """Train on `train_sets`, a list of (rows, repeats per epoch); return the model."""
     torch.manual_seed(seed)
     rng = random.Random(seed)
     model = Sentiment().load_minilm(base_state).to(device)
@@ -156,7 +157,7 @@ class Judge:
         self.test_ids = {n: encode(tok, [t for t, _ in r], max_len) for n, r in sets.tests.items()}
 
     def dev_score(self, model):
-        """Mean macro-F1 over the dev sets, and each set's."""
+        """Mean macro-F1 over the dev sets, and macro-F1 by dev set."""
         s = {
             n: score(predict(model, self.dev_ids[n], self.device), [y for _, y in r])["macro_f1"]
             for n, r in self.dev.items()
@@ -174,7 +175,7 @@ class Judge:
 
 
 def best_rate(train, judge, rates, log):
-    """Train once at each learning rate: the best rate and its model."""
+    """Train once at each learning rate; return the best rate by the dev sets and its model."""
     best = None
     for lr in rates:
         m = train(seed=0, lr=lr)
@@ -186,7 +187,7 @@ def best_rate(train, judge, rates, log):
 
 
 def best_of(runs, judge, log):
-    """The best by the dev sets of the runs and of their average: score, name, model."""
+    """Return the best, by the dev sets, of the runs and their average: (score, name, model)."""
     soup = copy.deepcopy(runs[0])
     soup.load_state_dict({k: torch.stack([m.state_dict()[k].float() for m in runs]).mean(0) for k in soup.state_dict()})
     options = [(f"seed {i}", m) for i, m in enumerate(runs)] + [("average", soup)]
@@ -216,12 +217,12 @@ def arguments():
     ap.add_argument("--epochs", type=int, default=5)
     ap.add_argument("--batch", type=int, default=128)
     ap.add_argument("--lr", type=float, nargs="+", default=[2e-4], help="several: the best on the dev sets is kept")
-    ap.add_argument("--seeds", type=int, default=4, help="runs at the best rate, whose weights are averaged (a 'soup')")
+    ap.add_argument("--seeds", type=int, default=4, help="runs at the best rate; their averaged weights compete too")
     ap.add_argument("--smooth", type=float, default=0.05)
     ap.add_argument("--max-len", type=int, default=128)
     ap.add_argument("--synthetic", type=int, default=8000, help="rule-written sentences (0: none)")
     ap.add_argument("--no-marks", action="store_true", help="do not add links, @names and #tags to training texts")
-    ap.add_argument("--goemotions-share", type=float, default=1.0, help="part of GoEmotions seen in an epoch")
+    ap.add_argument("--goemotions-share", type=float, default=1.0, help="share of GoEmotions per epoch")
     ap.add_argument("--ablate", action="store_true", help="also train once without the rule-written sentences")
     return ap.parse_args()
 

@@ -4,13 +4,13 @@
 |---|---|---|
 | float32 | as exported | float32 |
 | half | float16 | float32 |
-| byte | int8, a scale a channel | float32 |
+| byte | int8, a scale per channel | float32 |
 | static | int8 | int8, activation scales fixed by calibration |
-| blocks | int8, a scale for 32 weights | int8, activation scales of each row's blocks (com.microsoft MatMulNBits) |
-| rows | int8, 7 bits | int8, an activation scale a token: what is shipped |
-| dynamic | int8 | int8, activation scales of the whole batch: an answer moves with its neighbours |
+| blocks | int8, a scale per 32 weights | int8, activation scales of each row's blocks (com.microsoft MatMulNBits) |
+| rows | int8, 7 bits | int8, an activation scale per token; this variant is served |
+| dynamic | int8 | int8, activation scales of the whole batch: an answer depends on its neighbours |
 
-`static`, `blocks` (with the package onnx_ir) and `dynamic` need ONNX Runtime's quantiser; none needs torch.
+`static`, `blocks` (with the package onnx_ir) and `dynamic` need ONNX Runtime's quantiser. No variant needs torch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from modelctl.graphs.row_bytes import row_bytes
 from training.onnx_store import byte_weights, half_weights
 
 Feed = dict[str, Any]
-TABLE = 1_000_000  # numbers; only the word table has more
+TABLE = 1_000_000  # only the word table has more numbers
 
 
 class Feeds(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime carries no types
@@ -47,7 +47,7 @@ def static(source: Path, feeds: Iterable[Feed]) -> onnx.ModelProto:
     """Return a QDQ model whose MatMuls are int8 with activation scales measured on `feeds`."""
     with tempfile.TemporaryDirectory() as folder:
         ready, made = Path(folder, "ready.onnx"), Path(folder, "made.onnx")
-        # Unoptimised, since the optimiser turns MatMul and Add into Gemm.
+        # Not optimised, because the optimiser turns MatMul and Add into Gemm.
         quant_pre_process(str(source), str(ready), skip_symbolic_shape=True, skip_optimization=True)
         quantize_static(
             str(ready),
@@ -93,7 +93,7 @@ def blocks(source: Path) -> onnx.ModelProto:
 
 
 def makers(source: Path, feeds: Iterable[Feed]) -> dict[str, Callable[[], onnx.ModelProto]]:
-    """Return what makes each variant of the float32 model at `source`; `feeds` calibrate the static one."""
+    """Return, by name, a function that makes each variant of the float32 model `source`; `feeds` calibrate `static`."""
     return {
         "float32": lambda: onnx.load(str(source)),
         "half": lambda: half_weights(onnx.load(str(source))),

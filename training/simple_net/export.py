@@ -1,12 +1,12 @@
-"""Writes the smallest tensor model, which shows that tensors pass through Triton and nothing else.
+"""Writes the smallest tensor model; it only shows that tensors pass through Triton.
 
     python -m training.simple_net.export models/simple_net/1
 
     `INPUT__0` FP32 [N, 2] -> Linear 2 to 4 -> ReLU -> Linear 4 to 2 -> `OUTPUT__0` FP32 [N, 2]
 
-as `model.onnx` and, for Triton's PyTorch backend, as `model.pt` (TorchScript). The tensors' names are those by which
-that backend finds them. The weights come from a fixed seed and mean nothing. The same bytes of ONNX come out every
-time; opset 17 and IR version 8 are read by every ONNX Runtime since 1.12.
+as `model.onnx` and, for Triton's PyTorch backend, as `model.pt` (TorchScript). The tensor names follow that backend's
+convention. The weights come from a fixed seed and mean nothing, and the ONNX bytes are the same every time. Every ONNX
+Runtime since 1.12 reads opset 17 and IR version 8.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def build() -> onnx.ModelProto:
 
 
 def build_torchscript() -> Any:
-    """Return the same network as a scripted module of PyTorch, which only this needs."""
+    """Return the same network as TorchScript; only this function needs PyTorch."""
     import torch
 
     given = {name: torch.from_numpy(value) for name, value in weights().items()}
@@ -70,7 +70,7 @@ def build_torchscript() -> Any:
 
 
 def main() -> None:
-    """Write both files to the folder given."""
+    """Write both files to the given folder."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder

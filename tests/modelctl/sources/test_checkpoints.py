@@ -105,7 +105,7 @@ def test_code_of_a_checkpoint_is_not_run(command: Any, tmp_path: Path) -> None:
     text = {"model_type": "foreign", "auto_map": {"AutoConfig": "code.Config"}}
     (folder / "config.json").write_text(json.dumps(text))
     result = command.run("add", str(folder))
-    assert f"{folder} is code of its repository's own (auto_map), which is never run here" in result.sentence
+    assert f"{folder} needs its repository's own code (auto_map), which is never run here" in result.sentence
     assert not ran.exists()
 
 

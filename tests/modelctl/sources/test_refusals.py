@@ -58,15 +58,15 @@ X, Y = value("x", TensorProto.FLOAT, ["N", 2]), value("y", TensorProto.FLOAT, ["
 READ: dict[str, tuple[Make, str]] = {
     "no such file": (lambda folder: (str(folder / "no.onnx"),), "There is no file"),
     "no such checkpoint": (lambda folder: (str(folder / "no.pt"),), "There is no file"),
-    "no such source": (lambda _: ("nothing_known",), "is no source. Give a recipe"),
-    "a folder": (lambda folder: (str(folder), "--name", "a"), "is no source. Give a recipe"),
+    "no such source": (lambda _: ("nothing_known",), "is not a source. Give a recipe"),
+    "a folder": (lambda folder: (str(folder), "--name", "a"), "is not a source. Give a recipe"),
     "a folder called as a file": (
         lambda folder: ((folder / "a.onnx").mkdir(), (str(folder / "a.onnx"),))[1],
         "There is no file",
     ),
     "a checkpoint of nothing": (
         lambda folder: (file(folder, "config.json", b"{}"), (str(folder), "--name", "a"))[1],
-        "is no checkpoint that transformers can read",
+        "is not a checkpoint that transformers can read",
     ),
     "an unknown repository": (lambda _: ("hf:nobody/nothing",), "cannot be fetched"),
     "text for ONNX": (lambda folder: (file(folder, "a.onnx", b"hello, world"),), "cannot be read as ONNX"),
@@ -134,7 +134,7 @@ READ: dict[str, tuple[Make, str]] = {
         ),
         "has no batch before its sizes",
     ),
-    "a batch of four": (lambda folder: net(folder, *HOW, batch=4), "takes 4 items, no more and no fewer"),
+    "a batch of four": (lambda folder: net(folder, *HOW, batch=4), "takes exactly 4 items"),
     "missing weights": (
         lambda folder: changed(folder, lambda model: model.graph.initializer.pop()),
         "ONNX Runtime refuses the network",
@@ -217,17 +217,17 @@ READ: dict[str, tuple[Make, str]] = {
     ),
     "one class": (
         lambda folder: net(folder, *HOW, "--labels", labels(folder, 1), labelled=False, classes=1),
-        "has one class, of which a softmax always makes 1: give --activation sigmoid, or none",
+        "has one class, and a softmax over one class is always 1: give --activation sigmoid, or none",
     ),
     "a softmax of one class": (
         lambda folder: net(
             folder, *HOW, "--activation", "softmax", "--labels", labels(folder, 1), labelled=False, classes=1
         ),
-        "has one class, of which a softmax always makes 1",
+        "has one class, and a softmax over one class is always 1",
     ),
     "no preparation": (lambda folder: net(folder), "give --resize, --scale, --mean, --std"),
     "another size": (lambda folder: net(folder, *HOW, "--size", "64", "64"), "takes pictures of 32 x 32, not 64 x 64"),
-    "another layout": (lambda folder: net(folder, *HOW, "--layout", "NHWC"), "is no batch of RGB pictures in NHWC"),
+    "another layout": (lambda folder: net(folder, *HOW, "--layout", "NHWC"), "is not a batch of RGB pictures in NHWC"),
     "a crop of nothing": (
         lambda folder: net(folder, *HOW, "--resize-to", "40"),
         "The options do not fit: resize_to",
@@ -276,7 +276,7 @@ READ: dict[str, tuple[Make, str]] = {
     "no tokenizer": (lambda folder: text(folder), "give --tokenizer tokenizer.json"),
     "a false tokenizer": (
         lambda folder: text(folder, "--tokenizer", file(folder, "t.json", b"{}")),
-        "is no tokenizer.json",
+        "is not a tokenizer.json",
     ),
     "padding that counts": (
         lambda folder: text(folder, "--tokenizer", tokenizer(folder), "--max-length", "16", masked=False),
@@ -330,19 +330,19 @@ def test_a_network_too_large_for_one_file(command: Any, tmp_path: Path, monkeypa
 
 
 EARLY: dict[str, tuple[Make, int, str]] = {
-    "a name that is taken": (lambda folder: net(folder, "--name", "simple_net"), 1, "simple_net is there"),
-    "a recipe's name that is taken": (lambda _: ("simple_net",), 1, "simple_net is there"),
+    "a name that is taken": (lambda folder: net(folder, "--name", "simple_net"), 1, "simple_net exists"),
+    "a recipe's name that is taken": (lambda _: ("simple_net",), 1, "simple_net exists"),
     "a step's name": (
         lambda folder: net(folder, "--name", "minilm_sentiment_network"),
         1,
-        "minilm_sentiment_network is there",
+        "minilm_sentiment_network exists",
     ),
-    "a path for a name": (lambda folder: net(folder, "--name", "../outside"), 1, "is no name for a model"),
-    "a hidden name": (lambda folder: net(folder, "--name", ".hidden"), 1, "is no name for a model"),
-    "an empty name": (lambda _: ("..",), 1, "'' is no name for a model"),
-    "words for a name": (lambda folder: net(folder, "--name", "two words"), 1, "is no name for a model"),
-    "a line for a name": (lambda folder: net(folder, "--name", "a\n"), 1, "is no name for a model"),
-    "a long name": (lambda folder: net(folder, "--name", "a" * 101), 1, "is no name for a model"),
+    "a path for a name": (lambda folder: net(folder, "--name", "../outside"), 1, "is not a model name"),
+    "a hidden name": (lambda folder: net(folder, "--name", ".hidden"), 1, "is not a model name"),
+    "an empty name": (lambda _: ("..",), 1, "'' is not a model name"),
+    "words for a name": (lambda folder: net(folder, "--name", "two words"), 1, "is not a model name"),
+    "a line for a name": (lambda folder: net(folder, "--name", "a\n"), 1, "is not a model name"),
+    "a long name": (lambda folder: net(folder, "--name", "a" * 101), 1, "is not a model name"),
     "no repository": (lambda folder: (*net(folder), "--models", str(folder / "no")), 1, "There is no model repository"),
     "a file for a repository": (
         lambda folder: (*net(folder), "--models", file(folder, "models", b"")),
@@ -353,11 +353,15 @@ EARLY: dict[str, tuple[Make, int, str]] = {
     "an unknown task": (lambda folder: (*net(folder), "--task", "magic"), 2, "argument --task: invalid choice"),
     "an unknown precision": (lambda folder: (*net(folder), "--precision", "fp4"), 2, "argument --precision"),
     "an unknown option": (lambda folder: (*net(folder), "--speed", "high"), 2, "unrecognized arguments: --speed"),
-    "a scale of no number": (lambda folder: (*net(folder), "--scale", "1/0"), 2, "'1/0' is no number: give one"),
+    "a scale of no number": (lambda folder: (*net(folder), "--scale", "1/0"), 2, "'1/0' is not a number: give one"),
     "a mean of two": (lambda folder: (*net(folder), "--mean", "1,2"), 2, "give one number or three, not 2"),
-    "a division by zero": (lambda folder: (*net(folder), "--std", "0"), 2, "nothing can be divided by 0"),
-    "a size of nothing": (lambda folder: (*net(folder), "--size", "0", "5"), 2, "'0' is no size: give whole numbers"),
-    "a shape of words": (lambda folder: (*net(folder), "--shape", "a,b"), 2, "'a' is no size: give whole numbers"),
+    "a division by zero": (lambda folder: (*net(folder), "--std", "0"), 2, "a divisor cannot be 0"),
+    "a size of nothing": (
+        lambda folder: (*net(folder), "--size", "0", "5"),
+        2,
+        "'0' is not a size: give whole numbers",
+    ),
+    "a shape of words": (lambda folder: (*net(folder), "--shape", "a,b"), 2, "'a' is not a size: give whole numbers"),
 }
 
 

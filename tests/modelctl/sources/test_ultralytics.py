@@ -103,8 +103,8 @@ def test_the_package_is_not_installed(
     [
         (METADATA, "no such layer", "Ultralytics could not export"),
         (METADATA | {"task": "segment"}, "", "an Ultralytics network for 'segment': only 'detect' can be served"),
-        (METADATA | {"names": "{0: "}, "", "What Ultralytics has written into the file cannot be read"),
-        (METADATA | {"names": "{1: 'one'}"}, "", "What Ultralytics has written into the file cannot be read"),
+        (METADATA | {"names": "{0: "}, "", "metadata that Ultralytics wrote into the file cannot be read"),
+        (METADATA | {"names": "{1: 'one'}"}, "", "metadata that Ultralytics wrote into the file cannot be read"),
         (METADATA | {"names": "{0: 'one'}"}, "", "The network has 3 classes, its file names 1: give --labels"),
         ({}, "", "The file does not name its head's family: give --decoder"),
     ],

@@ -151,6 +151,6 @@ def test_somebody_else_is_faster(command: Any, stack: Any, tmp_path: Path, monke
     monkeypatch.setattr(find, "draft", late)
     result = command.run("add", *net(tmp_path, *HOW))
     assert result.code == 1
-    assert "was made by somebody else meanwhile: give another --name" in result.sentence
+    assert "was made by another process meanwhile: give another --name" in result.sentence
     assert [path.name for path in stack.models.glob("net*")] == ["net_network"]
     assert (other / "theirs").read_text() == "kept"

@@ -1,0 +1,56 @@
+"""What an exporter has written into an ONNX file beside the graph: classes, task, how pictures are prepared."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import onnx
+
+from modelctl.errors import CommandError
+from modelctl.graphs import networks
+
+THRESHOLDS = {"score_threshold": 0.25, "iou_threshold": 0.7, "max_detections": 300}
+"""The defaults of Ultralytics' own `predict`."""
+
+
+def ultralytics(model: onnx.ModelProto) -> dict[str, Any]:
+    """Return the facts that Ultralytics' exporter wrote into a file; empty for files of other exporters.
+
+    Raises:
+        CommandError: when its task is not served here, or its metadata cannot be read.
+
+    """
+    said = {entry.key: entry.value for entry in model.metadata_props}
+    if "names" not in said or "Ultralytics" not in said.get("author", ""):
+        return {}
+    if said.get("task") != "detect":
+        raise CommandError(
+            f"This is an Ultralytics network for '{said.get('task')}': only 'detect' can be served here."
+        )
+    _, outputs = networks.ports(model)
+    has_nms = len(outputs) == 1 and len(outputs[0].shape) == 3 and outputs[0].shape[-1] == 6
+    return {
+        "task": "object-detection",
+        **_classes_and_size(said),
+        "decoder": "end_to_end" if has_nms else "yolov8",
+        "thresholds": {"max_detections": 300} if has_nms else THRESHOLDS,
+        "resize": "letterbox_center",
+        "scale": 1 / 255,
+        "mean": [0.0] * 3,
+        "std": [1.0] * 3,
+        "notes": ["Exported by Ultralytics: its licence is AGPL-3.0 unless yours says otherwise."],
+    }
+
+
+def _classes_and_size(said: dict[str, str]) -> dict[str, Any]:
+    """Return the class names and, where the file names it, the picture size [height, width] of the training."""
+    try:
+        names, size = ast.literal_eval(said["names"]), ast.literal_eval(said.get("imgsz", "None"))
+        labels = [str(names[index]) for index in range(len(names))]
+    except (ValueError, SyntaxError, TypeError, LookupError, MemoryError, RecursionError) as error:
+        raise CommandError(
+            f"The metadata that Ultralytics wrote into the file cannot be read ({str(error)[:100]}): export it again."
+        ) from error
+    is_size = isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)
+    return {"labels": labels, **({"size": size} if is_size else {})}
