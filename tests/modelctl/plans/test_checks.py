@@ -127,8 +127,8 @@ GOOD = {"input": Tensor("input", "FP32", [8, 3, 224, 224]), "output": Tensor("ou
         ({"output": Tensor("output", "FP16", [8, 7, 4])}, ["output output is FP16 in the plan and FP32"]),
         ({"input": Tensor("input", "FP32", [4, 3, 224, 224])}, ["input input is [4, 3, 224, 224] in the plan"]),
         ({"output": Tensor("output", "FP32", [8, 7])}, ["output output is [8, 7] in the plan at its largest"]),
-        ({"output": Tensor("input", "FP32", [8, 7, 4])}, ["no output output", "wants an input output"]),
-        ({"extra": Tensor("input", "INT64", [8, 1])}, ["wants an input extra that the configuration lacks"]),
+        ({"output": Tensor("input", "FP32", [8, 7, 4])}, ["no output output", "has an input output"]),
+        ({"extra": Tensor("input", "INT64", [8, 1])}, ["has an input extra that the configuration lacks"]),
     ],
 )
 def test_faults_name_the_tensor(changes: dict[str, Tensor], expected: list[str]) -> None:
