@@ -19,4 +19,5 @@ def build() -> Parser:
     """Return the parser."""
     parser = Parser(prog="python -m benchmarks", description="Measurements of the gateway and of its peers.")
     options.add_measurements(parser, MEASUREMENTS)
+    parser.set_defaults(run=options.run)
     return parser

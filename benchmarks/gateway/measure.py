@@ -25,13 +25,10 @@ from benchmarks.load import wrk
 from benchmarks.load.perf_analyzer import PerfAnalyzer
 from benchmarks.stack import Stack
 from modelctl.bench import memory, quiet
-from modelctl.bench.fresh import Stopped
-from modelctl.bench.instances import STOPPED
 from modelctl.bench.reading import number, numbers, whole
 from modelctl.bench.results import Machine
 from modelctl.console import say
 from modelctl.embedded import installation, processes
-from modelctl.embedded.server import on_stop
 from modelctl.embedded.state import take_state
 from modelctl.embedded.triton import Triton
 from modelctl.errors import CommandError
@@ -60,17 +57,11 @@ def _refused(_: str) -> None:
     raise CommandError("benchmarks gateway makes a model of its own: leave --models and --backends away.")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, stopping: threading.Event) -> int:
     """Measure, print and write; return the exit code."""
-    stopping = threading.Event()
-    on_stop(stopping.set)
     callers = arguments.callers or (QUICK_CALLERS if arguments.quick else CALLERS)
     wrk.find()
-    try:
-        rounds, resident = measure(arguments, callers, stopping)
-    except Stopped:
-        say("Stopped: nothing is left running, and nothing was written.")
-        return STOPPED
+    rounds, resident = measure(arguments, callers, stopping)
     command = (
         f"python -m benchmarks gateway --callers {','.join(map(str, callers))} --seconds {arguments.seconds:g} "
         f"--rounds {arguments.rounds} --workers {arguments.workers}"

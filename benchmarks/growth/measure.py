@@ -24,16 +24,13 @@ from benchmarks import light
 from benchmarks.growth import report
 from benchmarks.growth.order import AXES, WARM_UP_S, Growth, Served, Setting
 from benchmarks.load import connections
-from benchmarks.load.connections import HttpLoad
+from benchmarks.load.connections import Connections
 from benchmarks.stack import Stack
 from modelctl.bench import quiet
-from modelctl.bench.fresh import Stopped
-from modelctl.bench.instances import STOPPED
-from modelctl.bench.load import CALLERS
+from modelctl.bench.load import CALLERS, Load
 from modelctl.bench.reading import number, numbers, whole
 from modelctl.bench.results import Machine
 from modelctl.console import say
-from modelctl.embedded.server import on_stop
 from modelctl.embedded.state import take_state
 from modelctl.errors import CommandError
 
@@ -69,10 +66,8 @@ def _refused(_: str) -> None:
     raise CommandError("benchmarks growth makes models of its own: leave --models and --backends away.")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, stopping: threading.Event) -> int:
     """Measure, print and write; return the exit code."""
-    stopping = threading.Event()
-    on_stop(stopping.set)
     if arguments.quick:
         arguments.seconds = QUICK_SECONDS
     order = Growth.of(arguments)
@@ -81,11 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"{len(order.settings)} settings, {len(order.served)} servers with their gateways; "
         f"about {order.estimate_s / 60:.1f} minutes where no other programs are in the way."
     )
-    try:
-        made = report.of(order, measure(order, stopping), Machine.this())
-    except Stopped:
-        say("Stopped: nothing is left running, and nothing was written.")
-        return STOPPED
+    made = report.of(order, measure(order, stopping), Machine.this())
     made.publish(arguments.out, as_json=arguments.json)
     return 0
 
@@ -128,18 +119,18 @@ def _stack(folder: Path, served: Served, stopping: threading.Event) -> Stack:
 
 def _turn(order: Growth, setting: Setting, stacks: Mapping[Served, Stack], stopping: threading.Event) -> Metrics:
     stack = stacks[setting.served]
-    load = HttpLoad(min(order.callers, setting.connections), setting.connections, order.seconds, WARM_UP_S)
-    held = load.run(stack.port, request(setting), stack.gateway_group, stack.triton_group, stopping)
+    load = Load(min(order.callers, setting.connections), order.seconds, WARM_UP_S)
+    sent = Connections(stack.port, request(setting), setting.connections)
+    answered = load.run(sent, stack.gateway_group, stopping, beside=stack.triton_group)
     stack.check()
-    answered = held.answered
     return {
         "cost": 1e3 * answered.cores.server / answered.throughput / max(1, setting.batch),
         "throughput": answered.throughput,
         "p50": answered.percentile(50),
         "p99": answered.percentile(99),
-        "reopened": float(held.reopened),
+        "reopened": float(sent.reopened),
         "cores_gateway": answered.cores.server,
-        "cores_triton": held.beside,
+        "cores_triton": answered.cores.beside,
         "cores_client": answered.cores.client,
         "cores_others": answered.cores.others,
     }

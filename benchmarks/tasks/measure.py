@@ -23,11 +23,9 @@ from benchmarks.tasks.bare import Bare
 from benchmarks.tasks.peers import PEERS, Running, ask
 from benchmarks.tasks.workload import Workload
 from modelctl.bench import memory, quiet
-from modelctl.bench.fresh import Stopped
 from modelctl.bench.results import Machine
 from modelctl.console import say
 from modelctl.embedded import processes
-from modelctl.embedded.server import on_stop
 from modelctl.embedded.state import take_state
 from modelctl.errors import CommandError
 
@@ -36,7 +34,6 @@ CALLERS, QUICK_CALLERS, QUICK_SECONDS = (1, 8, 32), (8,), 1.0
 MOST_CALLERS, LONGEST_S = 512, 60.0
 SETTLE_S, LOOK_S, IDLE_CORES = 10.0, 0.1, 0.2
 GATEWAY, BARE = "gateway", "bare"
-STOPPED = 130  # as a shell says of a command that Ctrl-C ended
 
 
 @dataclass(frozen=True)
@@ -135,18 +132,12 @@ def _callers(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(part) for part in parts}))
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, stopping: threading.Event) -> int:
     """Measure, print and write; return the exit code."""
-    stopping = threading.Event()
-    on_stop(stopping.set)
     wrk.find()
-    try:
-        order = Order.of(arguments)
-        rounds, extra = measure(order, stopping)
-        made = report.of(order.command, order.workloads, order.callers, rounds, extra, Machine.this())
-    except Stopped:
-        say("Stopped: nothing is left running, and nothing was written.")
-        return STOPPED
+    order = Order.of(arguments)
+    rounds, extra = measure(order, stopping)
+    made = report.of(order.command, order.workloads, order.callers, rounds, extra, Machine.this())
     made.publish(arguments.out, as_json=arguments.json)
     return 0
 
