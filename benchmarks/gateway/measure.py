@@ -1,10 +1,10 @@
-"""`python -m benchmarks gateway`: what the gateway costs before a light model, against Triton asked directly.
+"""`python -m benchmarks gateway`: the cost of the gateway in front of a light model, against Triton called directly.
 
     light model (light.py) <-- Triton <-- direct: perf_analyzer, over gRPC
-                                      <-- gateway: wrk, over HTTP, one item in each call to Triton
-                                      <-- joined: wrk, texts that wait share a call
+                                      <-- gateway: wrk, over HTTP, one item per call to Triton
+                                      <-- joined: wrk, over HTTP, waiting texts are coalesced
 
-In every round each number of callers is measured in all three ways, one after the other.
+Each round measures each number of callers in all three ways, one after the other.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ CALLERS = (1, 8, 32, 128)
 QUICK_CALLERS = (1, 8)
 SECONDS, ROUNDS, PATIENCE_S = 6.0, 5, 30.0
 TEXT = "I love this camera."
-# As in docker-compose.yml: a line for every request.
+# As in docker-compose.yml: a log line per request.
 SETTINGS = {"GATEWAY_LOG_LEVEL": "info", "GATEWAY_LOG_FORMAT": "json"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options that only this measurement has, or that mean more here."""
-    text = f"requests under way at once (default: {','.join(map(str, CALLERS))})"
+    """Declare the options of this measurement, and redefine shared ones that differ here."""
+    text = f"concurrent requests (default: {','.join(map(str, CALLERS))})"
     parser.add_argument("--callers", type=numbers(1, 128), metavar="N,N", help=text)
-    text = f"of load for each (default: {SECONDS:g})"
+    text = f"seconds of load for each way and number of callers in each round (default: {SECONDS:g})"
     parser.add_argument("--seconds", type=number(1, 3600), default=SECONDS, help=text)
-    parser.add_argument("--rounds", type=whole(1, 100), default=ROUNDS, help=f"turns of each (default: {ROUNDS})")
+    parser.add_argument("--rounds", type=whole(1, 100), default=ROUNDS, help=f"number of rounds (default: {ROUNDS})")
     parser.add_argument("--workers", type=whole(1, 64), default=1, help="processes of the gateway (default: 1)")
     for option in ("--models", "--backends"):
         parser.add_argument(option, type=_refused, help=argparse.SUPPRESS)
 
 
 def _refused(_: str) -> None:
-    raise CommandError("benchmarks gateway makes a model of its own: leave --models and --backends away.")
+    raise CommandError("benchmarks gateway makes its own model: leave out --models and --backends.")
 
 
 def run(arguments: argparse.Namespace, stopping: threading.Event) -> int:
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace, stopping: threading.Event) -> int:
 def measure(
     arguments: argparse.Namespace, callers: tuple[int, ...], stopping: threading.Event
 ) -> tuple[report.Measured, float]:
-    """Return all rounds, and the memory of one worker after them, in MB.
+    """Return the figures of all rounds, and the memory of one worker after them, in MB.
 
     Raises:
         CommandError: when something cannot be started, or fails under load.
@@ -138,7 +138,7 @@ def _through(stack: Stack, body: Path, callers: int, seconds: float, stopping: t
 
 
 class _Spent:
-    """Processor time from now on: of gateway, Triton, load generator, and all other programs."""
+    """Processor time since it was made: of gateway, Triton, load generator, and all other programs."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -155,7 +155,7 @@ class _Spent:
         return self._stack.gateway_group, self._stack.triton_group
 
     def a_request(self) -> dict[str, float]:
-        """Return milliseconds of gateway and Triton for each inference since, and the cores that others kept busy."""
+        """Return CPU milliseconds per inference of gateway, Triton and load generator, and cores busy with others."""
         seconds = time.monotonic() - self._begun
         gateway, triton, load, others = (now - before for now, before in zip(self._now(), self._before, strict=True))
         count = max(1, inferences(self._stack) - self._inferences)
@@ -168,7 +168,7 @@ class _Spent:
 
 
 def inferences(stack: Stack) -> int:
-    """Return how many items Triton says that the light model has answered."""
+    """Return the number of items that the light model has answered, as Triton counts them."""
     triton = Triton(stack.grpc)
     with closing(triton):
         return triton.inferences(light.TEXT)

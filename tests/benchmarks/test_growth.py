@@ -256,7 +256,7 @@ def test_options_that_would_do_nothing_are_refused() -> None:
     words = ["growth", "--models", "models"]
     done = subprocess.run([sys.executable, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "leave --models and --backends away" in done.stderr
+    assert "leave out --models and --backends" in done.stderr
     assert "growth" in commandline.MEASUREMENTS
 
 
