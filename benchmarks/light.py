@@ -22,7 +22,7 @@ MAX_BATCH_SIZE = 8
 
 Tensors = Mapping[str, tuple[int, Sequence[int]]]
 RANKING: Tensors = {"label": (pb.TYPE_STRING, [-1]), "score": (pb.TYPE_FP32, [-1])}
-ASKED: Mapping[str, tuple[Tensors, Tensors]] = {
+TENSORS: Mapping[str, tuple[Tensors, Tensors]] = {
     "text-classification": (
         {"text": (pb.TYPE_STRING, [1])},
         {**RANKING, "token_count": (pb.TYPE_INT32, [1]), "truncated": (pb.TYPE_BOOL, [1])},
@@ -55,7 +55,7 @@ def write(folder: Path, ensembles: int, tensor_models: int) -> None:
 
 
 def _ensemble(models: Path, name: str, task: str, *, default: bool) -> None:
-    given, answer = ASKED[task]
+    given, answer = TENSORS[task]
     step = f"{name}_step"
     config = pb.ModelConfig(name=name, platform="ensemble", max_batch_size=MAX_BATCH_SIZE)
     _add(config, given, answer)

@@ -125,7 +125,7 @@ def _direct(
     spent = _Spent(stack)
     found = analyzer.run(stack.grpc, light.TEXT, {"text": TEXT}, callers, seconds, stopping)
     stack.check()
-    return {"throughput": found.throughput, "p50": found.p50_ms, "p99": found.p99_ms, **spent.a_request()}
+    return {"throughput": found.throughput, "p50": found.p50_ms, "p99": found.p99_ms, **spent.per_request()}
 
 
 def _through(stack: Stack, body: Path, callers: int, seconds: float, stopping: threading.Event) -> dict[str, float]:
@@ -134,7 +134,7 @@ def _through(stack: Stack, body: Path, callers: int, seconds: float, stopping: t
     stack.check()
     if found.errors:
         raise CommandError(f"{found.errors} requests failed at {callers} callers: read {stack.state}/gateway.log.")
-    return {"throughput": found.throughput, "p50": found.p50_ms, "p99": found.p99_ms, **spent.a_request()}
+    return {"throughput": found.throughput, "p50": found.p50_ms, "p99": found.p99_ms, **spent.per_request()}
 
 
 class _Spent:
@@ -154,7 +154,7 @@ class _Spent:
     def _groups(self) -> tuple[int, int]:
         return self._stack.gateway_group, self._stack.triton_group
 
-    def a_request(self) -> dict[str, float]:
+    def per_request(self) -> dict[str, float]:
         """Return CPU milliseconds per inference of gateway, Triton and load generator, and cores busy with others."""
         seconds = time.monotonic() - self._begun
         gateway, triton, load, others = (now - before for now, before in zip(self._now(), self._before, strict=True))

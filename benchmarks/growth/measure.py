@@ -37,7 +37,7 @@ from modelctl.errors import CommandError
 SECONDS, ROUNDS, PATIENCE_S = 5.0, 3, 5.0
 QUICK_SECONDS = 1.5
 TEXT = "The pictures are sharp and the battery lasts for days."
-MOST = {"connections": 20_000, "tensor models": 1000, "ensembles": 100, "batch": 64, "image KB": 19_000}
+MAX_VALUES = {"connections": 20_000, "tensor models": 1000, "ensembles": 100, "batch": 64, "image KB": 19_000}
 """Highest values accepted; the gateway's own limits where it has them."""
 COMMENT, COMMENT_BYTES = b"\xff\xfe", 65_533
 
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for axis in AXES:
         text = f"compared with {axis.base} (default: {','.join(map(str, axis.values))}; fewer with --quick)"
         least = 0 if axis.name == "tensor models" else 1
-        parser.add_argument(axis.option, type=numbers(least, MOST[axis.name]), metavar="N,N", help=text)
+        parser.add_argument(axis.option, type=numbers(least, MAX_VALUES[axis.name]), metavar="N,N", help=text)
     text = f"concurrent requests (default: {CALLERS})"
     parser.add_argument("--callers", type=whole(1, 10), default=CALLERS, help=text)
     text = f"seconds of load for each setting in each round (default: {SECONDS:g})"

@@ -28,7 +28,7 @@ MISSING = "perf_analyzer needs the library libb64.so.0d: install it (Debian, Ubu
 
 
 @dataclass(frozen=True)
-class Straight:
+class Measured:
     """The result of Triton itself: inferences per second, and latencies in milliseconds."""
 
     throughput: float
@@ -84,7 +84,7 @@ class PerfAnalyzer:
 
     def run(
         self, target: str, model: str, inputs: dict[str, str], callers: int, seconds: float, stopping: threading.Event
-    ) -> Straight:
+    ) -> Measured:
         """Call a model from concurrent callers, one item per request, and return the result.
 
         Raises:
@@ -119,4 +119,4 @@ class PerfAnalyzer:
             said, _ = process.communicate()
         if process.returncode or not table.is_file():
             raise CommandError(f"perf_analyzer failed: {said.strip()[-500:]}")
-        return Straight.of(table.read_text())
+        return Measured.of(table.read_text())

@@ -36,9 +36,9 @@ class Bare:
 
         """
         for process in self._processes:
-            process.hear()
+            process.receive()
         for workload, wanted in zip(workloads, answers, strict=True):
-            for said in self._tell(workload, 0.0, stopping):
+            for said in self._loop(workload, 0.0, stopping):
                 if not same(said["answer"], wanted):
                     raise CommandError(f"The bare processes answer {workload.name} differently from the gateway.")
 
@@ -46,7 +46,7 @@ class Bare:
         """Let all work for `seconds`; return the figures of all together."""
         groups = [group for process in self._processes for group in process.groups]
         before = sum(map(processes.processor_seconds, groups))
-        said = self._tell(workload, seconds, stopping)
+        said = self._loop(workload, seconds, stopping)
         cpu = sum(map(processes.processor_seconds, groups)) - before
         count = sum(one["count"] for one in said)
         return {
@@ -61,10 +61,10 @@ class Bare:
         for process in self._processes:
             process.stop()
 
-    def _tell(self, workload: Workload, seconds: float, stopping: threading.Event) -> list[dict[str, Any]]:
+    def _loop(self, workload: Workload, seconds: float, stopping: threading.Event) -> list[dict[str, Any]]:
         for process in self._processes:
-            process.tell([workload.task, str(workload.body.absolute()), seconds])
+            process.send([workload.task, str(workload.body.absolute()), seconds])
         stopping.wait(seconds)
         for process in self._processes:
             process.check(stopping)
-        return [process.hear() for process in self._processes]
+        return [process.receive() for process in self._processes]

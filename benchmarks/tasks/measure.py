@@ -31,7 +31,7 @@ from modelctl.errors import CommandError
 
 ROUNDS = 3
 CALLERS, QUICK_CALLERS, QUICK_SECONDS = (1, 8, 32), (8,), 1.0
-MOST_CALLERS, LONGEST_S = 512, 60.0
+MAX_CALLERS, MAX_LOAD_S = 512, 60.0
 SETTLE_S, LOOK_S, IDLE_CORES = 10.0, 0.1, 0.2
 GATEWAY, BARE = "gateway", "bare"
 
@@ -127,8 +127,8 @@ def _choice(names: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
 
 def _callers(text: str) -> tuple[int, ...]:
     parts = text.split(",")
-    if not all(part.isdecimal() and 1 <= int(part) <= MOST_CALLERS for part in parts):
-        raise CommandError(f"'{text}' is not a list of callers: give numbers from 1 to {MOST_CALLERS}, such as 1,8,32.")
+    if not all(part.isdecimal() and 1 <= int(part) <= MAX_CALLERS for part in parts):
+        raise CommandError(f"'{text}' is not a list of callers: give numbers from 1 to {MAX_CALLERS}, such as 1,8,32.")
     return tuple(sorted({int(part) for part in parts}))
 
 
@@ -156,21 +156,21 @@ def measure(order: Order, stopping: threading.Event) -> tuple[Rounds, dict[str, 
     """
     measured: Rounds = {}
     with closing(take_state(order.state)), ExitStack() as cleanup:
-        stand = Stand(order, stopping, cleanup)
+        servers = Servers(order, stopping, cleanup)
         for number in range(order.rounds):
-            for work in stand.workloads:
+            for work in servers.workloads:
                 quiet.wait(order.patience, stopping)
-                for name in stand.names[:: -1 if number % 2 else 1]:
-                    for callers, figures in stand.turn(name, work):
+                for name in servers.names[:: -1 if number % 2 else 1]:
+                    for callers, figures in servers.turn(name, work):
                         measured.setdefault((work.name, name, callers), []).append(figures)
                         say(
                             f"Round {number + 1} of {order.rounds}, {work.name}, {name}"
                             f"{f', {callers} callers' if callers else ''}: {figures['throughput']:.1f} a second"
                         )
-        return measured, {"gateway_worker_mb": round(memory.pss(stand.stack.gateway_group), 1)}
+        return measured, {"gateway_worker_mb": round(memory.pss(servers.stack.gateway_group), 1)}
 
 
-class Stand:
+class Servers:
     """All measured servers, started, with answers that agree."""
 
     def __init__(self, order: Order, stopping: threading.Event, cleanup: ExitStack) -> None:
@@ -205,7 +205,7 @@ class Stand:
         if peer is None:
             yield from self._callers(self.stack.url, self.stack.groups, work)
             return
-        peer.go_on()
+        peer.resume()
         groups = peer.groups if name != "proxy" else (*peer.groups, *self.stack.groups[1:])
         yield from self._callers(peer.url, groups, work)
         peer.check(self._stopping)
@@ -253,9 +253,9 @@ class Stand:
         cpu = sum(map(processes.processor_seconds, groups)) - before
         self._settle(groups)
         if not found.answers:  # a slow server on a busy machine may need more time
-            if seconds >= LONGEST_S:
+            if seconds >= MAX_LOAD_S:
                 raise CommandError(f"{url} answered nothing in {seconds:g} s: {found.errors} errors.")
-            return self._load(url, groups, work, callers, min(4 * seconds, LONGEST_S))
+            return self._load(url, groups, work, callers, min(4 * seconds, MAX_LOAD_S))
         return {
             "throughput": found.throughput,
             "p50": found.p50_ms,

@@ -34,7 +34,7 @@ from modelctl.errors import CommandError
 
 FOLDER = Path("benchmarks/peers")
 START_S, STOP_S, SET_UP_S = 180, 5, 900
-CHECKED, TOGETHER = 16, 8
+CHECKS, CONCURRENT_CHECKS = 16, 8
 QUIET = {"BENTOML_DO_NOT_TRACK": "true"}
 
 
@@ -110,14 +110,14 @@ class Process:
         self._groups |= processes.groups(self._process.pid)
         return tuple(self._groups)
 
-    def tell(self, value: object) -> None:
+    def send(self, value: object) -> None:
         """Send it one line of JSON."""
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
         with suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(value) + "\n")
             self._process.stdin.flush()
 
-    def hear(self) -> Any:
+    def receive(self) -> Any:
         """Read one line of JSON from it; raises CommandError when it has ended instead."""
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
         line = self._process.stdout.readline()
@@ -129,7 +129,7 @@ class Process:
         """Halt it, so that it takes no CPU time."""
         self._signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Let it run again after `halt`."""
         self._signal(signal.SIGCONT)
 
@@ -143,7 +143,7 @@ class Process:
     def ask_to_stop(self) -> None:
         """Ask it to stop, without waiting."""
         self._process.terminate()
-        self.go_on()
+        self.resume()
 
     def stop(self) -> None:
         """Ask it to stop, then kill its remaining processes."""
@@ -195,8 +195,8 @@ class Running(Process):
                 if time.monotonic() > deadline:
                     raise CommandError(f"{self.name} did not answer in {START_S} s: {self._last_words()}")
                 stopping.wait(0.2)
-            with ThreadPoolExecutor(TOGETHER) as pool:
-                rest = pool.map(lambda _, one=workload: ask(self.url, one), range(CHECKED))
+            with ThreadPoolExecutor(CONCURRENT_CHECKS) as pool:
+                rest = pool.map(lambda _, one=workload: ask(self.url, one), range(CHECKS))
                 for one in (answer, *rest):
                     if not same(one, wanted):
                         raise CommandError(
