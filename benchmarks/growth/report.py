@@ -45,7 +45,7 @@ def _table(order: Growth, rounds: Rounds) -> str:
             return "-"
         return f"{one.median:.2f} ({one.low:.2f} to {one.high:.2f})" if one.low < one.high else f"{one.median:.2f}"
 
-    header = ["setting", "cost relative to base", "cost, ms", "requests/s", "p50, ms", "p99, ms"]
+    header = ["setting", "cost / base", "cost, ms", "requests/s", "p50, ms", "p99, ms"]
     rows = [
         [label, ratio(label), *(figure(measured[label][name].median) for name in ("cost", "throughput", "p50", "p99"))]
         for label in rounds

@@ -11,7 +11,6 @@ import re
 import resource
 from collections import deque
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Self
 
 from modelctl.bench.load import TIMEOUT_S
@@ -124,7 +123,7 @@ class Connections:
             raise
         return self
 
-    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._close()
 
     async def ask(self) -> None:

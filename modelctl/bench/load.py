@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import grpc
@@ -121,7 +120,7 @@ class Grpc:
         self._call = self._channel.unary_unary(METHOD)
         return self
 
-    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._channel.close()
 
     async def ask(self) -> None:
