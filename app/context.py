@@ -167,7 +167,7 @@ def request_id(given: str | None) -> str:
     """Return the caller's request id where it is usable, else a new UUID of version 7 (RFC 9562)."""
     if given and len(given) <= MAX_REQUEST_ID and all(ord(character) in VISIBLE_ASCII for character in given):
         return given
-    milliseconds = time.time_ns() // 1_000_000
+    milliseconds = time.time_ns() // 1_000_000  # by hand: `uuid.uuid7` came with Python 3.14
     value = milliseconds << 80 | int.from_bytes(os.urandom(10), "big")
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62

@@ -1,8 +1,8 @@
-"""The gateway and its Triton for one measurement: started on free ports, as `modelctl up` starts them, and stopped.
+"""Starts and stops the gateway and its Triton for one measurement, on free ports, as `modelctl up` starts them.
 
     repository, settings --> modelctl serve + python -m app, each a process group of its own --readyz--> urls, groups
 
-Triton's supervisor leads one group and starts tritonserver with its stubs in another, which only it may end.
+Triton's supervisor leads one group; tritonserver and its stubs run in another, which only the supervisor may end.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class Stack:
     Attributes:
         models: the model repository.
         backends: our Python-based backends.
-        state: a folder of its own, for logs and what is put together.
-        stopping: waiting ends, by Stopped, when it is set.
-        settings: more environment variables for the gateway, such as GATEWAY_WORKERS.
-        serve_options: more words for `modelctl serve`, such as --model and names.
+        state: a folder for logs and the backend directory, used by this stack only.
+        stopping: when set, waiting raises Stopped.
+        settings: environment variables for the gateway, such as GATEWAY_WORKERS.
+        serve_options: options of `modelctl serve`, such as --model and its names.
         cwd: the folder that holds the gateway's code, app/.
-        ready: the gateway's page that answers once it is ready; readyz needs a default model with a canary.
+        ready: the path that answers once the gateway is ready; /readyz needs a default model with a canary.
 
     """
 
@@ -82,27 +82,27 @@ class Stack:
 
     @property
     def url(self) -> str:
-        """Where the gateway listens."""
+        """The gateway's base URL."""
         return f"http://{HOST}:{self.port}"
 
     @property
     def grpc(self) -> str:
-        """Where Triton's gRPC listens, as host:port."""
+        """The address of Triton's gRPC, as host:port."""
         return f"{HOST}:{self.ports.grpc}"
 
     @property
     def gateway_group(self) -> int:
-        """The process group of the gateway; its leader's pid too."""
+        """The process group of the gateway, which is its leader's pid."""
         return self._processes[1].pid
 
     @property
     def triton_group(self) -> int:
-        """The process group of tritonserver and its stubs; its leader's pid too. It is new after a restart."""
+        """The process group of tritonserver and its stubs, which is its leader's pid; a restart changes it."""
         return int(json.loads((self.state / "server.json").read_text())["group"])
 
     @property
     def groups(self) -> tuple[int, ...]:
-        """All process groups: the gateway's, Triton's, and that of Triton's supervisor."""
+        """All process groups: of the gateway, of Triton and of Triton's supervisor."""
         return self.gateway_group, self.triton_group, self._processes[0].pid
 
     def check(self) -> None:
@@ -115,7 +115,7 @@ class Stack:
                 raise CommandError(f"{name} ended by itself: {log.read_text(errors='replace').strip()[-500:]}")
 
     def stop(self) -> None:
-        """Stop the gateway, then Triton by its supervisor, which removes what Triton leaves."""
+        """Stop the gateway, then Triton's supervisor, which stops Triton and removes its shared memory."""
         for process, seconds in reversed(list(zip(self._processes, (TRITON_STOP_S, GATEWAY_STOP_S), strict=False))):
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -123,13 +123,13 @@ class Stack:
             processes.kill_group(process.pid)
             process.wait()
         if self._processes and self._processes[0].returncode == -signal.SIGKILL:
-            with suppress(CommandError):  # the supervisor could not clear what Triton leaves
+            with suppress(CommandError):  # the killed supervisor could not stop Triton and clear its memory: this does
                 take_state(self.state).close()
         self._processes.clear()
 
     def _start(self, name: str, module: str, *arguments: str) -> None:
         environment = {
-            # The user's settings of another gateway are none of this one's.
+            # The user's settings for another gateway do not apply to this one.
             **os.environ,
             **{
                 name: ""  # the default, whatever .env says
@@ -169,17 +169,17 @@ class Stack:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
+    """Return a free port."""
     return Ports.free(HOST).grpc
 
 
 def open_url(request: str | urllib.request.Request, timeout_s: float) -> Any:
-    """Open a URL of this machine's, whatever proxy the environment names for the world outside."""
+    """Open a URL of this machine, without the proxy that the environment may name."""
     return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout_s)
 
 
 def answers(url: str) -> bool:
-    """Tell whether a server answers a GET with a status below 400."""
+    """Return whether a server answers a GET with a status below 400."""
     try:
         with open_url(url, 10):
             return True

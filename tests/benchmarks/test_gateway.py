@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gateway import report
-from benchmarks.load.perf_analyzer import Straight
+from benchmarks.load.perf_analyzer import Measured
 from modelctl.bench.results import Machine
 from modelctl.errors import CommandError
 
@@ -23,14 +23,14 @@ Concurrency,Inferences/Second,Client Send,Network+Server Send/Recv,p50 latency,p
 
 def test_perf_analyzers_table_is_read() -> None:
     """Its microseconds become milliseconds."""
-    assert Straight.of(TABLE) == Straight(4140.33, 1.458, 9.353)
+    assert Measured.of(TABLE) == Measured(4140.33, 1.458, 9.353)
 
 
 @pytest.mark.parametrize("table", ["", "Concurrency,Inferences/Second\n", "a,b\n1,2\n"])
 def test_a_table_without_a_result_is_refused(table: str) -> None:
     """It is no measurement of 0."""
     with pytest.raises(CommandError):
-        Straight.of(table)
+        Measured.of(table)
 
 
 def turn(throughput: float, p50: float) -> dict[str, float]:

@@ -26,7 +26,8 @@ from benchmarks import commandline, light
 from benchmarks.growth import measure, report
 from benchmarks.growth.order import AXES, BASE, Growth, Served, Setting
 from benchmarks.load import connections
-from benchmarks.load.connections import HttpLoad, RefusedError
+from benchmarks.load.connections import Connections, RefusedError
+from modelctl.bench.load import Load
 from modelctl.bench.results import Machine
 from modelctl.errors import CommandError
 from modelctl.lint.linter import lint
@@ -129,29 +130,31 @@ REQUEST = connections.post("/", "text/plain", b"hello")
 def test_every_connection_is_used_in_turn() -> None:
     """With three under way at once, 20 connections are open, and each waits for its turn."""
     with served() as (port, seen):
-        held = HttpLoad(3, 20, 0.5, 0.1).run(port, REQUEST, os.getpgrp(), 2**30, threading.Event())
+        sent = Connections(port, REQUEST, 20)
+        answered = Load(3, 0.5, 0.1).run(sent, os.getpgrp(), threading.Event(), beside=2**30)
     assert len(set(seen)) == 20
     assert len(set(seen[:18])) == 18, "none comes twice before the others, of which two may be under way"
-    assert held.reopened == 0
-    assert 0 < len(held.answered.latencies) <= len(seen)
-    assert held.answered.cores.server > 0, "this process is the server here"
-    assert held.beside == 0
+    assert sent.reopened == 0
+    assert 0 < len(answered.latencies) <= len(seen)
+    assert answered.cores.server > 0, "this process is the server here"
+    assert answered.cores.beside == 0
 
 
 def test_a_connection_that_the_server_closed_is_opened_again() -> None:
     """A server that hangs up after each answer loses no request, and is counted."""
     with served(hang_up=True) as (port, seen):
-        held = HttpLoad(2, 4, 0.3, 0.1).run(port, REQUEST, os.getpgrp(), 2**30, threading.Event())
+        sent = Connections(port, REQUEST, 4)
+        Load(2, 0.3, 0.1).run(sent, os.getpgrp(), threading.Event())
     assert len(set(seen)) == len(seen)
-    assert 0 <= len(seen) - 4 - held.reopened <= 4, "each request but the first four needed a new connection"
+    assert 0 <= len(seen) - 4 - sent.reopened <= 4, "each request but the first four needed a new connection"
 
 
 def test_a_refused_request_ends_the_measurement() -> None:
     """What is not answered with 200 is no result: the sentence has the status and the answer."""
     with served(status=429) as (port, _), pytest.raises(RefusedError, match=r"429 Too Many Requests: hello"):
-        HttpLoad(1, 1, 0.5, 0.1).run(port, REQUEST, os.getpgrp(), 2**30, threading.Event())
+        Load(1, 0.5, 0.1).run(Connections(port, REQUEST, 1), os.getpgrp(), threading.Event())
     with pytest.raises(CommandError, match="failed under load"):
-        HttpLoad(1, 1, 0.5, 0.1).run(1, REQUEST, os.getpgrp(), 2**30, threading.Event())
+        Load(1, 0.5, 0.1).run(Connections(1, REQUEST, 1), os.getpgrp(), threading.Event())
 
 
 def test_stopping_ends_the_load() -> None:
@@ -160,7 +163,7 @@ def test_stopping_ends_the_load() -> None:
     timer = threading.Timer(0.5, stopping.set)
     with served() as (port, seen):
         timer.start()
-        HttpLoad(1, 2, 3600, 0.1).run(port, REQUEST, os.getpgrp(), 2**30, stopping)
+        Load(1, 3600, 0.1).run(Connections(port, REQUEST, 2), os.getpgrp(), stopping)
     assert seen
 
 
@@ -253,7 +256,7 @@ def test_options_that_would_do_nothing_are_refused() -> None:
     words = ["growth", "--models", "models"]
     done = subprocess.run([sys.executable, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "leave --models and --backends away" in done.stderr
+    assert "leave out --models and --backends" in done.stderr
     assert "growth" in commandline.MEASUREMENTS
 
 

@@ -172,7 +172,7 @@ def test_answers_are_the_same_by_labels_and_scores() -> None:
 def test_a_task_without_a_default_model_is_told(tmp_path: Path) -> None:
     """A repository that lacks a task is answered by which option leaves it out."""
     shutil.copytree(MODELS / "simple_net", tmp_path / "models" / "simple_net")
-    with pytest.raises(CommandError, match=r"default of detect: leave it out by --tasks"):
+    with pytest.raises(CommandError, match=r"default of detect: leave it out of --tasks"):
         facts.write(tmp_path / "facts.json", tmp_path / "models", ["detect"], "")
 
 
@@ -275,7 +275,7 @@ def test_the_report_begins_with_ratios(rounds: measure.Rounds, tmp_path: Path) -
         "1.20",
         "1.14 (1.00 to 1.29)",
     ]
-    assert made.text.index("gateway to, @callers") < made.text.index("## detect")
+    assert made.text.index("workload @callers") < made.text.index("## detect")
     ET.fromstring(made.chart)
     assert [path.name for path in made.write(tmp_path)] == ["tasks.md", "tasks.json", "tasks.svg"]
 
@@ -325,8 +325,8 @@ def test_what_is_asked_for_is_what_repeats_it() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--peers", "kserve"), "names something else than proxy, fastapi"),
-        (("--tasks", "detect,translate"), "names something else than classify, detect"),
+        (("--peers", "kserve"), "is not a list of names: give some of proxy, fastapi"),
+        (("--tasks", "detect,translate"), "is not a list of names: give some of classify, detect"),
         (("--callers", "0"), "from 1 to 512"),
     ],
 )

@@ -21,10 +21,10 @@ import psutil
 import pytest
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from modelctl.bench import chart, command, copy, instances, instances_report, memory, options, quiet, results, sample
+from modelctl.bench import chart, copy, instances, instances_report, memory, options, quiet, results, sample
 from modelctl.bench.chart import Panel, Series
 from modelctl.bench.copy import Setting
-from modelctl.bench.load import Cores, Load
+from modelctl.bench.load import Cores, Grpc, Load
 from modelctl.bench.memory import Step
 from modelctl.bench.order import Order
 from modelctl.bench.results import Machine, Spread
@@ -265,10 +265,11 @@ def test_a_gpu_has_a_column(order: Order) -> None:
     assert "NVIDIA A10" in report.page()
 
 
-def test_quick_is_one_short_round() -> None:
+def test_quick_is_one_short_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """--quick measures four counts in under a minute: one round of 2 s each."""
-    arguments = type("Arguments", (), {"quick": True, "out": None, "measure": staticmethod(lambda _: 7)})()
-    assert command.run(arguments) == 7
+    monkeypatch.setattr(options, "on_stop", lambda _: None)
+    arguments = type("Arguments", (), {"quick": True, "out": None, "measure": staticmethod(lambda *_: 7)})()
+    assert options.run(arguments) == 7
     assert (arguments.rounds, arguments.seconds, arguments.patience) == (1, 2.0, 0.0)
     assert arguments.out != options.RESULTS, "what is quoted in docs is not written over by a glance"
     arguments.out.rmdir()
@@ -327,7 +328,7 @@ def test_gpu_memory_is_the_sum_of_all_gpus() -> None:
 def test_a_server_that_fails_ends_the_measurement() -> None:
     """A call that fails is no result."""
     with pytest.raises(CommandError, match="Triton failed under load"):
-        Load(2, 0.2, 0).run("127.0.0.1:1", [b""], os.getpgrp(), threading.Event())
+        Load(2, 0.2, 0).run(Grpc("127.0.0.1:1", [b""]), os.getpgrp(), threading.Event())
 
 
 # The command
