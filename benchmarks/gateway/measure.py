@@ -125,14 +125,14 @@ def measure(
 
 def _stack(folder: Path, way: str, workers: int, stopping: threading.Event) -> Stack:
     settings = {**SETTINGS, "GATEWAY_WORKERS": str(workers), "GATEWAY_JOIN_ITEMS": str(way == JOINED).lower()}
-    return Stack(folder / "models", folder / "backends", folder / f"state-{way}", stopping, settings)
+    return Stack(folder / way, folder / "models", folder / "backends", settings, stopping=stopping)
 
 
 def _direct(
     analyzer: PerfAnalyzer, stack: Stack, callers: int, seconds: float, stopping: threading.Event
 ) -> dict[str, float]:
     spent = _Spent(stack)
-    found = analyzer.run(stack.grpc, light.TEXT, {"text": TEXT}, callers, seconds, stopping)
+    found = analyzer.run(stack.address, light.TEXT, {"text": TEXT}, callers, seconds, stopping)
     stack.check()
     return {"throughput": found.throughput, "p50": found.p50_ms, "p99": found.p99_ms, **spent.a_request()}
 
@@ -142,7 +142,7 @@ def _through(stack: Stack, body: Path, callers: int, seconds: float, stopping: t
     found = wrk.run(f"{stack.url}/v1/sentiment", callers, seconds, body, {"Content-Type": "application/json"}, stopping)
     stack.check()
     if found.errors:
-        raise CommandError(f"{found.errors} requests failed at {callers} callers: read {stack.state}/gateway.log.")
+        raise CommandError(f"{found.errors} requests failed at {callers} callers: read {stack.folder}/gateway.out.")
     return {"throughput": found.throughput, "p50": found.p50_ms, "p99": found.p99_ms, **spent.a_request()}
 
 
@@ -178,7 +178,7 @@ class _Spent:
 
 def inferences(stack: Stack) -> int:
     """Return how many items Triton says that the light model has answered."""
-    triton = Triton(stack.grpc)
+    triton = Triton(stack.address)
     with closing(triton):
         return triton.inferences(light.TEXT)
 
