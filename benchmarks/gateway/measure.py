@@ -116,14 +116,14 @@ def measure(
 
 def _stack(folder: Path, way: str, workers: int, stopping: threading.Event) -> Stack:
     settings = {**SETTINGS, "GATEWAY_WORKERS": str(workers), "GATEWAY_JOIN_ITEMS": str(way == JOINED).lower()}
-    return Stack(folder / "models", folder / "backends", folder / f"state-{way}", stopping, settings)
+    return Stack(folder / way, folder / "models", folder / "backends", settings, stopping=stopping)
 
 
 def _direct(
     analyzer: PerfAnalyzer, stack: Stack, callers: int, seconds: float, stopping: threading.Event
 ) -> dict[str, float]:
     spent = _Spent(stack)
-    found = analyzer.run(stack.grpc, light.TEXT, {"text": TEXT}, callers, seconds, stopping)
+    found = analyzer.run(stack.address, light.TEXT, {"text": TEXT}, callers, seconds, stopping)
     stack.check()
     return {"throughput": found.throughput, "p50": found.p50_ms, "p99": found.p99_ms, **spent.per_request()}
 
@@ -133,7 +133,7 @@ def _through(stack: Stack, body: Path, callers: int, seconds: float, stopping: t
     found = wrk.run(f"{stack.url}/v1/sentiment", callers, seconds, body, {"Content-Type": "application/json"}, stopping)
     stack.check()
     if found.errors:
-        raise CommandError(f"{found.errors} requests failed at {callers} callers: read {stack.state}/gateway.log.")
+        raise CommandError(f"{found.errors} requests failed at {callers} callers: read {stack.folder}/gateway.out.")
     return {"throughput": found.throughput, "p50": found.p50_ms, "p99": found.p99_ms, **spent.per_request()}
 
 
@@ -169,7 +169,7 @@ class _Spent:
 
 def inferences(stack: Stack) -> int:
     """Return the number of items that the light model has answered, as Triton counts them."""
-    triton = Triton(stack.grpc)
+    triton = Triton(stack.address)
     with closing(triton):
         return triton.inferences(light.TEXT)
 

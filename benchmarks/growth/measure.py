@@ -25,7 +25,7 @@ from benchmarks.growth import report
 from benchmarks.growth.order import AXES, WARM_UP_S, Growth, Served, Setting
 from benchmarks.load import connections
 from benchmarks.load.connections import Connections
-from benchmarks.stack import Stack
+from benchmarks.stack import QUIET, Stack
 from modelctl.bench import quiet
 from modelctl.bench.load import CALLERS, Load
 from modelctl.bench.reading import number, numbers, whole
@@ -114,7 +114,7 @@ def measure(order: Growth, stopping: threading.Event) -> dict[Setting, list[Metr
 def _stack(folder: Path, served: Served, stopping: threading.Event) -> Stack:
     own = folder / f"{served.ensembles}-{served.tensor_models}"
     light.write(own, served.ensembles, served.tensor_models)
-    return Stack(own / "models", own / "backends", own / "state", stopping)
+    return Stack(own, own / "models", own / "backends", QUIET, stopping=stopping)
 
 
 def _turn(order: Growth, setting: Setting, stacks: Mapping[Served, Stack], stopping: threading.Event) -> Metrics:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.load import wrk
-from benchmarks.stack import Stack
+from benchmarks.stack import QUIET, Stack
 from benchmarks.tasks import facts, report, workload
 from benchmarks.tasks.bare import Bare
 from benchmarks.tasks.peers import PEERS, Running, ask
@@ -179,9 +179,9 @@ class Servers:
         tasks = list(dict.fromkeys(work.task for work in self.workloads))
         chosen = [model.name for task, model in facts.defaults(order.models).items() if task in tasks]
         options = ("--model", *chosen)
-        self.stack = Stack(order.models, order.backends, order.state / "stack", stopping, serve_options=options)
+        self.stack = Stack(order.state / "stack", order.models, order.backends, QUIET, options, stopping=stopping)
         file = (order.state / "facts.json").absolute()
-        facts.write(file, order.models, tasks, self.stack.grpc)
+        facts.write(file, order.models, tasks, self.stack.address)
         self._running: dict[str, Running] = {}
         self._bare: Bare | None = None
         for peer in (PEERS[name] for name in order.peers if name != BARE):
@@ -221,7 +221,7 @@ class Servers:
         answers = [ask(self.stack.url, work) for work in self.workloads]
         for work, answer in zip(self.workloads, answers, strict=True):
             if answer is None:
-                raise CommandError(f"The gateway does not answer {work.name}: read the logs in {self.stack.state}.")
+                raise CommandError(f"The gateway does not answer {work.name}: read the logs in {self.stack.folder}.")
         for peer in self._running.values():
             peer.wait(self.workloads, answers, self._stopping)
             peer.halt()

@@ -132,16 +132,9 @@ def test_problems_become_errors(stack: Any, client: Client, coffee: bytes) -> No
 
 
 @pytest.fixture(scope="module")
-def narrow(stack: Any, make_stack: Callable[..., Any]) -> Iterator[str]:
+def narrow(stack: Any, make_gateway: Callable[..., Any]) -> Iterator[str]:
     """Return a second gateway before the same Triton, through which one item goes at once and one may wait."""
-    settings = {
-        "GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}",
-        "GATEWAY_MAX_ITEMS_PER_MODEL": "1",
-        "GATEWAY_MAX_QUEUE_PER_MODEL": "1",
-    }
-    gateway = make_stack(names=(), settings=settings, test_models=False)
-    gateway.start_gateway()
-    gateway.wait_ready()
+    gateway = make_gateway(stack, GATEWAY_MAX_ITEMS_PER_MODEL="1", GATEWAY_MAX_QUEUE_PER_MODEL="1")
     yield gateway.url
     gateway.stop()
 

@@ -10,7 +10,7 @@ from unittest import mock
 import httpx
 import pytest
 
-from tests.client.conftest import SENTIMENT
+from tests.standins.gateway import SENTIMENT
 from triton_gateway_client import AsyncGateway, Gateway
 from triton_gateway_client.calls import Call, Calls
 

@@ -17,7 +17,8 @@ import httpcore
 import httpx
 import pytest
 
-from tests.client.conftest import SENTIMENT, Client
+from tests.client.conftest import Client
+from tests.standins.gateway import SENTIMENT
 from triton_gateway_client import Batches, DeadlineExceededError, Gateway, GatewayError, Sentiment, network
 from triton_gateway_client.exchange import Patience
 

@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.client.conftest import SENTIMENT, Client, Script, describe, overloaded, problem, result
+from tests.client.conftest import Client
+from tests.standins.gateway import SENTIMENT, Script, describe, overloaded, problem, result
 from triton_gateway_client import (
     AccessDeniedError,
     Batches,

@@ -53,7 +53,7 @@ class TensorModel(Model):''',
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the code with the toy task, its configurations rendered."""
     folder = tmp_path_factory.mktemp("tree")
-    for room in ("app", "backends", "modelctl", "stages"):
+    for room in ("app", "backends", "modelctl", "stages", "tests/standins"):
         shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
     for name in NEW:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -198,7 +198,7 @@ def test_the_key_opens_control(house: Any, mark: Path) -> None:
 def test_a_gateway_without_the_key_says_so(house: Any, make_stack: Callable[..., Any], tmp_path: Path) -> None:
     """It calls Triton up and itself not ready, names the variable, and serves as soon as the file is there."""
     file = tmp_path / "key"
-    settings = {"GATEWAY_TRITON_URLS": f"127.0.0.1:{house.grpc}", control.VARIABLE: str(file)}
+    settings = {"GATEWAY_TRITON_URLS": house.address, control.VARIABLE: str(file)}
     gateway = make_stack((), settings, test_models=False)
     gateway.start_gateway()
 

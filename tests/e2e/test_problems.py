@@ -234,11 +234,9 @@ def test_bad_items_of_a_batch_hurt_nobody_else(http: httpx.Client, coffee: bytes
     assert answer.json()["failed"] == 3
 
 
-def test_too_many_bytes_in_flight_are_refused(make_stack: Callable[..., Any], stack: Any) -> None:
+def test_too_many_bytes_in_flight_are_refused(make_gateway: Callable[..., Any], stack: Any) -> None:
     """The bodies of all requests together have a bound; past it, a request is refused, and later served again."""
-    small = make_stack((), {"GATEWAY_MAX_BYTES_IN_FLIGHT": "100000", "GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}"})
-    small.start_gateway()
-    small.wait_ready()
+    small = make_gateway(stack, GATEWAY_MAX_BYTES_IN_FLIGHT="100000")
     with small.client() as http:
         refused = http.post("/v1/classify", content=bytes(200_000), headers={"Content-Type": "image/png"})
         assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
@@ -248,7 +246,7 @@ def test_too_many_bytes_in_flight_are_refused(make_stack: Callable[..., Any], st
 
 
 def test_images_are_fetched_from_allowed_hosts_only(
-    make_stack: Callable[..., Any], stack: Any, coffee: bytes, tmp_path: Any
+    make_gateway: Callable[..., Any], stack: Any, coffee: bytes, tmp_path: Any
 ) -> None:
     """With an allow-list, `image_url` works for its hosts; a redirect or another host is refused."""
     from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -265,9 +263,7 @@ def test_images_are_fetched_from_allowed_hosts_only(
 
     host = HTTPServer(("127.0.0.1", 0), Pictures)
     threading.Thread(target=host.serve_forever, daemon=True).start()
-    gateway = make_stack((), {"GATEWAY_IMAGE_URL_HOSTS": "127.0.0.1", "GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}"})
-    gateway.start_gateway()
-    gateway.wait_ready()
+    gateway = make_gateway(stack, GATEWAY_IMAGE_URL_HOSTS="127.0.0.1")
     base = f"http://127.0.0.1:{host.server_port}"
     with gateway.client() as http:
 
@@ -446,12 +442,9 @@ def waited(answer: httpx.Response) -> float:
     return float(spans["wait"])
 
 
-def test_items_of_a_batch_wait_for_their_turn(make_stack: Callable[..., Any], stack: Any) -> None:
+def test_items_of_a_batch_wait_for_their_turn(make_gateway: Callable[..., Any], stack: Any) -> None:
     """A batch larger than the bound is served whole, a single request has its turn meanwhile, and the wait is told."""
-    settings = {"GATEWAY_MAX_ITEMS_PER_MODEL": "2", "GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}"}
-    small = make_stack((), settings)
-    small.start_gateway()
-    small.wait_ready()
+    small = make_gateway(stack, GATEWAY_MAX_ITEMS_PER_MODEL="2")
 
     def batch(timeout_ms: int) -> httpx.Response:
         with small.client() as http:
@@ -471,12 +464,9 @@ def test_items_of_a_batch_wait_for_their_turn(make_stack: Callable[..., Any], st
     small.stop()
 
 
-def test_requests_that_outlast_a_stop_are_told_so(make_stack: Callable[..., Any], stack: Any) -> None:
+def test_requests_that_outlast_a_stop_are_told_so(make_gateway: Callable[..., Any], stack: Any) -> None:
     """A gateway that is stopped answers what it cannot finish with 503 `draining`, and writes its line in the log."""
-    settings = {"GATEWAY_DRAIN_TIMEOUT_S": "1", "GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}"}
-    stopping = make_stack((), settings)
-    stopping.start_gateway()
-    stopping.wait_ready()
+    stopping = make_gateway(stack, GATEWAY_DRAIN_TIMEOUT_S="1")
 
     def ask() -> httpx.Response:
         with stopping.client() as http:
@@ -497,16 +487,9 @@ def test_requests_that_outlast_a_stop_are_told_so(make_stack: Callable[..., Any]
         assert say(http, "good").status_code == 200  # the step has slept enough: the next test must find it awake
 
 
-def test_too_many_items_under_way_are_refused(make_stack: Callable[..., Any], stack: Any) -> None:
+def test_too_many_items_under_way_are_refused(make_gateway: Callable[..., Any], stack: Any) -> None:
     """Past the bound per model a request is refused at once, and served again when there is room."""
-    settings = {
-        "GATEWAY_MAX_ITEMS_PER_MODEL": "2",
-        "GATEWAY_MAX_QUEUE_PER_MODEL": "0",
-        "GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}",
-    }
-    small = make_stack((), settings)
-    small.start_gateway()
-    small.wait_ready()
+    small = make_gateway(stack, GATEWAY_MAX_ITEMS_PER_MODEL="2", GATEWAY_MAX_QUEUE_PER_MODEL="0")
 
     def ask(_: int) -> int:
         with small.client() as http:

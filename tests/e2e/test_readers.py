@@ -21,16 +21,9 @@ ROOM = 10_000_000
 
 
 @pytest.fixture(scope="module")
-def gateway(stack: Any, make_stack: Callable[..., Any]) -> Iterator[Any]:
+def gateway(stack: Any, make_gateway: Callable[..., Any]) -> Iterator[Any]:
     """Return a gateway before the shared Triton that waits a second for its clients, with little room."""
-    settings = {
-        "GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}",
-        "GATEWAY_WRITE_TIMEOUT_S": str(TIMEOUT_S),
-        "GATEWAY_MAX_BYTES_IN_FLIGHT": str(ROOM),
-    }
-    made = make_stack((), settings, test_models=False)
-    made.start_gateway()
-    made.wait_ready()
+    made = make_gateway(stack, GATEWAY_WRITE_TIMEOUT_S=str(TIMEOUT_S), GATEWAY_MAX_BYTES_IN_FLIGHT=str(ROOM))
     yield made
     made.stop()
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import psutil
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
+STANDINS = ROOT / "tests" / "standins"
 FULL = os.environ.get("FAULTS") == "full"
 """Whether the tests take the time that figures need (`FAULTS=full ./dev_test.sh tests/faults`), or a few seconds."""
 
@@ -26,13 +26,10 @@ class Triton:
     def __init__(self, stack: Any) -> None:
         self.stack = stack
         self.folder = stack.models / "paced"
-        shutil.copytree(HERE / "models" / "paced", self.folder)
-        (stack.folder / "backends" / "paced").symlink_to(HERE / "backends" / "paced")
-
-    @property
-    def address(self) -> str:
+        self.address = stack.address
         """Where its gRPC listens."""
-        return f"127.0.0.1:{self.stack.grpc}"
+        shutil.copytree(STANDINS / "models" / "paced", self.folder)
+        (stack.folder / "backends" / "paced").symlink_to(STANDINS / "backends" / "paced")
 
     def pace(self, seconds: float) -> None:
         """Let each call take so long."""

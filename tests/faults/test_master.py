@@ -9,16 +9,15 @@ import resource
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
-from broken import ROOT, until
+from broken import until
 
 from app.http.workers import Master
 from app.settings import Settings
@@ -28,24 +27,12 @@ from app.telemetry.worker_files import WorkerFiles
 class Gateway:
     """Two workers before a Triton that is not there."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, stack: Any, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        environment = {
-            **os.environ,
-            "GATEWAY_PORT": str(self.port),
-            "GATEWAY_WORKERS": "2",
-            "TRITON_GRPC_PORT": str(self.port),
-            "TMPDIR": str(folder),
-        }
-        self.out = folder / "gateway.out"
-        with self.out.open("wb") as out:
-            command = [sys.executable, "-m", "app"]
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=out, stderr=out, start_new_session=True
-            )
+        self.port = stack.port
+        self.out = stack.folder / "gateway.out"
+        stack.start_gateway()
+        self.process = stack.gateway
 
     def workers(self) -> list[psutil.Process]:
         """Return those that live."""
@@ -67,9 +54,11 @@ class Gateway:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway(make_stack: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """Return a gateway that serves."""
-    made = Gateway(tmp_path_factory.mktemp("master"))
+    folder = tmp_path_factory.mktemp("master")
+    settings = {"GATEWAY_WORKERS": "2", "TMPDIR": str(folder)}
+    made = Gateway(make_stack((), settings, test_models=False), folder)
     workers = []
     try:
         made.wait_until_served()
@@ -140,6 +129,7 @@ class Faulty(WorkerFiles):
         raise ZeroDivisionError
 
 
+@pytest.mark.slow
 def test_a_fault_of_the_master_ends_its_workers(tmp_path: Path) -> None:
     """They would serve on, and nobody could tell them to stop."""
     told, telling = socket.socketpair()

@@ -48,6 +48,7 @@ def test_the_first_signal_ends_a_start(nobody: int, tmp_path: Path, workers: int
     """At each of 20 moments it ends the start in time, without a traceback, a process or a folder that stays."""
 
     def stopped_after(seconds: float) -> None:
+        # Not by the launcher of stacks: the start itself is tested, down to the first line of Python.
         folder = tmp_path / str(seconds)
         folder.mkdir()
         environment = {

@@ -171,11 +171,9 @@ def post(stack: Any, path: str, kind: str, body: bytes) -> tuple[int, Any]:
 
 
 @pytest.fixture(scope="module")
-def gateway(stack: Any, make_stack: Callable[..., Any]) -> Iterator[Any]:
+def gateway(stack: Any, make_gateway: Callable[..., Any]) -> Iterator[Any]:
     """Return a gateway of its own, so that its memory is only these tests'."""
-    made = make_stack((), {"GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}"}, test_models=False)
-    made.start_gateway()
-    made.wait_ready()
+    made = make_gateway(stack)
     yield made
     made.stop()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,9 +15,6 @@ from app.api import tasks
 from app.api.application import Gateway
 from app.errors import ForbiddenError
 from app.http.drain import Drain
-from app.http.media import Media
-from app.memory import Budget
-from app.scheduling.admission import Admission
 from app.scheduling.slot import Slot
 from app.settings import Settings
 from app.tasks import TASKS, sentiment
@@ -26,7 +22,7 @@ from app.telemetry.metrics import Metrics
 from app.triton.catalog import Catalog
 from app.triton.question import Answer, Question
 from app.triton.served import ServedModel
-from app.triton.servers import Servers
+from tests.standins import triton
 
 MODEL = ServedModel("m", sentiment.TASK, ("1",), True, 1, ())
 PATHS = {f"/v1/{task.route}{end}" for task in TASKS for end in ("", "/batch")}
@@ -44,20 +40,9 @@ async def send(_: Question, slot: Slot) -> Answer:
     return Answer("1", ANSWER)
 
 
-def parts(models: tuple[ServedModel, ...] = ()) -> Any:
+def parts(*models: ServedModel) -> Any:
     """Return what routes call, with a Triton that serves these models."""
-    settings = Settings()
-    servers = Servers(("nowhere:1",), Metrics())
-    servers.clients[0].models = {model.name: model for model in models}
-    return SimpleNamespace(
-        settings=settings,
-        catalog=Catalog(servers),
-        admission=Admission(9, 9, Metrics()),
-        media=Media(settings, None),  # type: ignore[arg-type]  # fetches nothing
-        budget=Budget(10_000),
-        coalescer=SimpleNamespace(send=send),
-        metrics=Metrics(),
-    )
+    return triton.parts(send, *models)
 
 
 def gateway(**options: Any) -> Gateway:
@@ -155,7 +140,7 @@ def test_a_request_looks_its_model_up_once(monkeypatch: pytest.MonkeyPatch, path
         return find(catalog, *asked)
 
     monkeypatch.setattr(Catalog, "find", counted)
-    made = parts((MODEL,))
+    made = parts(MODEL)
 
     async def read() -> None:
         made.catalog._merge()

@@ -155,7 +155,10 @@ def _add_external(graph: Any, location: str) -> None:
 
 
 class Proof:
-    """A real server on a repository of its own, in explicit mode."""
+    """A real server on a repository of its own, in explicit mode.
+
+    Not started by benchmarks/stack.py: `modelctl serve` loads all models at the start, and here each is to be refused.
+    """
 
     def __init__(self, folder: Path, backends: Path, variant: str | None = None, extra: tuple[str, ...] = ()) -> None:
         self.models = folder / "models"
@@ -262,7 +265,7 @@ def triton_type(array: Any) -> str:
 def backends(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project's backends, and `echo`."""
     folder = tmp_path_factory.mktemp("backends")
-    for source in (*(ROOT / "backends").iterdir(), *(ROOT / "tests" / "modelctl" / "lint" / "backends").iterdir()):
+    for source in (*(ROOT / "backends").iterdir(), ROOT / "tests" / "standins" / "backends" / "echo"):
         (folder / source.name).symlink_to(source)
     return folder
 

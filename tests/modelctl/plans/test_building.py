@@ -1,7 +1,7 @@
 """`modelctl plan`: its command lines, its cache, and what it does about a plan that is not as the configuration says.
 
-There is no TensorRT here. trtexec and AutoCast are stood in for (trtexec.py, autocast.py beside this file), by programs
-that know exactly the options of a release. What real ones answer is in test_engine.py.
+There is no TensorRT here. Programs that know exactly the options of a release stand in for trtexec and AutoCast
+(tests/standins). What real ones answer is in test_engine.py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from modelctl.graphs.trim import trim_to_longest
 from modelctl.models import rendering
 from modelctl.plans import choice, command_lines
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[3]
+STANDINS = ROOT / "tests" / "standins"
 PICTURES = """\
 name: pictures
 task: none
@@ -106,8 +107,8 @@ def install(house: Path, monkeypatch: pytest.MonkeyPatch, version: str, capabili
     smi = f'case "$1" in *compute_cap*) echo {capability} ;; *) echo "NVIDIA H100 80GB" ;; esac'
     python = shlex.quote(sys.executable)
     for name, line in (
-        ("trtexec", f'exec {python} {HERE / "trtexec.py"} {release} "$@"'),
-        ("python", f'exec {python} {HERE / "autocast.py"} "$@"'),
+        ("trtexec", f'exec {python} {STANDINS / "trtexec.py"} {release} "$@"'),
+        ("python", f'exec {python} {STANDINS / "autocast.py"} "$@"'),
         ("nvidia-smi", smi),
     ):
         path = house / "bin" / name
@@ -394,7 +395,7 @@ def test_free_sizes_come_from_the_spec(house: Path) -> None:
 def test_bundled_profiles_hold_the_largest_batch() -> None:
     """Triton refuses a plan whose profile ends below max_batch_size."""
     found = 0
-    for model in rendering.specs(HERE.parents[2] / "models", []):
+    for model in rendering.specs(ROOT / "models", []):
         if model.network.tensorrt:
             found += 1
             for sizes in command_lines.profile(model).values():
