@@ -1,4 +1,4 @@
-"""What every task has: a route, options, the tensors it expects of a model, and how its answer is read.
+"""The type `Task`: a route, its options, the tensors that a model must have, and the function that reads them.
 
 query -> Options -> parameters of the gRPC call -> tensors -> result (one item of the answer)
 """
@@ -21,7 +21,7 @@ Parameter = int | float | bool | str
 
 
 def _spelled(pattern: str, kind: str) -> BeforeValidator:
-    """Refuse a text of the query that does not match. (pydantic accepts what Python's int() does, such as 5_0.)"""
+    """Refuse a text of the query that does not match: pydantic takes everything that Python's int() takes, as 5_0."""
 
     def check(value: object) -> object:
         if isinstance(value, str) and re.fullmatch(pattern, value) is None:

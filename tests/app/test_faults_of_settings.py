@@ -26,14 +26,18 @@ ROOT = Path(__file__).resolve().parents[2]
         (
             "GATEWAY_HOST",
             "http://a",
-            ": 'http://a' is no address to listen on, such as 0.0.0.0, without scheme and port.",
+            ": 'http://a' is not an address to listen on, such as 0.0.0.0, without scheme and port.",
         ),
-        ("GATEWAY_HOST", "a:80", ": 'a:80' is no address to listen on, such as 0.0.0.0, without scheme and port."),
-        ("GATEWAY_HOSTS", "http://a", ": 'http://a' is no host name (without scheme and port), nor *.name, nor *."),
+        ("GATEWAY_HOST", "a:80", ": 'a:80' is not an address to listen on, such as 0.0.0.0, without scheme and port."),
+        (
+            "GATEWAY_HOSTS",
+            "http://a",
+            ": 'http://a' is neither a host name (without scheme and port) nor *.name nor *.",
+        ),
         (
             "GATEWAY_IMAGE_URL_HOSTS",
             "https://a.example",
-            ": 'https://a.example' is no host name, such as images.example.com, without scheme and port.",
+            ": 'https://a.example' is not a host name such as images.example.com, without scheme and port.",
         ),
     ],
 )

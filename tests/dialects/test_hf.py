@@ -74,7 +74,7 @@ def test_texts_are_classified(client: InferenceClient, http: httpx.Client, stack
 @pytest.mark.parametrize(
     ("query", "options", "status", "sentence"),
     [
-        ("", {"function_to_apply": "softmax"}, 422, "parameters.function_to_apply is no option of this route."),
+        ("", {"function_to_apply": "softmax"}, 422, "parameters.function_to_apply is not an option of this route."),
         ("", {"top_k": 0}, 422, "parameters.top_k should be greater than or equal to 1."),
         ("", {"top_k": 100_000}, 422, "top_k"),
         ("&top_k=2", {"top_k": 2}, 422, "top_k is given in the query and in the body."),
@@ -125,7 +125,7 @@ def test_other_bodies_are_refused(http: httpx.Client, path: str, body: object, c
 def test_a_name_outside_ascii_can_be_told(http: httpx.Client) -> None:
     """The header with the reason takes ASCII only."""
     answer = http.post("/v1/sentiment?format=hf&größe=1", json={"inputs": "good"})
-    assert (answer.status_code, answer.headers["X-Error-Message"]) == (422, "gr??e is no option of this route.")
+    assert (answer.status_code, answer.headers["X-Error-Message"]) == (422, "gr??e is not an option of this route.")
 
 
 def test_images_need_no_json(http: httpx.Client, samples: Path) -> None:

@@ -105,5 +105,5 @@ def test_other_bodies_are_refused(http: httpx.Client, astronaut: bytes) -> None:
         assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
         assert sentence in answer.json()["detail"]
     more = http.post("/v1/detect?format=nim", json={"input": [{"type": "image_url", "url": one}], "threshold": 0.5})
-    assert (more.status_code, more.json()["detail"]) == (422, "threshold is no option of this route.")
+    assert (more.status_code, more.json()["detail"]) == (422, "threshold is not an option of this route.")
     assert http.post("/v1/classify?format=nim", json={}).status_code == 422

@@ -137,14 +137,18 @@ def test_several_images_are_several_requests(ask: Ask, samples: Path) -> None:
 
 
 REFUSED = [
-    (DETECTOR, {"max_candidates": 10}, "max_candidates is no option of this route."),
+    (DETECTOR, {"max_candidates": 10}, "max_candidates is not an option of this route."),
     (DETECTOR, {"class_agnostic_nms": True}, "class_agnostic_nms has no equivalent here: leave it off."),
     (DETECTOR, {"visualize_predictions": True}, "visualize_predictions has no equivalent here: leave it off."),
     (DETECTOR, {"disable_preproc_auto_orientation": True}, "disable_preproc_auto_orient has no equivalent here"),
     (DETECTOR, {"confidence_threshold": "best"}, "confidence should be a valid number"),
     (DETECTOR, {"confidence_threshold": 1.5}, "confidence should be less than or equal to 1."),
-    (DETECTOR, {"active_learning_target_dataset": "x"}, "active_learning_target_dataset is no option of this route."),
-    (CLASSIFIER, {"confidence_threshold": 0.5}, "confidence is no option of this route."),
+    (
+        DETECTOR,
+        {"active_learning_target_dataset": "x"},
+        "active_learning_target_dataset is not an option of this route.",
+    ),
+    (CLASSIFIER, {"confidence_threshold": 0.5}, "confidence is not an option of this route."),
 ]
 
 
@@ -174,7 +178,7 @@ def test_problems_are_shown_by_the_client(ask: Ask, samples: Path) -> None:
         ({"image": image, "model": "coco/25"}, 404, "No model of this name serves any task."),
         ({"image": image, "model": f"{DETECTOR}/7"}, 404, "There is no version 7; served: 1."),
         ({"image": image, "model": f"{DETECTOR}/7", "api": "v0"}, 404, "There is no version 7; served: 1."),
-        ({"image": image, "model": "minilm_sentiment"}, 404, "serves a task that this client has."),
+        ({"image": image, "model": "minilm_sentiment"}, 404, "serves a task that this client supports."),
         ({"image": "bm8gaW1hZ2U=", "model": DETECTOR}, 422, "The data is no image"),
         ({"image": "!", "model": DETECTOR}, 400, "The image is not valid base64."),
         ({"image": "!", "model": f"{DETECTOR}/1", "api": "v0"}, 400, "The image is not valid base64."),
@@ -206,7 +210,7 @@ def test_the_query_of_the_first_api_is_checked(http: httpx.Client) -> None:
     for query, sentence in (
         ("confidence=0.5&confidence=0.6", "confidence must be given once."),
         ("overlap=101", "overlap should be less than or equal to 100."),
-        ("stroke=2", "stroke is no option of this route."),
+        ("stroke=2", "stroke is not an option of this route."),
     ):
         answer = http.post(f"/roboflow/{DETECTOR}/1?{query}", content=b"", headers={"Content-Type": "text/plain"})
         assert (answer.status_code, answer.json()["detail"]) == (422, sentence)

@@ -88,5 +88,5 @@ def test_the_document_tells_the_formats(task: Task) -> None:
 @pytest.mark.parametrize("character", ["\n", "\r", "\x00", "\x7f", "\u00e9"])
 def test_what_a_caller_sends_cannot_break_a_header(character: str) -> None:
     """The Hub's header quotes it, in printable ASCII."""
-    (value,) = hf.problem_headers(InvalidParameterError(f"a{character}b is no option of this route.")).values()
-    assert value == "a?b is no option of this route."
+    (value,) = hf.problem_headers(InvalidParameterError(f"a{character}b is not an option of this route.")).values()
+    assert value == "a?b is not an option of this route."

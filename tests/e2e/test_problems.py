@@ -361,7 +361,7 @@ def test_an_offer_to_upgrade_does_not_lose_the_body(http: httpx.Client) -> None:
         ("top_k=1&top_k=2", "top_k must be given once."),
         ("model=a&model=b", "model must be given once."),
         ("model=", "model must not be empty."),
-        ("topk=1", "topk is no option of this route."),
+        ("topk=1", "topk is not an option of this route."),
     ],
 )
 def test_wrong_options_are_named(

@@ -30,12 +30,12 @@ def triton(make_triton: Make) -> Triton:
 
 @pytest.fixture(scope="module")
 def gateway(triton: Triton, make_gateway: Make) -> Any:
-    """Return a gateway with few places."""
+    """Return a gateway with few slots."""
     return make_gateway(triton, GATEWAY_MAX_ITEMS_PER_MODEL=str(PLACES))
 
 
 def under_way(gateway: Any) -> tuple[int, int, int]:
-    """Return how many items have a place, how many calls run, and how many items wait."""
+    """Return the numbers of items that hold a slot, of running calls, and of waiting items."""
     found = scrape(gateway)
     names = ("gateway_items_with_triton", "gateway_triton_calls_running", "gateway_items_waiting")
     with_triton, running, waiting = (int(sum(found[name])) for name in names)
@@ -43,7 +43,7 @@ def under_way(gateway: Any) -> tuple[int, int, int]:
 
 
 def at_rest(gateway: Any) -> bool:
-    """Tell whether nothing is under way, and nothing is held."""
+    """Return whether no item is under way and no bytes are held."""
     return under_way(gateway) == (0, 0, 0) and not sum(scrape(gateway)["gateway_body_bytes"])
 
 

@@ -111,7 +111,7 @@ def test_the_loss_of_the_metrics_folder_ends_no_service(gateway: Gateway) -> Non
     contents = [(path, path.read_bytes()) for path in folder.iterdir() if path.suffix == ".db"]
     shutil.rmtree(folder)
     gateway.workers()[0].kill()
-    until(lambda: "metrics of workers that ended are not merged yet" in gateway.out.read_text(), 10)
+    until(lambda: "counts of workers that ended could not be merged yet" in gateway.out.read_text(), 10)
     folder.mkdir()
     for path, data in contents:
         path.write_bytes(data)

@@ -7,7 +7,7 @@ import asyncio
 import httpx
 import pytest
 import structlog
-from fastapi import FastAPI, Query
+from fastapi import FastAPI, HTTPException, Query
 
 from app import errors
 from app.main import create_app
@@ -87,6 +87,36 @@ def test_only_what_callers_cannot_mend_is_logged_with_its_cause(error: errors.Ga
     failed = [line for line in lines if line["event"] == "request failed"]
     assert [line["code"] for line in failed] == logged
     assert all(line["cause"] == "secret" for line in failed)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "malformed_request"),
+        (401, "malformed_request"),
+        (403, "forbidden"),
+        (404, "not_found"),
+        (409, "malformed_request"),
+        (413, "body_too_large"),
+        (415, "unsupported_media_type"),
+        (429, "overloaded"),
+        (500, "internal_error"),
+        (503, "backend_unavailable"),
+        (507, "internal_error"),
+    ],
+)
+def test_http_exceptions_keep_their_status(status: int, code: str) -> None:
+    """An HTTPException keeps its status and headers; a status without a code gets that of 400 or 500."""
+    app = create_app(Settings())
+
+    @app.get("/refused")
+    async def refused() -> None:
+        raise HTTPException(status, "No.", headers={"WWW-Authenticate": "Bearer", "Retry-After": "7"})
+
+    response = ask(app, "/refused")
+    assert (response.status_code, response.json()["status"], response.json()["code"]) == (status, status, code)
+    assert (response.headers["www-authenticate"], response.headers["retry-after"]) == ("Bearer", "7")
+    assert (response.json()["detail"] == "No.") == (status not in (400, 404))
 
 
 def test_the_dialect_of_hugging_face_is_told_in_headers() -> None:

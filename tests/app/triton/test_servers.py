@@ -295,5 +295,5 @@ def test_addresses_are_a_list_or_a_name(
 @pytest.mark.parametrize("given", ["http://a:1", "a", "a:b", "dns:///a:1,b:2", "a:1;b:2"])
 def test_addresses_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     monkeypatch.setenv("GATEWAY_TRITON_URLS", given)
-    with pytest.raises(ValueError, match=r"host:port|stands alone"):
+    with pytest.raises(ValueError, match=r"host:port|must be the only"):
         Settings()
