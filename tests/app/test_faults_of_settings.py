@@ -1,4 +1,4 @@
-"""What is said of settings that cannot be right: the variable as it is documented, the value, and what it may be."""
+"""Sentences about invalid settings: the documented variable, its value, and the allowed values."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ ROOT = Path(__file__).resolve().parents[2]
     ],
 )
 @pytest.mark.parametrize("written", [False, True])
-def test_a_fault_names_the_variable_and_what_it_may_be(
+def test_a_fault_names_the_variable_and_its_allowed_values(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, value: str, sentence: str, written: bool
 ) -> None:
-    """And the file, where it is written there; never pydantic's own words."""
+    """It names the file too, if the value is there; never pydantic's words."""
     monkeypatch.chdir(tmp_path)
     if written:
         (tmp_path / ".env").write_text(f"{variable}={value}\n")
@@ -71,7 +71,7 @@ def test_words_may_be_in_capitals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_empty_means_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Of the environment, whatever `.env` says; and in `.env`."""
+    """An empty variable of the environment overrides `.env`; an empty one in `.env` counts too."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("GATEWAY_WORKERS=3\nGATEWAY_HOST=\n")
     monkeypatch.setenv("GATEWAY_WORKERS", "")
@@ -81,7 +81,7 @@ def test_empty_means_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 def test_the_start_ends_with_these_sentences(tmp_path: Path) -> None:
-    """One line for each, and exit code 2."""
+    """One line for each fault, and exit code 2."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRITON_GRPC_PORT": "x", "GATEWAY_PORT": "y"}
     command = [sys.executable, "-m", "app"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
