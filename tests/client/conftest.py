@@ -1,4 +1,4 @@
-"""Both clients behind one face, and a gateway that answers what a test tells it to."""
+"""Both clients behind one interface, and a gateway that gives the answers of a test's list."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def client(request: pytest.FixtureRequest) -> Client:
 
 @dataclass
 class Script:
-    """A gateway that gives the answers of a list, one after the other, and keeps what it was asked."""
+    """A gateway that gives the answers of a list, one after the other, and records its requests."""
 
     client: Client
     answers: list[Answer | Callable[[httpx.Request], httpx.Response]]
@@ -80,7 +80,7 @@ class Script:
 
 @pytest.fixture
 def script(client: Client) -> Callable[..., Script]:
-    """Return what makes a scripted gateway of its answers."""
+    """Return the function that makes a scripted gateway from its answers."""
     return lambda *answers: Script(client, list(answers))
 
 
@@ -105,7 +105,7 @@ def describe(status: int, code: str, *, retryable: bool) -> dict[str, Any]:
 
 
 def overloaded(retry_after: str = "1") -> httpx.Response:
-    """Return what a gateway with too much to do answers."""
+    """Return the answer of an overloaded gateway."""
     return problem(429, "overloaded", retryable=True, retry_after=retry_after)
 
 

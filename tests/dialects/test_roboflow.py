@@ -42,7 +42,7 @@ def plain(http: httpx.Client, route: str, image: Path, **query: Any) -> dict[str
 
 
 def same_boxes(shown: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Hold the client's boxes, read by supervision, against the plain answer."""
+    """Compare the client's boxes, read by supervision, with the plain answer."""
     assert "boxes" in shown, shown
     assert shown["given"]["image"] == expected["image"]
     assert len(shown["boxes"]) == len(expected["predictions"]) > 0
@@ -57,7 +57,7 @@ def same_boxes(shown: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 def test_detections_are_those_of_the_gateway(ask: Ask, http: httpx.Client, samples: Path) -> None:
-    """Both APIs, and the asynchronous client, give the plain answer's objects."""
+    """Both APIs, and the asynchronous client, give the objects of the plain answer."""
     image = samples / "astronaut.jpg"
     shown = ask(
         [
@@ -74,7 +74,7 @@ def test_detections_are_those_of_the_gateway(ask: Ask, http: httpx.Client, sampl
 
 
 def test_options_of_detections_are_mapped(ask: Ask, http: httpx.Client, samples: Path) -> None:
-    """Thresholds, a limit and a filter of classes change the answer as the gateway's own options do."""
+    """Thresholds, a limit and a class filter change the answer like the gateway's own options."""
     image = samples / "astronaut.jpg"
     many = {"confidence_threshold": 0.05, "iou_threshold": 0.9}
     shown = ask(
@@ -103,7 +103,7 @@ def test_options_of_detections_are_mapped(ask: Ask, http: httpx.Client, samples:
 
 
 def test_classifications_are_those_of_the_gateway(ask: Ask, http: httpx.Client, samples: Path) -> None:
-    """Both APIs give the plain answer's classes, and the best of them on top."""
+    """Both APIs give the classes of the plain answer, with the best as `top`."""
     image = samples / "coffee.jpg"
     shown = ask(
         [
@@ -123,7 +123,7 @@ def test_classifications_are_those_of_the_gateway(ask: Ask, http: httpx.Client, 
 
 
 def test_several_images_are_several_requests(ask: Ask, samples: Path) -> None:
-    """The client sends a list one by one as it is set up; more at once is refused."""
+    """The client, as configured here, sends a list one by one; several images in one request are refused."""
     images = [str(samples / "astronaut.jpg"), str(samples / "chelsea.jpg")]
     single, joined = ask(
         [
@@ -153,7 +153,7 @@ REFUSED = [
 
 
 def test_options_without_an_equivalent_are_refused(ask: Ask, samples: Path) -> None:
-    """Nothing is silently ignored; the client shows which option it was."""
+    """Nothing is silently ignored; the client shows the option's name."""
     image = str(samples / "astronaut.jpg")
     shown = ask([{"image": image, "model": model, "configuration": given} for model, given, _ in REFUSED])
     for (_, given, sentence), one in zip(REFUSED, shown, strict=True):

@@ -314,7 +314,7 @@ def test_lower_limits_of_the_operator_are_kept() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_all_is_not_the_pictures_fault(number: signal.Signals) -> None:
-    """Ctrl-C and signals to all processes end no drawing process; ending one by SIGKILL is not a 4xx."""
+    """Ctrl-C and signals to all processes end no drawing process; one that such a signal ends is an internal error."""
 
     async def signalled() -> None:
         pen = pool.Drawing()
