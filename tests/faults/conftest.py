@@ -1,4 +1,4 @@
-"""Stacks to be broken: Tritons with a model of a set pace, and gateways before one or two of them."""
+"""Stacks to be broken: Tritons with a model of a given pace, and gateways for one or two of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from broken import Triton
 
 @pytest.fixture(scope="module")
 def make_triton(make_stack: Callable[..., Any]) -> Callable[..., Triton]:
-    """Return a function that starts a Triton, with bundled models too where they are named."""
+    """Return a function that starts a Triton, with any named bundled models too."""
 
     def make(*names: str) -> Triton:
         made = Triton(make_stack(names, test_models=False))
@@ -27,7 +27,7 @@ def make_triton(make_stack: Callable[..., Any]) -> Callable[..., Triton]:
 
 @pytest.fixture(scope="module")
 def make_gateway(make_stack: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that starts a gateway before Tritons."""
+    """Return a function that starts a gateway for Tritons."""
 
     def make(*tritons: Triton, **settings: str) -> Any:
         urls = ",".join(triton.address for triton in tritons)
