@@ -125,7 +125,7 @@ def test_abandoned_batches_end_with_their_calls(triton: Triton, gateway: Any) ->
 
 
 def test_hang_ups_do_not_delay_other_callers(triton: Triton, gateway: Any, report: Make) -> None:
-    """A steady client's p99 beside hang-ups is at peak 1.5 times that beside callers who stay."""
+    """A steady client's p99 beside hang-ups is at most 1.5 times that beside callers who stay."""
     triton.pace(0.01)
     found: dict[bool, float] = {}
 
