@@ -1,4 +1,4 @@
-"""Gives its first input back as every output, slowly when told to, and writes down what it was asked."""
+"""Returns its first input as every output, slowly on demand, and records its requests."""
 
 import json
 import time
