@@ -49,7 +49,7 @@ def test_a_mistyped_word_is_answered_with_the_one_that_was_meant(words: list[str
 
 
 def test_a_health_check_loads_little() -> None:
-    """`ready` runs every half minute, and imports neither the code of specs nor Pillow."""
+    """`ready` runs every half minute, and imports neither Pillow, pydantic nor ruamel.yaml."""
     code = "import sys, modelctl.commands.ready; print(sorted({'PIL', 'pydantic', 'ruamel'} & {*sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -93,7 +93,7 @@ def test_allowed_names_depend_on_the_address(
 def test_settings_that_could_never_match_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     """A name with a port or an origin with a path is refused at the start."""
     monkeypatch.setenv(f"GATEWAY_{name.upper()}", value)
-    with pytest.raises(ValueError, match=r"is no (host name|origin)"):
+    with pytest.raises(ValueError, match=r"is neither an? (host name|origin)"):
         Settings()
 
 
