@@ -66,14 +66,14 @@ class Stack(launcher.Stack):
         return {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
 
     def share(self) -> Self:
-        """Start, for several modules: each leaves it as it was."""
+        """Start the stack for several modules; each must leave it unchanged."""
         self.start()
         self._at_first = self._found()
         SHARED.append(self)
         return self
 
     def _found(self) -> set[str]:
-        """Return what is in the repository, what Triton serves, and what the gateway lists."""
+        """Return the content of the repository, Triton's models, and the gateway's list."""
         with closing(self.control()) as triton:
             states = triton.states()
         listed = httpx.get(f"{self.url}/v1/models", timeout=10).raise_for_status().json()["models"]
@@ -135,7 +135,7 @@ def repository(folder: Path, names: tuple[str, ...] = BUNDLED, *, test_models: b
 
 @pytest.fixture(scope="session")
 def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Stack]]:
-    """Return a function that makes a stack, not started yet; it ends with its module, or with the last where shared."""
+    """Return a function that makes a stack without starting it; the stack ends with its module or last sharer."""
     key = tmp_path_factory.mktemp("control") / control.FILE
     key.touch(0o600)
     key.write_text(control.new())
@@ -172,13 +172,13 @@ def make_gateway(make_stack: Callable[..., Stack]) -> Callable[..., Stack]:
 
 @pytest.fixture(scope="session")
 def stack(make_stack: Callable[..., Stack]) -> Stack:
-    """Return the stack that most tests share; they leave it as they found it."""
+    """Return the stack that most tests share; they must leave it unchanged."""
     return make_stack().share()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def as_it_was() -> Iterator[None]:
-    """Fail a module that has left a shared stack otherwise than it was; stop its own, which cost CPU while idle."""
+    """Fail a module that has changed a shared stack; stop the module's own, which cost CPU while idle."""
     yield
     stop([one for one in MADE if one not in SHARED])
     for one in SHARED:
@@ -196,7 +196,7 @@ def stop(stacks: list[Stack]) -> None:
 
 @pytest.fixture
 def settled(stack: Stack) -> None:
-    """Wait until the shared stack's catalogue changes no more, for a test that reads it twice."""
+    """Wait until the shared stack's catalogue no longer changes, for a test that reads it twice."""
     stack.wait_as_it_was(gone=True)
 
 

@@ -42,5 +42,5 @@ def client(request: pytest.FixtureRequest) -> Client:
 
 @pytest.fixture
 def script(client: Client) -> Callable[..., Script]:
-    """Return what makes a scripted gateway of its answers."""
+    """Return the function that makes a scripted gateway from its answers."""
     return lambda *answers: Script(client, list(answers))

@@ -11,7 +11,7 @@ from broken import Triton
 
 @pytest.fixture(scope="module")
 def make_triton(make_stack: Callable[..., Any]) -> Callable[..., Triton]:
-    """Return a function that starts a Triton, with bundled models too where they are named."""
+    """Return a function that starts a Triton, with any named bundled models too."""
 
     def make(*names: str) -> Triton:
         made = Triton(make_stack(names, test_models=False))

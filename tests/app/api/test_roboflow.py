@@ -48,7 +48,7 @@ ANSWER = {
 def test_both_apis_ask_the_model_that_they_name(
     monkeypatch: pytest.MonkeyPatch, path: str, sent: Any, version: str, parameters: Any
 ) -> None:
-    """With its version and the options; the answer is the client's own."""
+    """Version and options reach the model; the answer has the client's format."""
     asked: list[Question] = []
     lookups = []
 
