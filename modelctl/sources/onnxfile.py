@@ -53,7 +53,8 @@ def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
     inputs, outputs = networks.ports(model)
     _require_batch(inputs)
     task = order.options.task or known.get("task") or _task(inputs, outputs)
-    made = BY_TASK.get(task, tensors.tensor_model)(order, model, inputs, outputs, known)
+    make: Callable[..., Draft] = BY_TASK.get(task, tensors.tensor_model)
+    made = make(order, model, inputs, outputs, known)
     made.notes += known.get("notes", [])
     if task != "none":
         made.original = _original(path, made.spec)
