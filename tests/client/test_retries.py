@@ -297,7 +297,7 @@ def test_items_past_the_deadline_say_so(script: Make) -> None:
 
     gateway = script(slow, slow)
     options = {"batches": Batches(max_items=1, at_once=1), "retries": 0}
-    outcomes = gateway("sentiment_many", ["a", "b", "c"], timeout=4, options=options)
+    outcomes = gateway("sentiment_many", ["a", "b", "c"], timeout=2, options=options)
     assert told(outcomes)[1:] == ["deadline_exceeded"] * 2
     assert len(gateway.asked) == 1
 
