@@ -221,15 +221,17 @@ def test_sizes_are_refused_as_by_nvidias_backend(
 def test_options_have_the_names_of_nvidias_backend(backend: ModuleType) -> None:
     """Threads, execution mode and graph level are read, and no thread spins."""
     texts = {"intra_op_thread_count": "3", "inter_op_thread_count": "2", "execution_mode": "1"}
-    texts |= {"enable_mem_pattern": "false", "enable_mem_arena": "0"}
+    texts |= {"enable_mem_pattern": "Off", "enable_mem_arena": "0"}
     parameters = {name: {"string_value": text} for name, text in texts.items()}
-    made = backend.options({"parameters": parameters, "optimization": {"graph": {"level": 1}}})
+    made = backend.options(
+        backend.RuntimeOptions.of({"parameters": parameters, "optimization": {"graph": {"level": 1}}})
+    )
     assert (made.intra_op_num_threads, made.inter_op_num_threads) == (3, 2)
     assert made.execution_mode == backend.onnxruntime.ExecutionMode.ORT_PARALLEL
     assert made.graph_optimization_level == backend.onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     assert made.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert (made.enable_mem_pattern, made.enable_cpu_mem_arena) == (False, False)
-    default = backend.options({})
+    default = backend.options(backend.RuntimeOptions())
     assert (default.enable_mem_pattern, default.enable_cpu_mem_arena) == (True, True)
     assert (default.intra_op_num_threads, default.inter_op_num_threads) == (0, 0)
     assert default.graph_optimization_level == backend.onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
