@@ -50,7 +50,12 @@ class Batching(Strict):
 class OnnxRuntime(Strict):
     """How ONNX Runtime runs the network on a CPU."""
 
-    threads: int = Field(default=2, ge=1, le=256, description="Threads per instance.")
+    threads: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Threads per instance. In the container several threads spin while they wait: docs/instances.md.",
+    )
     memory_pattern: bool = Field(default=False, description="Keep a memory plan for every batch size that occurs.")
 
 

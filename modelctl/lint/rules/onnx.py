@@ -11,9 +11,9 @@ from tritonclient.grpc import model_config_pb2
 from modelctl.lint import onnx
 from modelctl.lint.repository import Model
 from modelctl.lint.rule import MEASURED, Finding, Rule
+from modelctl.lint.rules.onnx_options import BACKEND, INPUT
 
 UTILS = "https://github.com/triton-inference-server/onnxruntime_backend/blob/main/src/onnxruntime_utils.cc"
-BACKEND = "https://github.com/triton-inference-server/onnxruntime_backend/blob/main/src/onnxruntime.cc"
 ON_CPU = f"{MEASURED} with backends/onnxruntime"
 
 UNREADABLE = Rule(
@@ -85,8 +85,9 @@ RULES = (UNREADABLE, NAME, MISSING, DATA_TYPE, SHAPE, FIXED, OPEN)
 
 
 def path_of(model: Model, version: int) -> Path:
-    """Return where a version's network is."""
-    return model.folder / str(version) / (model.message.default_model_filename or "model.onnx")
+    """Return where a version's network is: a file, or the model.onnx in a folder of that name."""
+    path = model.folder / str(version) / (model.message.default_model_filename or "model.onnx")
+    return path / "model.onnx" if path.is_dir() else path
 
 
 def check(model: Model) -> Iterator[Finding]:
@@ -95,7 +96,7 @@ def check(model: Model) -> Iterator[Finding]:
         return
     for version in model.versions:
         path = path_of(model, version)
-        if not path.is_file():  # rules/files.py says so; a folder holds parts that ONNX Runtime joins
+        if not path.is_file():  # rules/files.py says so
             continue
         try:
             network = onnx.read(path)
@@ -112,6 +113,8 @@ def check(model: Model) -> Iterator[Finding]:
 def _fit(model: Model, kind: str, tensors: dict[str, onnx.Tensor]) -> Iterator[Finding]:
     entries = {entry.name: (index, entry) for index, entry in enumerate(getattr(model.message, kind))}
     for name, (index, entry) in entries.items():
+        if name not in tensors and getattr(entry, "optional", False) and model.message.max_batch_size == 0:
+            continue  # a weight that a request may replace
         if name not in tensors:
             sentence = f"The network has no {kind} '{name}'; it has {', '.join(sorted(tensors)) or 'none'}."
             yield model.finding(NAME, sentence, f"{kind}[{index}]")
@@ -137,10 +140,19 @@ def _tensor(model: Model, entry: Any, tensor: onnx.Tensor, field: str) -> Iterat
     if tensor.data_type and wanted != tensor.data_type:
         sentence = f"'{entry.name}' is {wanted} in the config and {tensor.data_type} in the network."
         yield model.finding(DATA_TYPE, sentence, field)
-    if tensor.shape is None or getattr(entry, "allow_ragged_batch", False):
+    if getattr(entry, "allow_ragged_batch", False):
+        if tensor.shape not in (None, (-1,)):
+            sentence = (
+                f"The input '{entry.name}' is ragged and has the shape {list(tensor.shape or ())} in the network."
+            )
+            yield model.finding(INPUT, sentence, field)
+        return
+    if tensor.shape is None:
         return
     dims = list(entry.reshape.shape if entry.HasField("reshape") else entry.dims)
     shape = [-1, *dims] if model.message.max_batch_size > 0 else dims
+    if not tensor.shape and model.message.max_batch_size == 0 and all(size == 1 for size in dims):
+        return  # a single number
     pairs = list(zip(shape, tensor.shape, strict=False))
     sentence = f"'{entry.name}' is {shape} in the config and {list(tensor.shape)} in the network."
     if len(shape) != len(tensor.shape) or any(-1 not in (a, b) and a != b for a, b in pairs):

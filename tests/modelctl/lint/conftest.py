@@ -41,6 +41,10 @@ from modelctl.embedded.state import StateFolder
 ROOT = Path(__file__).resolve().parents[3]
 CASES = Path(__file__).parent / "cases"
 DEFAULT = 'key: "default"'
+TYPES = {
+    **{"FP32": TensorProto.FLOAT, "FP16": TensorProto.FLOAT16},
+    **{"INT64": TensorProto.INT64, "STRING": TensorProto.STRING},
+}
 SECTION = re.compile(r"^-- (.+) --\n", re.MULTILINE)
 
 
@@ -132,7 +136,7 @@ def network(text: str) -> bytes:
         if kind == "external":
             external = name
             continue
-        data_type = {"FP32": TensorProto.FLOAT, "FP16": TensorProto.FLOAT16, "INT64": TensorProto.INT64}[rest[0]]
+        data_type = TYPES[rest[0]]
         shape = [int(size) if size.isdecimal() else size for size in rest[1:]]
         values[kind].append(helper.make_tensor_value_info(name, data_type, shape))
     first = values["input"][0].name
