@@ -135,7 +135,7 @@ def _text(order: Order, checkpoint: Checkpoint) -> Draft:
     config = checkpoint.config
     if config.problem_type == "regression" or config.num_labels < 1:
         raise CommandError("The checkpoint gives a number, not classes: it cannot be served as a classifier.")
-    tokenizer, limit = processors.tokenizer(checkpoint.place, order.work)
+    tokenizer, limit, side = processors.tokenizer(checkpoint.place, order.work)
     length = min(limit or DEFAULT_LENGTH, _positions(config) or DEFAULT_LENGTH)
     pad = config.pad_token_id or 0
     ids = torch.full((2, 9), 5 if config.vocab_size > 5 else 1)
@@ -154,6 +154,7 @@ def _text(order: Order, checkpoint: Checkpoint) -> Draft:
         "labels": checkpoint.labels,
         "license": _license(order, checkpoint.place),
         "pad_id": pad,
+        "truncation_side": side,
         "activation": order.options.activation or _default_activation(config),
     }
     made = text_draft(order, model, inputs, outputs[0], length, tokenizer, known)

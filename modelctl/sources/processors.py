@@ -27,8 +27,11 @@ LARGEST_LIMIT = 100_000  # a tokenizer without a limit states 10^30
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 
 
-def tokenizer(place: str, work: Path) -> tuple[Path, int]:
-    """Write the checkpoint's tokenizer as `tokenizer.json`; return the file and its maximum length in tokens (0: none).
+def tokenizer(place: str, work: Path) -> tuple[Path, int, str]:
+    """Write the checkpoint's tokenizer as `tokenizer.json`.
+
+    Returns:
+        the file, its maximum length in tokens (0: none), and the end at which it cuts longer texts.
 
     Raises:
         CommandError: when the checkpoint has no tokenizer that the `tokenizers` library can run.
@@ -43,7 +46,8 @@ def tokenizer(place: str, work: Path) -> tuple[Path, int]:
         refuse_code("The checkpoint's tokenizer", error)
         text = " ".join(str(error).split())[:200]
         raise CommandError(f"The checkpoint has no tokenizer that can be served (tokenizer.json): {text}") from error
-    return work / "tokenizer.json", found.model_max_length if found.model_max_length < LARGEST_LIMIT else 0
+    length = found.model_max_length if found.model_max_length < LARGEST_LIMIT else 0
+    return work / "tokenizer.json", length, str(found.truncation_side)
 
 
 def preprocess(place: str, options: argparse.Namespace) -> ImagePreprocess:
