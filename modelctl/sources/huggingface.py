@@ -19,7 +19,7 @@ from modelctl.console import say
 from modelctl.errors import CommandError
 from modelctl.graphs import networks
 from modelctl.reference.model import Arrays
-from modelctl.sources import export, processors
+from modelctl.sources import exclusive, export, hub, processors
 from modelctl.sources.draft import BOXES, HUB, PICTURES, TEXTS, Draft, Order, labels_for, refuse_idle, spec_of
 from modelctl.sources.texts import text_draft
 
@@ -81,6 +81,8 @@ def draft(order: Order) -> Draft:
 
 def _load(order: Order) -> Checkpoint:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the libraries are imported
+    if order.source.startswith(HUB) and not hub.is_reachable():
+        os.environ["HF_HUB_OFFLINE"] = "1"  # so that the cache is read at once, without half a minute of retries
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -135,6 +137,7 @@ def _text(order: Order, checkpoint: Checkpoint) -> Draft:
     config = checkpoint.config
     if config.problem_type == "regression" or config.num_labels < 1:
         raise CommandError("The checkpoint gives a number, not classes: it cannot be served as a classifier.")
+    _require_activation(order, checkpoint)
     tokenizer, limit, side = processors.tokenizer(checkpoint.place, order.work)
     length = min(limit or DEFAULT_LENGTH, _positions(config) or DEFAULT_LENGTH)
     pad = config.pad_token_id or 0
@@ -160,6 +163,16 @@ def _text(order: Order, checkpoint: Checkpoint) -> Draft:
     made = text_draft(order, model, inputs, outputs[0], length, tokenizer, known)
     made.original = _run(export.TextNetwork(checkpoint.model), ("input_ids", "attention_mask"), ("logits",))
     return made
+
+
+def _require_activation(order: Order, checkpoint: Checkpoint) -> None:
+    """Raise CommandError when neither the configuration nor the labels say whether a text has one label or several."""
+    given = order.options.activation or checkpoint.config.problem_type or checkpoint.config.num_labels == 1
+    if not given and not exclusive.is_settled(checkpoint.labels):
+        raise CommandError(
+            "The checkpoint's config.json has no problem_type, and its labels do not say whether a text may have "
+            f"several: give {exclusive.ASK}. (transformers' pipeline would take softmax.)"
+        )
 
 
 def _positions(config: Any) -> int:
@@ -262,6 +275,11 @@ def _license(order: Order, place: str) -> str:
 
 
 def _unreachable(source: str, error: Exception) -> str:
+    if source.startswith(HUB) and os.environ.get("HF_HUB_OFFLINE"):
+        return (
+            f"{source} cannot be fetched: {hub.ENDPOINT} cannot be reached, and the cache does not hold it. Fetch the "
+            "folder elsewhere (hf download) and give its path."
+        )
     if source.startswith(HUB):
         return (
             f"{source} cannot be fetched: {_short(error)} "

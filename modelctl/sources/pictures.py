@@ -26,10 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--resize-to", type=float, metavar="PIXELS", help="length of the shorter side before the crop")
     group.add_argument(
         "--size",
-        type=side,
-        nargs=2,
-        metavar=("HEIGHT", "WIDTH"),
-        help="picture size, for networks that accept any size",
+        type=_height_and_width,
+        metavar="HEIGHT,WIDTH",
+        help="picture size, for networks that accept any size; one number for both",
     )
     group.add_argument(
         "--longest-edge", type=side, metavar="PIXELS", help="for shortest_edge: maximum length of the longer side"
@@ -59,6 +58,13 @@ def side(text: str) -> int:
     if not text.strip().isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"'{text}' is not a size: give whole numbers from 1")
     return int(text)
+
+
+def _height_and_width(text: str) -> list[int]:
+    sides = [side(part) for part in text.split(",")]
+    if len(sides) > 2:
+        raise argparse.ArgumentTypeError(f"give one side or height and width, not {len(sides)}")
+    return sides * 2 if len(sides) == 1 else sides
 
 
 def _number(text: str) -> float:
@@ -150,7 +156,7 @@ def preprocess(port: Port, options: argparse.Namespace, known: dict[str, Any]) -
         how |= {"scale": 1.0, "mean": [0.0] * 3, "std": [1.0] * 3}
     if how["resize"] != "shortest_edge":
         if height is None or width is None:
-            raise CommandError("The network takes pictures of any size: give --size HEIGHT WIDTH.")
+            raise CommandError("The network takes pictures of any size: give --size HEIGHT,WIDTH.")
         how |= {"height": height, "width": width}
         if how["resize"] == "shortest_edge_center_crop":
             how.setdefault("resize_to", round(max(height, width) / 0.875))
