@@ -9,7 +9,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from modelctl.errors import CommandError, did_you_mean
-from modelctl.sources import formats
+from modelctl.sources import formats, hub
 from modelctl.sources.draft import HUB, Draft, Order
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -46,6 +46,8 @@ def draft(order: Order) -> Draft:
     source, path = order.source, Path(order.source)
     if source.startswith(HUB) or (path / "config.json").is_file():
         _require("torch", "transformers")
+        if source.startswith(HUB):
+            hub.require(source, source.removeprefix(HUB))
         from modelctl.sources import huggingface  # here, because it imports packages that other sources do not need
 
         return huggingface.draft(order)

@@ -19,7 +19,7 @@ from modelctl.console import say
 from modelctl.errors import CommandError
 from modelctl.graphs import networks
 from modelctl.reference.model import Arrays
-from modelctl.sources import exclusive, export, hub, processors
+from modelctl.sources import exclusive, export, processors
 from modelctl.sources.draft import BOXES, HUB, PICTURES, TEXTS, Draft, Order, labels_for, refuse_idle, spec_of
 from modelctl.sources.texts import text_draft
 
@@ -81,8 +81,6 @@ def draft(order: Order) -> Draft:
 
 def _load(order: Order) -> Checkpoint:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the libraries are imported
-    if order.source.startswith(HUB) and not hub.is_reachable():
-        os.environ["HF_HUB_OFFLINE"] = "1"  # so that the cache is read at once, without half a minute of retries
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -275,11 +273,6 @@ def _license(order: Order, place: str) -> str:
 
 
 def _unreachable(source: str, error: Exception) -> str:
-    if source.startswith(HUB) and os.environ.get("HF_HUB_OFFLINE"):
-        return (
-            f"{source} cannot be fetched: {hub.ENDPOINT} cannot be reached, and the cache does not hold it. Fetch the "
-            "folder elsewhere (hf download) and give its path."
-        )
     if source.startswith(HUB):
         return (
             f"{source} cannot be fetched: {_short(error)} "

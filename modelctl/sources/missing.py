@@ -55,6 +55,13 @@ def require_of_pictures(order: Order, given: Port, known: dict[str, Any], missin
     recipe = [f"--{name}" for name in needed if getattr(options, name) is None and name not in known]
     if recipe:
         found.add("does not say how its pictures were prepared", *recipe)
+    if (
+        options.layout is None
+        and len(given.shape) == 4
+        and given.shape[1] == given.shape[3]
+        and given.shape[1] in (3, None)
+    ):
+        found.add("does not tell the layout of its input", "--layout NCHW or NHWC")
     if _has_free_sizes(given) and not (options.size or known.get("size") or options.resize == "shortest_edge"):
         found.add("takes pictures of any size", "--size HEIGHT,WIDTH")
     both = Missing(found.lacks + missing.lacks, found.options + missing.options)

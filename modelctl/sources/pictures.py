@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from modelctl.console import say
 from modelctl.errors import CommandError
 from modelctl.graphs.networks import Port
 from modelctl.models.steps import ImagePreprocess
@@ -17,6 +18,9 @@ RULES = ("shortest_edge_center_crop", "letterbox", "letterbox_center", "stretch"
 IMAGENET = (
     "--resize shortest_edge_center_crop --resize-to 256 --scale 1/255 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
 )
+
+STRIDE = 32
+"""The largest cells of most detectors, in pixels."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,6 +113,14 @@ def layout_of(port: Port, asked: str | None) -> str:
     if len(fixed) == 1:
         return fixed[0]
     raise CommandError(f"The input '{port.name}' of shape {list(shape)} does not tell its layout: give --layout.")
+
+
+def say_odd_size(options: argparse.Namespace) -> None:
+    """Print a warning when `--size` is no multiple of the cells that most detectors divide a picture into."""
+    sides = options.size or ()
+    if any(value % STRIDE for value in sides):
+        nearest = " ".join(str(max(STRIDE, round(value / STRIDE) * STRIDE)) for value in sides)
+        say(f"      --size {sides[0]} {sides[1]} is not a multiple of {STRIDE}, as most detectors need: try {nearest}.")
 
 
 def _size(asked: Sequence[int] | None, height: int | None, width: int | None) -> tuple[int | None, int | None]:

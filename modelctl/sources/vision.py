@@ -103,6 +103,7 @@ def detector(
     refuse_idle(order, IDLE.get(decoder, ("encoded", "strides")), f"the decoder {decoder}")
     roles = _head_roles(decoder, outputs)
     how = pictures.preprocess(given, order.options, known)
+    pictures.say_odd_size(order.options)
     trial = _try_out(order, model, given, how)
     heads = {role: trial.made[0][port.name] for role, port in roles.items()}
     classes = _detector_classes(decoder, heads, order.options.activation)
