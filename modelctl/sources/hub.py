@@ -18,7 +18,8 @@ PORTS = {"http": 80, "https": 443}
 def require(source: str, place: str) -> None:
     """Make the hub's libraries read their cache alone when the hub cannot be reached.
 
-    They would retry for half a minute. Call it before they are imported, since they read their environment then. `place` is the repository in `source`.
+    They would retry for half a minute. Call it before they are imported, since they read their environment then.
+    `place` is the repository in `source`.
 
     Raises:
         CommandError: when the cache does not hold the repository either.
