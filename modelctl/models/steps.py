@@ -65,6 +65,9 @@ class TextPreprocess(Strict):
 
     max_length: int = Field(ge=1, le=1_000_000, description="The number of tokens at which longer texts are cut.")
     pad_id: int = Field(default=0, ge=0, description="The id that fills the places after the text's end.")
+    truncation_side: Literal["right", "left"] = Field(
+        default="right", description="The end at which a longer text is cut."
+    )
     instances: int = Field(default=1, ge=1, le=64)
 
 

@@ -78,7 +78,7 @@ class Reference:
             tensor, placement = prepare(item, settings, self.spec.network.inputs["image"].dtype)
             return {"image": tensor}, placement
         assert self._tokenizer is not None  # noqa: S101 - text models have one
-        self._tokenizer.enable_truncation(settings.max_length)
+        self._tokenizer.enable_truncation(settings.max_length, direction=settings.truncation_side)
         self._tokenizer.no_padding()
         encoding = self._tokenizer.encode(item.decode())
         rows = {

@@ -27,8 +27,11 @@ LARGEST_LIMIT = 100_000  # a tokenizer without a limit states 10^30
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 
 
-def tokenizer(place: str, work: Path) -> tuple[Path, int]:
-    """Write the checkpoint's tokenizer as `tokenizer.json`; return the file and its maximum length in tokens (0: none).
+def tokenizer(place: str, work: Path) -> tuple[Path, int, str]:
+    """Write the checkpoint's tokenizer as `tokenizer.json`.
+
+    Returns:
+        the file, its maximum length in tokens (0: none), and the end at which it cuts longer texts.
 
     Raises:
         CommandError: when the checkpoint has no tokenizer that the `tokenizers` library can run.
@@ -43,7 +46,8 @@ def tokenizer(place: str, work: Path) -> tuple[Path, int]:
         refuse_code("The checkpoint's tokenizer", error)
         text = " ".join(str(error).split())[:200]
         raise CommandError(f"The checkpoint has no tokenizer that can be served (tokenizer.json): {text}") from error
-    return work / "tokenizer.json", found.model_max_length if found.model_max_length < LARGEST_LIMIT else 0
+    length = found.model_max_length if found.model_max_length < LARGEST_LIMIT else 0
+    return work / "tokenizer.json", length, str(found.truncation_side)
 
 
 def preprocess(place: str, options: argparse.Namespace) -> ImagePreprocess:
@@ -117,7 +121,7 @@ def _attributes(processor: Any) -> dict[str, Any]:
 def _geometry(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the resize rule of a processor's configuration in the terms of `ImagePreprocess`."""
     if config.get("do_resize") is False:
-        raise CommandError("The checkpoint does not resize its pictures: give --size HEIGHT WIDTH.")
+        raise CommandError("The checkpoint does not resize its pictures: give --size HEIGHT,WIDTH.")
     resample = config.get("resample")
     how: dict[str, Any] = {"resample": Image.Resampling(int(2 if resample is None else resample)).name.lower()}
     size, kind = _sides(config.get("size")), str(config.get("image_processor_type", ""))
@@ -140,7 +144,7 @@ def _geometry(config: Mapping[str, Any]) -> dict[str, Any]:
         edges = {"resize_to": size["shortest_edge"], "longest_edge": size["longest_edge"]}
         return {**how, "resize": "shortest_edge", **edges, **multiple}
     cropped = f", cropped to {dict(crop)}" if crop else ""
-    raise CommandError(f"Pictures of size {dict(size)}{cropped} cannot be prepared here: give --size HEIGHT WIDTH.")
+    raise CommandError(f"Pictures of size {dict(size)}{cropped} cannot be prepared here: give --size HEIGHT,WIDTH.")
 
 
 def _convnext(size: Mapping[str, int], crop: float | None) -> dict[str, Any]:

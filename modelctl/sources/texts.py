@@ -16,6 +16,7 @@ from modelctl.errors import CommandError
 from modelctl.graphs import networks, surgery, trim
 from modelctl.graphs.networks import Arrays, Port
 from modelctl.reference.samples import SAMPLES
+from modelctl.sources import missing
 from modelctl.sources.draft import (
     BOXES,
     PICTURES,
@@ -55,8 +56,7 @@ def from_graph(
         )
     if len(outputs) != 1 or len(outputs[0].shape) != 2:
         raise CommandError("A text classifier has one output [batch, classes]: give another --task.")
-    if order.options.tokenizer is None:
-        raise CommandError("A text network needs its tokenizer: give --tokenizer tokenizer.json.")
+    missing.require_of_texts(order, model, outputs[0], known)
     length = inputs[0].shape[1] or order.options.max_length or DEFAULT_LENGTH
     return text_draft(order, model, inputs, outputs[0], length, order.options.tokenizer, known)
 
@@ -79,7 +79,7 @@ def text_draft(
         output: its logits or probabilities [N, classes].
         length: the maximum number of tokens.
         tokenizer: tokenizer.json.
-        known: what the source knows: `labels`, `license`, `pad_id`, `activation`.
+        known: what the source knows: `labels`, `license`, `pad_id`, `truncation_side`, `activation`.
 
     Raises:
         CommandError: when it cannot be served.
@@ -91,6 +91,7 @@ def text_draft(
     length = min(length, order.options.max_length or length) if is_free else length
     read = _tokenizer(tokenizer)
     pad = known.get("pad_id", (read.padding or {}).get("pad_id", 0))
+    side = known.get("truncation_side", (read.truncation or {}).get("direction", "right"))
     surgery.free_batch(model)
     notes = []
     if is_free and "attention_mask" in {port.name for port in inputs}:
@@ -116,7 +117,7 @@ def text_draft(
         order,
         known.get("license", "unknown"),
         task="text-classification",
-        preprocess={"max_length": length, "pad_id": pad},
+        preprocess={"max_length": length, "pad_id": pad, "truncation_side": side},
         network={
             "inputs": {port.name: {"name": port.name, "dtype": port.dtype} for port in inputs},
             "outputs": {"logits": {"name": output.name, "dtype": output.dtype, "dims": list(made.shape[1:])}},
