@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from modelctl.models.spec import EnsembleSpec, ObjectDetection
+from modelctl.models.spec import EnsembleSpec, ImageClassification, ObjectDetection, TextClassification
 from modelctl.models.steps import DetectionPostprocess
 from modelctl.reference.examined import Array, Examined
 from modelctl.sources import known_samples
@@ -42,11 +42,13 @@ def judge(spec: EnsembleSpec, labels: Sequence[str], examined: Mapping[str, Exam
     if isinstance(spec, ObjectDetection):
         own = _detections(spec.postprocess, len(labels), all_of_them)
     else:
-        own = _rankings(spec.postprocess.activation, all_of_them)
+        own = _rankings(spec, all_of_them)
     return [*own, *known_samples.faults(spec, labels, examined)]
 
 
-def _rankings(activation: str, examined: Sequence[Examined]) -> list[str]:
+def _rankings(spec: ImageClassification | TextClassification, examined: Sequence[Examined]) -> list[str]:
+    activation = spec.postprocess.activation
+    recipe = "--tokenizer" if isinstance(spec, TextClassification) else "--scale, --mean, --std and --layout"
     logits = np.stack([one.logits for one in examined])
     first = [one.found[0] for one in examined]
     tops, classes = np.array([one.score for one in first]), logits.shape[-1]
@@ -55,19 +57,18 @@ def _rankings(activation: str, examined: Sequence[Examined]) -> list[str]:
         return raw
     found = []
     if len(first) > 1 and (tops >= EXACTLY_ONE).all():
-        found.append("Every sample's first score is exactly 1: check --activation and --scale.")
+        found.append(f"Every sample's first score is exactly 1: check --activation, {recipe}.")
     true = int((logits > 0).sum(axis=-1).min())
     if activation == "sigmoid" and classes >= MANY_CLASSES and true > MANY_TRUE * classes:
         found.append(f"At least {true} of {classes} classes have a score above 0.5: check --activation (softmax).")
     if activation == "softmax" and _is_flat(tops, classes):
         found.append(
             f"Every sample's scores are flat (the first is {tops.max():.3g} at most, of {classes} classes): "
-            "check --activation, --scale, --mean and --std."
+            f"check --activation, {recipe}."
         )
     if len(first) > 1 and len({one.label for one in first}) == 1 and _is_telling(tops, classes):
         found.append(
-            f"Every sample is answered {first[0].label} ({tops.min():.3f} to {tops.max():.3f}): check --scale, --mean, "
-            "--std and --layout of pictures, --tokenizer of texts."
+            f"Every sample is answered {first[0].label} ({tops.min():.3f} to {tops.max():.3f}): check {recipe}."
         )
     return found
 

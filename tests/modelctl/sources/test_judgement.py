@@ -140,7 +140,7 @@ SURE = [[30.0, 0, 0], [0, 30.0, 0], [0, 0, 40.0]]
 @pytest.mark.parametrize(
     ("logits", "activation", "sentence"),
     [
-        (SURE, "softmax", "Every sample's first score is exactly 1: check --activation and --scale."),
+        (SURE, "softmax", "Every sample's first score is exactly 1: check --activation, --scale, --mean,"),
         ([[0.9, 0.1, 0], [0.2, 0.8, 0]], "softmax", "The outputs are probabilities, which the softmax flattens"),
         ([[0.9, 0.2, 0.4], [0.2, 0.8, 0]], "sigmoid", "the sigmoid makes them 0.5 to 0.73: give --activation none."),
         ([[0.9, -3, 2], [0.2, 0.8, 0]], "none", "The outputs lie between -3 and 2 and are cut to 0 to 1"),

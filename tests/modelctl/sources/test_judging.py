@@ -101,12 +101,10 @@ def test_a_person_can_accept_and_is_not_asked_without_warnings(
     command: Any, tmp_path: Path, person: Callable[[str], list[str]]
 ) -> None:
     asked = person("y")
-    path = str(networks.classifier(tmp_path / "net.onnx"))
-    how = ("--resize", "stretch", "--labels", labels(tmp_path, 6), "--mean", "0", "--std", "1")
-    assert command.run("add", path, *how, "--scale", "1/65025", "--name", "dark").code == 0
-    assert len(asked) == 1
-    result = command.run("add", path, *how, "--scale", "1/64", "--name", "fine")
-    assert (result.code, "WARNING" in result.err, len(asked)) == (0, False, 1), result.err
+    accepted = command.run("add", *detector(tmp_path, "--score-threshold", "1"), "--name", "empty")
+    assert (accepted.code, len(asked)) == (0, 1), accepted.err
+    plain = command.run("add", *detector(tmp_path), "--name", "fine")
+    assert (plain.code, "WARNING" in plain.err, len(asked)) == (0, False, 1), plain.err
 
 
 def best_of(command: Any, tmp_path: Path, own: Path) -> dict[str, Any]:
