@@ -40,10 +40,22 @@ def judge(spec: EnsembleSpec, labels: Sequence[str], examined: Mapping[str, Exam
         return []
     all_of_them = list(examined.values())
     if isinstance(spec, ObjectDetection):
+        if not any(one.found for one in all_of_them):
+            shown = known_samples.shown(labels, examined)
+            return [_no_box(spec.postprocess, shown), *_geometry(all_of_them)]
         own = _detections(spec.postprocess, len(labels), all_of_them)
     else:
         own = _rankings(spec, all_of_them)
     return [*own, *known_samples.faults(spec, labels, examined)]
+
+
+def _no_box(settings: DetectionPostprocess, shown: Sequence[str]) -> str:
+    seen = f", and they show {', '.join(shown)}" if shown else ""
+    hint = "" if shown else " If no sample shows its classes, give a picture that does: --expect PICTURE=LABEL."
+    return (
+        f"No box in any sample, with a score threshold of {settings.score_threshold:g}{seen}: the weights, --scale, "
+        f"--mean, --std, --decoder, --activation or --box-unit may be wrong.{hint}"
+    )
 
 
 def _rankings(spec: ImageClassification | TextClassification, examined: Sequence[Examined]) -> list[str]:
@@ -103,13 +115,6 @@ def _is_telling(tops: Array, classes: int) -> bool:
 def _detections(settings: DetectionPostprocess, classes: int, examined: Sequence[Examined]) -> list[str]:
     found = [box for one in examined for box in one.found]
     doubts = _geometry(examined)
-    if not found:
-        return [
-            f"No box in any sample, with a score threshold of {settings.score_threshold:g}: the weights, --scale, "
-            "--mean, --std, --decoder, --activation or --box-unit may be wrong. If no sample shows its classes, give "
-            "a picture that does: --expect PICTURE=LABEL.",
-            *doubts,
-        ]
     full = sum(len(one.found) >= settings.max_detections for one in examined)
     if full:
         doubts.append(

@@ -85,7 +85,7 @@ def judge(draft: Draft, options: argparse.Namespace) -> Judgement:
         sample_pictures.save(options.save_pictures, items, made.answers)
         say(f"      drawn in {options.save_pictures}")
     if isinstance(spec.preprocess, ImagePreprocess):
-        made.warnings += preparation.contradictions(spec.preprocess)
+        made.warnings += [*draft.doubts, *preparation.contradictions(spec.preprocess)]
     made.warnings += judgement.judge(spec, draft.labels, examined)
     for warning in made.warnings:
         say(f"      WARNING: {warning}")

@@ -75,16 +75,20 @@ def _classifier(labels: Sequence[str], examined: Mapping[str, Examined]) -> list
     return [f"{'; '.join(wrong)}: {FIRST}."] if wrong else []
 
 
-def _detector(labels: Sequence[str], examined: Mapping[str, Examined]) -> list[str]:
+def shown(labels: Sequence[str], examined: Mapping[str, Examined]) -> list[str]:
+    """Return what the samples show that a detector of COCO's or Pascal VOC's labels must find; empty for others."""
     there = {_plain(label) for label in labels}
     coco = len(labels) in COCO_SIZES and {"person", "cat", "cup", "toothbrush"} <= there
     voc = len(labels) in VOC_SIZES and {"person", "cat", "aeroplane"} <= there
-    if not coco and not voc:
-        return []
+    return [known.what for _, known, _ in _pairs(examined) if known.label in there] if coco or voc else []
+
+
+def _detector(labels: Sequence[str], examined: Mapping[str, Examined]) -> list[str]:
+    expected = shown(labels, examined)
     wrong = [
         f"{name} shows {known.what} {fault}"
         for name, known, one in _pairs(examined)
-        if known.label in there and (fault := _miss(known, one))
+        if known.what in expected and (fault := _miss(known, one))
     ]
     return [f"{'; '.join(wrong)}: {FIRST_OF_BOXES}."] if wrong else []
 

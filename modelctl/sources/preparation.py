@@ -1,11 +1,13 @@
-"""Contradictions between the numbers of a picture's preparation: (value x scale - mean) / std.
+"""Contradictions of a picture's preparation: between its numbers, (value x scale - mean) / std, and with the file.
 
 Each rule follows from the arithmetic, or from constants that belong together; none looks at an answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +28,31 @@ CLOSE = 0.01
 def contradictions(settings: ImagePreprocess) -> list[str]:
     """Return a sentence for each contradiction; empty when the numbers fit together."""
     return _range(settings) or [*_channels(settings), *_halves(settings)]
+
+
+def overruled(known: Mapping[str, Any], options: argparse.Namespace) -> list[str]:
+    """Return a sentence for each option that contradicts what a file's exporter says of it.
+
+    `known` is as `metadata.ultralytics` returns it; a file that names its scale, and no channel order, takes RGB.
+    """
+    said = {"channel_order": "RGB", **known} if "scale" in known else known
+    names = ("resize", "scale", "mean", "std", "channel_order", "decoder")
+    return [
+        f"--{name.replace('_', '-')} {_text(given)} overrules the file, which says {_text(said[name])}: "
+        "omit it unless the file is wrong."
+        for name in names
+        if name in said and (given := getattr(options, name)) is not None and not _is_same(given, said[name])
+    ]
+
+
+def _is_same(given: Any, said: Any) -> bool:
+    return bool(given == said if isinstance(given, str) else np.allclose(given, said, rtol=1e-6))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return ",".join(f"{number:.4g}" for number in np.atleast_1d(value))
 
 
 def _range(settings: ImagePreprocess) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -314,3 +315,32 @@ def test_known_samples_of_a_classifier() -> None:
     assert known_samples.names("Egyptian_cat") == {"egyptian cat"}
     assert known_samples.names("coffeepot") == {"coffeepot"}
     assert known_samples.names("n07920052") == {"n07920052"}
+
+
+def test_a_dead_detector_of_known_classes_is_told_what_the_samples_show(detector: Bundled) -> None:
+    warnings = detector.warnings(post={"score_threshold": 1.0})
+    seen = "with a score threshold of 1, and they show a person, a cat, a cup of espresso: the weights, --scale"
+    assert len(warnings) == 1
+    assert seen in warnings[0]
+    assert "--expect" not in warnings[0]
+
+
+def options(**given: Any) -> argparse.Namespace:
+    """Return the options of `add`, with some given."""
+    names = ("resize", "scale", "mean", "std", "channel_order", "decoder")
+    return argparse.Namespace(**{name: given.get(name) for name in names})
+
+
+def test_an_option_that_contradicts_the_file_is_told() -> None:
+    """What a file's exporter says of its pictures is seldom wrong; the same value, and no metadata, are fine."""
+    file = {"resize": "letterbox_center", "scale": 1 / 255, "mean": [0.0] * 3, "std": [1.0] * 3, "decoder": "yolov8"}
+    end = ": omit it unless the file is wrong."
+    assert preparation.overruled(file, options(mean=[0.485, 0.456, 0.406], channel_order="BGR", decoder="yolov8")) == [
+        f"--mean 0.485,0.456,0.406 overrules the file, which says 0,0,0{end}",
+        f"--channel-order BGR overrules the file, which says RGB{end}",
+    ]
+    assert preparation.overruled(file, options(scale=1.0)) == [
+        f"--scale 1 overrules the file, which says 0.003922{end}"
+    ]
+    assert preparation.overruled(file, options(scale=1 / 255, std=[1.0] * 3, resize="letterbox_center")) == []
+    assert preparation.overruled({}, options(scale=1.0, resize="stretch", channel_order="BGR")) == []

@@ -170,6 +170,15 @@ def test_an_expectation_that_is_not_met_is_refused(command: Any, stack: Any, tmp
     assert set(contents(stack.models)) - set(before) != set()
 
 
+def test_an_option_against_the_files_own_word_is_warned_of(command: Any, tmp_path: Path) -> None:
+    """Ultralytics writes into its files how pictures are prepared."""
+    said = {"author": "Ultralytics", "task": "detect", "names": "{0: 'a', 1: 'b', 2: 'c'}", "imgsz": "[64, 64]"}
+    path = str(networks.yolo(tmp_path / "yolo.onnx", metadata=said))
+    result = command.run("add", path, "--std", "2")
+    assert result.code == 0, result.err
+    assert "WARNING: --std 2,2,2 overrules the file, which says 1,1,1: omit it unless the file is wrong." in result.err
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
