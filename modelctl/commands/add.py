@@ -1,6 +1,6 @@
 """`modelctl add`: turns a model file, a checkpoint or a recipe into a served endpoint.
 
-    source -> draft -> precision -> compare with the original -> write -> lint -> move -> load -> ask -> endpoint
+    source -> draft -> precision -> compare with original -> judge -> write -> lint -> move -> load -> ask -> endpoint
 
 The model is made in a folder beside the repository and moved into it after all checks pass. A failure or Ctrl-C leaves
 the repository unchanged.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from modelctl.models.tasks import NO_TASK, TASKS
 from modelctl.options import add_json, add_models, add_port
-from modelctl.sources import addition, find, pictures
+from modelctl.sources import addition, find, judging, pictures
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_models(parser)
     add_json(parser, "an object")
     add_port(parser)
+    judging.add_arguments(parser)
     pictures.add_arguments(parser)
     boxes = parser.add_argument_group("detectors (for files that do not describe them)")
     boxes.add_argument(

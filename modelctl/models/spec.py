@@ -20,6 +20,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from modelctl.errors import CommandError
+from modelctl.models.expectation import Expectation
 from modelctl.models.network import Network, Strict
 from modelctl.models.steps import (
     ClassificationPostprocess,
@@ -79,6 +80,19 @@ class Ensemble(Model):
 
     default: bool = Field(default=False, description="Whether it answers requests for its task that name no model.")
     canary: Canary | None = None
+    expect: list[Expectation] = Field(
+        default_factory=list, description="Right answers, which `modelctl add` and `modelctl verify` check."
+    )
+
+    @model_validator(mode="after")
+    def _expectations_of_the_task(self) -> Ensemble:
+        takes_text = "input_ids" in self.network.inputs
+        for number, one in enumerate(self.expect):
+            if (one.text is not None) != takes_text:
+                raise ValueError(f"expect: the task takes {'text' if takes_text else 'image'}, see number {number + 1}")
+            if one.box is not None and getattr(self, "task", None) != "object-detection":
+                raise ValueError(f"expect: only a detector has a box, see number {number + 1}")
+        return self
 
     @model_validator(mode="after")
     def _canary_of_the_task(self) -> Ensemble:

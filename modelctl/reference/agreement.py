@@ -24,6 +24,7 @@ class Difference:
         pixels: the largest difference of two coordinates.
         missing: how many labels or boxes have no counterpart.
         overlap: the least intersection over union of two matched boxes; 1 where there are none.
+        is_empty: whether there is nothing to compare, since neither answer has a label or box.
 
     """
 
@@ -33,6 +34,7 @@ class Difference:
     pixels: float
     missing: int
     overlap: float = 1.0
+    is_empty: bool = False
 
     def is_within(self, score: float, pixels: float) -> bool:
         """Tell whether it is the same answer up to rounding."""
@@ -46,7 +48,7 @@ def threshold_of(spec: EnsembleSpec) -> float:
 
 @dataclass(frozen=True)
 class Agreement:
-    """The differences of a few items together: `best` and `missing` are sums, the others are the worst of any item."""
+    """The differences of a few items together: `best`, `empty` and `missing` are sums, the others the worst of any."""
 
     items: int
     best: int
@@ -54,12 +56,17 @@ class Agreement:
     pixels: float
     missing: int
     overlap: float
+    empty: int = 0
 
     def sentence(self) -> str:
         """Return the agreement in words."""
-        text = f"{self.best} of {self.items} first labels agree, scores differ by {self.score:.2g} at most"
+        if self.empty == self.items:
+            return "no box in any sample, so nothing was compared"
+        best, items = self.best - self.empty, self.items - self.empty
+        text = f"{best} of {items} first labels agree, scores differ by {self.score:.2g} at most"
         boxes = f", boxes overlap by {self.overlap:.3f} at least and {self.missing} have no counterpart"
-        return text + (boxes if self.pixels or self.missing or self.overlap < 1 else "")
+        text += boxes if self.pixels or self.missing or self.overlap < 1 else ""
+        return text + (f"; no box in {self.empty} of {self.items} samples" if self.empty else "")
 
 
 def agreement(
@@ -74,6 +81,7 @@ def agreement(
         pixels=max(one.pixels for one in found),
         missing=sum(one.missing for one in found),
         overlap=min(one.overlap for one in found),
+        empty=sum(one.is_empty for one in found),
     )
 
 
@@ -97,7 +105,7 @@ def compare(
         overlap = min(overlap, iou(np.array(one.box), np.array(closest.box))) if one.box else overlap
     missing += sum(not one.score - threshold <= tolerance for one in unmatched)
     best = not expected or not served or served[0].label == expected[0].label or _is_tie(expected, tolerance)
-    return Difference(item, best, score, pixels, missing, overlap)
+    return Difference(item, best, score, pixels, missing, overlap, is_empty=not expected and not served)
 
 
 def _is_tie(found: list[Found], tolerance: float) -> bool:

@@ -68,6 +68,11 @@ def boxes(
     return found
 
 
+def uncut(outputs: Mapping[str, Array], settings: DetectionPostprocess, place: Placement) -> Array:
+    """Return the corners of every candidate in one item's outputs, FP64 [N, 4] in the tensor's pixels."""
+    return np.array([corners for *_, corners in _candidates(outputs, settings, place)], np.float64).reshape(-1, 4)
+
+
 def iou(one: Array, other: Array) -> float:
     """Return the intersection over union of two boxes."""
     width = min(one[2], other[2]) - max(one[0], other[0])

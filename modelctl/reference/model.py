@@ -51,9 +51,12 @@ class Reference:
 
     def answer(self, item: bytes) -> list[Found]:
         """Return what the model must answer to an encoded picture or a UTF-8 text, best first."""
+        return self.read(*self.run(item))
+
+    def run(self, item: bytes) -> tuple[Arrays, Placement | None]:
+        """Return the network's outputs for one item, without the batch, and where a picture lies in its tensor."""
         inputs, placement = self.inputs(item)
-        outputs = {role: array[0] for role, array in self._run(inputs).items()}
-        return self.read(outputs, placement)
+        return {role: array[0] for role, array in self._run(inputs).items()}, placement
 
     def read(self, outputs: Mapping[str, npt.NDArray[Any]], placement: Placement | None) -> list[Found]:
         """Return the answer in one item's outputs, without the batch.

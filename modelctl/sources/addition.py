@@ -1,6 +1,6 @@
 """From any model to a served endpoint.
 
-    source -> draft -> precision -> compare with the original -> write -> lint -> move -> load -> ask -> endpoint
+    source -> draft -> precision -> compare with original -> judge -> write -> lint -> move -> load -> ask -> endpoint
 
 All files are written in a folder beside the repository and moved into it once they have passed. A failure or Ctrl-C
 leaves the repository as it was.
@@ -28,10 +28,10 @@ from modelctl.models.spec import ModelSpec, TensorModel
 from modelctl.models.steps import ImagePreprocess
 from modelctl.models.tasks import TASKS
 from modelctl.reference import served
-from modelctl.sources import conversion, find, folders, signals
-from modelctl.sources.draft import Order
+from modelctl.sources import conversion, expectations, find, folders, judging, signals
+from modelctl.sources.draft import Draft, Order
 
-STEPS = ("read", "convert", "compare", "write", "check", "load", "ask")
+STEPS = ("read", "convert", "compare", "judge", "write", "check", "load", "ask")
 
 
 def add(arguments: argparse.Namespace) -> int:
@@ -89,6 +89,7 @@ class Addition:
         self._loaded = False
         self._step = ""
         self._lines: list[str] = []
+        self._judgement = judging.Judgement()
 
     def run(self) -> int:
         """Do every step; undo them all when one fails. Return 0."""
@@ -110,14 +111,25 @@ class Addition:
         conversion.convert(draft, self._options.precision, self._options.examples)
         self._begin("compare", "comparing with the original")
         self._lines = conversion.compare(draft, self._options.precision)
+        self._begin("judge", "answering the samples")
+        self._judge(draft)
         self._begin("write", f"writing {', '.join(_written(draft.spec))}")
         spec = folders.write(draft, self._made, self._lines)
+        expectations.keep(self._judgement.wishes, self._made / spec.name)
         self._begin("check", "checking the configurations")
         self._check()
         self._begin("load", "loading it into the running server")
         self._load(spec)
         self._stop.check()
         self._show(spec)
+
+    def _judge(self, draft: Draft) -> None:
+        """Show what the draft answers, ask about its warnings, and note them and what is expected."""
+        made = self._judgement = judging.judge(draft, self._options)
+        judging.confirm(made.warnings, self._options)
+        draft.notes += [f"Warning of `modelctl add`: {warning}" for warning in made.warnings]
+        if made.wishes:
+            draft.spec = draft.spec.model_copy(update={"expect": [wish.expected for wish in made.wishes]})
 
     def _begin(self, step: str, text: str) -> None:
         self._stop.check()
@@ -189,7 +201,7 @@ class Addition:
             base = f"http://127.0.0.1:{port_text('GATEWAY_PORT')}/v1/{TASKS[spec.task].route}?model={spec.name}"
         if self._options.json:
             row = {"name": spec.name, "task": spec.task, "served": self._loaded, "url": base, "compared": self._lines}
-            print(json.dumps(row, indent=2))
+            print(json.dumps(row | self._judgement.as_object(), indent=2))
             return
         if isinstance(spec, TensorModel):
             print(

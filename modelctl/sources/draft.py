@@ -42,6 +42,7 @@ class Draft:
             impossible. Its inputs and outputs are named by their roles, as in the spec.
         extra: further files for the network's version folder, by name.
         notes: sentences for the model card and the screen.
+        doubts: sentences on what may be wrong, which are shown as warnings.
 
     """
 
@@ -52,6 +53,7 @@ class Draft:
     original: Callable[[Arrays], Arrays] | None = None
     extra: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

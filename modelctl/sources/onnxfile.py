@@ -14,7 +14,7 @@ from modelctl.errors import CommandError
 from modelctl.graphs import networks, zipmap
 from modelctl.graphs.networks import Arrays, Port
 from modelctl.reference.model import onnx_run
-from modelctl.sources import metadata, tensors, texts, vision
+from modelctl.sources import metadata, preparation, tensors, texts, vision
 from modelctl.sources.draft import Draft, Order, refuse_idle
 
 BY_TASK: dict[str, Callable[..., Draft]] = {
@@ -74,6 +74,7 @@ def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
     make: Callable[..., Draft] = BY_TASK.get(task, tensors.tensor_model)
     made = make(order, model, inputs, outputs, known)
     made.notes += known.get("notes", [])
+    made.doubts += preparation.overruled(known, order.options)
     if task != "none":
         made.original = _original(path, made.spec)
     return made

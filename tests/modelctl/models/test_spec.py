@@ -63,6 +63,22 @@ def test_the_smallest_spec_is_enough(tmp_path: Path) -> None:
         ("  height: 224\n", "  height: 224\n  std: [1, 0, 1]\n", 4, "preprocess", "std not 0"),
         ("  height: 224\n", "  height: 224\n  mean: [.nan, 0, 1]\n", 4, "preprocess", "finite"),
         ("preprocess:\n", "canary: {text: hello}\npreprocess:\n", 4, "canary", "the task takes image"),
+        ("preprocess:\n", "expect: [{text: a, label: b}]\npreprocess:\n", 4, "expect", "the task takes image"),
+        ("preprocess:\n", "expect: [{image: a, text: b, label: c}]\npreprocess:\n", 4, "expect.0", "either image"),
+        (
+            "preprocess:\n",
+            "expect: [{image: a, label: b, box: [0, 0, 1, 1]}]\npreprocess:\n",
+            4,
+            "expect",
+            "only a detector has a box",
+        ),
+        (
+            "preprocess:\n",
+            "expect: [{image: a, label: b, box: [2, 0, 1, 1]}]\npreprocess:\n",
+            4,
+            "expect.0.box",
+            "with xmin < xmax",
+        ),
         (
             "network:\n",
             "network:\n  tensorrt: {shapes: {imgae: {min: [1], opt: [1], max: [1]}}}\n",
