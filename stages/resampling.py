@@ -117,8 +117,9 @@ def _nearest_two(source: int, target: int, extent: float) -> _Taps:
     inverse = target / extent  # OpenCV divides twice, which decides the pixel where the quotient is nearly whole
     left = np.floor(np.arange(target) * (1 / inverse)).astype(np.intp)
     share = (np.arange(1, target + 1) - (left + 1) * inverse).astype(np.float32)
-    share = np.where(share <= 0, 0, share - np.floor(share)).astype(np.float32)
-    return _Taps(left.clip(0, source - 1), (left + 1).clip(0, source - 1), 1 - share, share, 0.0)
+    share = np.where(share <= 0, 0, share - np.floor(share))
+    weights = (1 - share).astype(np.float32), share.astype(np.float32)
+    return _Taps(left.clip(0, source - 1), (left + 1).clip(0, source - 1), *weights, 0.0)
 
 
 def _weigh(rows: npt.NDArray[Any], taps: _Taps) -> npt.NDArray[np.float32]:

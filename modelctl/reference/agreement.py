@@ -24,6 +24,7 @@ class Difference:
         pixels: the largest difference of two coordinates.
         missing: how many labels or boxes have no counterpart.
         overlap: the least intersection over union of two matched boxes; 1 where there are none.
+        levels: the largest difference of the network's two inputs, in grey levels of the picture.
 
     """
 
@@ -33,10 +34,12 @@ class Difference:
     pixels: float
     missing: int
     overlap: float = 1.0
+    levels: float = 0.0
 
-    def is_within(self, score: float, pixels: float) -> bool:
+    def is_within(self, score: float, pixels: float, levels: float = math.inf) -> bool:
         """Tell whether it is the same answer up to rounding."""
-        return self.best and self.score <= score and self.pixels <= pixels and not self.missing
+        same_input = self.levels <= levels
+        return self.best and self.score <= score and self.pixels <= pixels and not self.missing and same_input
 
 
 def threshold_of(spec: EnsembleSpec) -> float:

@@ -49,9 +49,13 @@ class Reference:
         run = onnx_run(network / "1" / "model.onnx", spec)
         return cls(spec, labels, tokenizer / TOKENIZER if tokenizer else None, run)
 
-    def answer(self, item: bytes) -> list[Found]:
-        """Return what the model must answer to an encoded picture or a UTF-8 text, best first."""
+    def answer(self, item: bytes, given: Arrays | None = None) -> list[Found]:
+        """Return what the model must answer to an encoded picture or a UTF-8 text, best first.
+
+        `given` are inputs by role [1, ...] that replace the item's own: the network then runs on exactly these.
+        """
         inputs, placement = self.inputs(item)
+        inputs |= given or {}
         outputs = {role: array[0] for role, array in self._run(inputs).items()}
         return self.read(outputs, placement)
 
