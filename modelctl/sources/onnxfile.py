@@ -15,8 +15,12 @@ from modelctl.graphs import networks, zipmap
 from modelctl.graphs.networks import Arrays, Port
 from modelctl.reference.model import onnx_run
 from modelctl.sources import metadata, preparation, tensors, texts, vision
-from modelctl.sources.draft import Draft, Order, refuse_idle
+from modelctl.sources.draft import PICTURES, Draft, Order, refuse_idle
 
+GREY_NOTE = (
+    "If its input is a grey picture, it can be served for pictures: add it with --labels FILE, --resize, --scale, "
+    "--mean and --std."
+)
 BY_TASK: dict[str, Callable[..., Draft]] = {
     "image-classification": vision.classifier,
     "object-detection": vision.detector,
@@ -46,7 +50,7 @@ def from_path(order: Order, path: Path, notes: list[str]) -> Draft:
 
     """
     served = zipmap.cut(path, order.work)
-    known = metadata.ultralytics(networks.load(served.path))
+    known = metadata.facts(networks.load(served.path))
     known["notes"] = [*known.get("notes", []), *notes, *served.notes]
     if served.labels:
         known.setdefault("labels", served.labels)
@@ -70,13 +74,18 @@ def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
     model = networks.load(path)
     inputs, outputs = networks.ports(model)
     _require_batch(inputs)
-    task = order.options.task or known.get("task") or _task(inputs, outputs)
+    for note in known.get("notes", []):
+        say(f"      {note}")
+    task = order.options.task or known.get("task") or _task(inputs, outputs, grey=_is_told_grey(order, known))
     make: Callable[..., Draft] = BY_TASK.get(task, tensors.tensor_model)
     made = make(order, model, inputs, outputs, known)
     made.notes += known.get("notes", [])
     made.doubts += preparation.overruled(known, order.options)
     if task != "none":
         made.original = _original(path, made.spec)
+    elif order.options.task is None and _task(inputs, outputs, grey=True) != "none":
+        say(f"      {GREY_NOTE}")
+        made.notes.append(GREY_NOTE)
     return made
 
 
@@ -106,11 +115,18 @@ def _original(path: Path, spec: Any) -> Callable[[Arrays], Arrays]:
     return run
 
 
-def _task(inputs: list[Port], outputs: list[Port]) -> str:
+def _is_told_grey(order: Order, known: dict[str, Any]) -> bool:
+    """Tell whether options or metadata say that a network takes pictures: an input of one channel alone does not."""
+    options = [name for name in (*PICTURES, "labels") if name not in ("size", "layout")]  # these export TorchScript too
+    return "channel_order" in known or any(getattr(order.options, name) is not None for name in options)
+
+
+def _task(inputs: list[Port], outputs: list[Port], *, grey: bool) -> str:
     names = {port.name for port in inputs}
     if "input_ids" in names:
         return "text-classification"
-    if len(inputs) == 1 and len(inputs[0].shape) == 4 and 3 in (inputs[0].shape[1], inputs[0].shape[3]):
+    channels = {3, 1} if grey else {3}
+    if len(inputs) == 1 and len(inputs[0].shape) == 4 and channels & {inputs[0].shape[1], inputs[0].shape[3]}:
         ranks = [len(port.shape) for port in outputs]
         if ranks == [2] or (ranks == [4] and outputs[0].shape[2:] == (1, 1)):
             return "image-classification"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from modelctl.console import say
 from modelctl.errors import CommandError
 from modelctl.graphs import networks, surgery
 from modelctl.graphs.networks import Arrays, Port
@@ -40,6 +41,7 @@ IDLE = {
     "end_to_end": ("encoded", "strides", "iou_threshold", "activation"),
 }
 """Options without effect, by decoder; for a decoder that is not listed, the options of YOLOX alone."""
+READ_BY_OPENCV = ("yolov5", "yolov8", "yolox", "end_to_end")
 SAMPLE_PICTURES = ("coffee.jpg", "astronaut.jpg")
 MAX_ENCODED_OFFSET = 32
 """Undecoded YOLOX centres lie within a few cells of their own cell; decoded ones reach hundreds of pixels."""
@@ -102,6 +104,7 @@ def detector(
     assert decoder is not None  # noqa: S101 - refused above
     refuse_idle(order, IDLE.get(decoder, ("encoded", "strides")), f"the decoder {decoder}")
     roles = _head_roles(decoder, outputs)
+    known, notes = _as_trained(decoder, order, known)
     how = pictures.preprocess(given, order.options, known)
     pictures.say_odd_size(order.options)
     trial = _try_out(order, model, given, how)
@@ -129,7 +132,22 @@ def detector(
         },
         postprocess={name: value for name, value in post.items() if value is not None},
     )
-    return Draft(spec, trial.path, labels, notes=batch_note(trial.batch))
+    return Draft(spec, trial.path, labels, notes=notes + batch_note(trial.batch))
+
+
+def _as_trained(decoder: str, order: Order, known: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Add to what the file says how its family reads pictures; return that, and notes on it.
+
+    The trainers of YOLOv5 to v8, YOLO end to end and YOLOX read and resize pictures by OpenCV: without smoothing, and
+    without transparency.
+    """
+    if decoder not in READ_BY_OPENCV:
+        return known, []
+    note = f"Pictures are resized as by OpenCV (opencv_linear), as trainers of {decoder} do; --resample overrules it."
+    is_chosen = order.options.resample is not None or "resample" in known
+    if not is_chosen:
+        say(f"      {note}")
+    return {"resample": "opencv_linear", "alpha": "drop", **known}, [] if is_chosen else [note]
 
 
 def _head_roles(decoder: str, outputs: list[Port]) -> dict[str, Port]:

@@ -227,7 +227,10 @@ READ: dict[str, tuple[Make, str]] = {
     ),
     "no preparation": (lambda folder: net(folder), "give --resize, --scale, --mean, --std"),
     "another size": (lambda folder: net(folder, *HOW, "--size", "64", "64"), "takes pictures of 32 x 32, not 64 x 64"),
-    "another layout": (lambda folder: net(folder, *HOW, "--layout", "NHWC"), "is not a batch of RGB pictures in NHWC"),
+    "another layout": (
+        lambda folder: net(folder, *HOW, "--layout", "NHWC"),
+        "is not a batch of RGB or grey pictures in NHWC",
+    ),
     "a crop of nothing": (
         lambda folder: net(folder, *HOW, "--resize-to", "40"),
         "The options do not fit: resize_to",
