@@ -6,14 +6,16 @@ file --task of the graph--> `vision` (classifier, detector), `texts`, or `tensor
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from modelctl.errors import CommandError
-from modelctl.graphs import networks
+from modelctl.graphs import axes, dequantize, networks
 from modelctl.graphs.networks import Arrays, Port
+from modelctl.models.spec import TensorModel
 from modelctl.reference.model import onnx_run
-from modelctl.sources import metadata, tensors, texts, vision
+from modelctl.sources import metadata, tensors, texts, undeclared, vision
 from modelctl.sources.draft import Draft, Order, refuse_idle
 
 BY_TASK: dict[str, Callable[..., Draft]] = {
@@ -50,19 +52,37 @@ def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
 
     """
     model = networks.load(path)
+    undeclared.declare(order, model, known.get("size"))
     inputs, outputs = networks.ports(model)
-    _require_batch(inputs)
-    task = order.options.task or known.get("task") or _task(inputs, outputs)
+    leadless = axes.leadless(inputs, outputs)
+    task = order.options.task or known.get("task") or _task(inputs, [_led(port, leadless) for port in outputs])
     make: Callable[..., Draft] = BY_TASK.get(task, tensors.tensor_model)
+    quantized = {}
+    if make is not tensors.tensor_model:
+        _require_batch(order, inputs)
+        for port in leadless:
+            axes.lead(model, port.name)
+        quantized = dequantize.dequantize(model)
+        inputs, outputs = networks.ports(model)
     made = make(order, model, inputs, outputs, known)
     made.notes += known.get("notes", [])
-    if task != "none":
-        made.original = _original(path, made.spec)
+    made.quantized |= quantized
+    if not isinstance(made.spec, TensorModel):
+        made.original = _original(path, made, [port.name for port in leadless])
     return made
 
 
-def _require_batch(inputs: list[Port]) -> None:
+def _led(port: Port, leadless: list[Port]) -> Port:
+    """Return an output as a task reads it: with an axis of 1 in front where it lacks the batch."""
+    return replace(port, shape=(1, *port.shape)) if port in leadless else port
+
+
+def _require_batch(order: Order, inputs: list[Port]) -> None:
     """Raise CommandError when an input has no batch axis, or one that is fixed to several items."""
+    if order.options.max_batch_size < 1:
+        raise CommandError(
+            "--max-batch-size 0 serves tensors whole, without a task: add --task none, or give 1 or more."
+        )
     for port in inputs:
         if not port.shape:
             raise CommandError(f"The input '{port.name}' has no batch as its first axis: export it with one.")
@@ -73,18 +93,19 @@ def _require_batch(inputs: list[Port]) -> None:
             )
 
 
-def _original(path: Path, spec: Any) -> Callable[[Arrays], Arrays]:
+def _original(path: Path, draft: Draft, leadless: list[str]) -> Callable[[Arrays], Arrays]:
     """Return a function that runs the unchanged file, for the comparison with the stored network."""
+    spec = draft.spec
+    assert not isinstance(spec, TensorModel)  # noqa: S101 - callers check
     whole = onnx_run(path, spec)
+    names = {role: tensor.name for role, tensor in spec.network.outputs.items()}
 
-    def run(inputs: Arrays) -> Arrays:
-        made = whole(inputs)
-        return {
-            role: array.reshape(len(array), -1) if role == "logits" and array.ndim == 4 else array
-            for role, array in made.items()
-        }
+    def read(role: str, array: Any) -> Any:
+        array = draft.quantized[names[role]].real(array) if names[role] in draft.quantized else array
+        array = array[None] if names[role] in leadless else array
+        return array.reshape(len(array), -1) if role == "logits" and array.ndim == 4 else array
 
-    return run
+    return lambda inputs: {role: read(role, array) for role, array in whole(inputs).items()}
 
 
 def _task(inputs: list[Port], outputs: list[Port]) -> str:
