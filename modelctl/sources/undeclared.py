@@ -42,7 +42,7 @@ def declare(order: Order, model: onnx.ModelProto, known: Sequence[int] | None) -
     if not made:
         raise CommandError(
             f"The output '{missing[0].name}' has no declared shape, and the network does not run on sample inputs, "
-            f"from which it would be learned ({ran.runs[0]}): give --size, or export it with the shapes of its outputs."
+            f"from which it would be learned ({' '.join(str(ran.runs[0]).split())[:200]}): give --size, or export it with the shapes of its outputs."
         )
     for entry in missing:
         axes.set_sizes(entry, _agreed([one[entry.name].shape for one in made]), batch=True)
