@@ -172,6 +172,8 @@ def _model(model: ModelSpec, name: str, backend: str) -> Any:
     """Return the part that the steps and the network have in common."""
     batching = model.network.batching
     config = pb.ModelConfig(name=name, backend=backend, max_batch_size=batching.max_batch_size)
+    if not batching.max_batch_size:
+        return config  # Triton cuts nothing: dims hold every axis
     config.dynamic_batching.SetInParent()
     if name == model.network_name and batching.queue_delay_us:
         config.dynamic_batching.max_queue_delay_microseconds = batching.queue_delay_us

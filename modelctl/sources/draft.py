@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from modelctl.console import say
 from modelctl.errors import CommandError
 from modelctl.graphs import networks
+from modelctl.graphs.dequantize import Quantized
 from modelctl.models.network import TensorRT
 from modelctl.models.spec import ADAPTER, ModelSpec, TensorModel
 from modelctl.models.steps import ImagePreprocess
@@ -22,11 +23,21 @@ from modelctl.reference.model import Arrays
 from modelctl.sources import labels
 
 HUB = "hf:"
-TOO_LARGE = (
-    "export it to ONNX in FP16, which halves it (--precision fp16 works on what fits), or serve it by hand, with a "
-    "config.pbtxt of your own and its weights beside model.onnx."
-)
 IMAGENET_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One item of a tensor model and what its trial gave, by the tensors' names.
+
+    Attributes:
+        is_steady: whether the network gave the same twice; otherwise only types and numbers of axes can be compared.
+
+    """
+
+    given: Arrays
+    made: Arrays
+    is_steady: bool
 
 
 @dataclass
@@ -40,6 +51,8 @@ class Draft:
         tokenizer: `tokenizer.json` of a text model.
         original: runs the network in its own framework, for the comparison with the ONNX file; None where that is
             impossible. Its inputs and outputs are named by their roles, as in the spec.
+        sample: of a tensor model: what is asked of the served model, and its answer.
+        quantized: outputs that are bytes in the file and real numbers in the stored network, by the file's names.
         extra: further files for the network's version folder, by name.
         notes: sentences for the model card and the screen.
         doubts: sentences on what may be wrong, which are shown as warnings.
@@ -51,6 +64,8 @@ class Draft:
     labels: list[str]
     tokenizer: Path | None = None
     original: Callable[[Arrays], Arrays] | None = None
+    sample: Sample | None = None
+    quantized: dict[str, Quantized] = field(default_factory=dict)
     extra: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
@@ -97,16 +112,8 @@ def refuse_idle(order: Order, names: Sequence[str], where: str) -> None:
 
 
 def store(model: onnx.ModelProto, path: Path) -> None:
-    """Write a network as one file.
-
-    Raises:
-        CommandError: when it is too large for one file; it says what to do instead.
-
-    """
-    try:
-        networks.save(model, path)
-    except CommandError as error:
-        raise CommandError(f"{str(error).rstrip('.')}: {TOO_LARGE}") from error
+    """Write a network; weights over 2 GB lie beside it."""
+    networks.save(model, path)
 
 
 def labels_of(path: Path, classes: int | None) -> list[str]:

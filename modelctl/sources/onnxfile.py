@@ -6,15 +6,17 @@ file --task of the graph--> `vision` (classifier, detector), `texts`, or `tensor
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from modelctl.console import say
 from modelctl.errors import CommandError
-from modelctl.graphs import networks, zipmap
+from modelctl.graphs import axes, dequantize, networks, zipmap
 from modelctl.graphs.networks import Arrays, Port
+from modelctl.models.spec import TensorModel
 from modelctl.reference.model import onnx_run
-from modelctl.sources import metadata, preparation, tensors, texts, vision
+from modelctl.sources import metadata, preparation, tensors, texts, undeclared, vision
 from modelctl.sources.draft import PICTURES, Draft, Order, refuse_idle
 
 GREY_NOTE = (
@@ -72,25 +74,44 @@ def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
 
     """
     model = networks.load(path)
+    undeclared.declare(order, model, known.get("size"))
     inputs, outputs = networks.ports(model)
-    _require_batch(inputs)
     for note in known.get("notes", []):
         say(f"      {note}")
-    task = order.options.task or known.get("task") or _task(inputs, outputs, grey=_is_told_grey(order, known))
+    leadless = axes.leadless(inputs, outputs)
+    led = [_led(port, leadless) for port in outputs]
+    task = order.options.task or known.get("task") or _task(inputs, led, grey=_is_told_grey(order, known))
     make: Callable[..., Draft] = BY_TASK.get(task, tensors.tensor_model)
+    quantized = {}
+    if make is not tensors.tensor_model:
+        _require_batch(order, inputs)
+        for port in leadless:
+            axes.lead(model, port.name)
+        quantized = dequantize.dequantize(model)
+        inputs, outputs = networks.ports(model)
     made = make(order, model, inputs, outputs, known)
     made.notes += known.get("notes", [])
     made.doubts += preparation.overruled(known, order.options)
-    if task != "none":
-        made.original = _original(path, made.spec)
-    elif order.options.task is None and _task(inputs, outputs, grey=True) != "none":
+    made.quantized |= quantized
+    if not isinstance(made.spec, TensorModel):
+        made.original = _original(path, made, [port.name for port in leadless])
+    elif order.options.task is None and _task(inputs, led, grey=True) != "none":
         say(f"      {GREY_NOTE}")
         made.notes.append(GREY_NOTE)
     return made
 
 
-def _require_batch(inputs: list[Port]) -> None:
+def _led(port: Port, leadless: list[Port]) -> Port:
+    """Return an output as a task reads it: with an axis of 1 in front where it lacks the batch."""
+    return replace(port, shape=(1, *port.shape)) if port in leadless else port
+
+
+def _require_batch(order: Order, inputs: list[Port]) -> None:
     """Raise CommandError when an input has no batch axis, or one that is fixed to several items."""
+    if order.options.max_batch_size < 1:
+        raise CommandError(
+            "--max-batch-size 0 serves tensors whole, without a task: add --task none, or give 1 or more."
+        )
     for port in inputs:
         if not port.shape:
             raise CommandError(f"The input '{port.name}' has no batch as its first axis: export it with one.")
@@ -101,18 +122,19 @@ def _require_batch(inputs: list[Port]) -> None:
             )
 
 
-def _original(path: Path, spec: Any) -> Callable[[Arrays], Arrays]:
+def _original(path: Path, draft: Draft, leadless: list[str]) -> Callable[[Arrays], Arrays]:
     """Return a function that runs the unchanged file, for the comparison with the stored network."""
+    spec = draft.spec
+    assert not isinstance(spec, TensorModel)  # noqa: S101 - callers check
     whole = onnx_run(path, spec)
+    names = {role: tensor.name for role, tensor in spec.network.outputs.items()}
 
-    def run(inputs: Arrays) -> Arrays:
-        made = whole(inputs)
-        return {
-            role: array.reshape(len(array), -1) if role == "logits" and array.ndim == 4 else array
-            for role, array in made.items()
-        }
+    def read(role: str, array: Any) -> Any:
+        array = draft.quantized[names[role]].real(array) if names[role] in draft.quantized else array
+        array = array[None] if names[role] in leadless else array
+        return array.reshape(len(array), -1) if role == "logits" and array.ndim == 4 else array
 
-    return run
+    return lambda inputs: {role: read(role, array) for role, array in whole(inputs).items()}
 
 
 def _is_told_grey(order: Order, known: dict[str, Any]) -> bool:

@@ -5,7 +5,7 @@ input, outputs, options --preprocess--> sample pictures --network--> outputs -->
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import onnx
 
 from modelctl.console import say
 from modelctl.errors import CommandError
-from modelctl.graphs import networks, surgery
+from modelctl.graphs import batch, dequantize, surgery
 from modelctl.graphs.networks import Arrays, Port
+from modelctl.graphs.trial import run as run_apart
 from modelctl.models.steps import ImagePreprocess
 from modelctl.reference.pictures import prepare
 from modelctl.reference.samples import SAMPLES
@@ -68,7 +69,13 @@ def classifier(
         surgery.flatten(model, outputs[0].name)
     how = pictures.preprocess(given, order.options, known)
     trial = _try_out(order, model, given, how)
-    made = np.concatenate([one[outputs[0].name] for one in trial.made])
+    output, made = outputs[0], _scores(trial, outputs[0])
+    zero, quantized = dequantize.zero_of_scores(made), {}
+    if zero is not None:
+        quantized[output.name] = dequantize.unit(model, output.name, zero)
+        output, trial = replace(output, dtype="FP32"), _try_out(order, model, given, how)
+        made = _scores(trial, output)
+    _require_real(output)
     classes = made.shape[-1]
     spec = spec_of(
         order,
@@ -76,13 +83,26 @@ def classifier(
         preprocess=how,
         network={
             "inputs": {"image": {"name": given.name, "dtype": given.dtype}},
-            "outputs": {"logits": _tensor(outputs[0], trial)},
+            "outputs": {"logits": _tensor(output, trial)},
             "batching": {"max_batch_size": trial.batch},
         },
         postprocess={"activation": activation_of(order, made), "top_k": min(5, classes)},
     )
     labels, notes = picture_labels(order, classes, known.get("labels", []))
-    return Draft(spec, trial.path, labels, notes=notes + batch_note(trial.batch))
+    return Draft(spec, trial.path, labels, quantized=quantized, notes=notes + batch_note(trial.batch))
+
+
+def _scores(trial: Trial, output: Port) -> Any:
+    """Return what the sample pictures gave, [pictures, classes]."""
+    return np.concatenate([one[output.name] for one in trial.made])
+
+
+def _require_real(output: Port) -> None:
+    if output.dtype not in ("FP32", "FP16"):
+        raise CommandError(
+            f"The output '{output.name}' is {output.dtype}, without a scale in the graph that would make scores of it, "
+            "and its values do not sum to 256: export it with real numbers, or serve its tensors with --task none."
+        )
 
 
 def detector(
@@ -212,19 +232,32 @@ class Trial:
 
 
 def _try_out(order: Order, model: onnx.ModelProto, given: Port, how: ImagePreprocess) -> Trial:
-    """Free the batch, store the network, and run two sample pictures one by one and as a batch."""
+    """Free the batch, store the network, and run sample pictures one by one and as a batch, in a process of its own.
+
+    Raises:
+        CommandError: when an output's first axis is not the batch: a step would read a part of it.
+
+    """
     surgery.free_batch(model)
     if how.width and how.height:
         rows, columns = (2, 3) if how.layout == "NCHW" else (1, 2)
         surgery.fix_sizes(model, given.name, {rows: how.height, columns: how.width})
     path = order.work / "model.onnx"
     store(model, path)
-    session = networks.session(path)
     one, other = (prepare((SAMPLES / name).read_bytes(), how, given.dtype)[0] for name in SAMPLE_PICTURES)
-    pair = np.concatenate([one, other if one.shape == other.shape else one[:, ::-1, ::-1]])
-    fits = networks.batches(session, {given.name: pair})
-    made = networks.run(session, {given.name: one}), networks.run(session, {given.name: other})
-    return Trial(path, made, order.options.max_batch_size if fits else 1)
+    same = one.shape == other.shape
+    pair = np.concatenate([one, other if same else one[:, ::-1, ::-1]])
+    feeds = [*batch.feeds({given.name: pair})[: batch.AGAIN], {given.name: np.zeros_like(one)}]
+    ran = run_apart(path, [*feeds, *([] if same else [{given.name: other}])])
+    whole = batch.whole(ran)
+    if whole:
+        name, sizes = next(iter(whole.items()))
+        raise CommandError(
+            f"The first axis of the output '{name}' is not the batch: one picture gives {sizes}. Export the network "
+            "with a batch as its first axis, or serve its tensors whole with --task none."
+        )
+    made = ran.made(batch.FIRST), ran.made(batch.SECOND if same else len(feeds))
+    return Trial(path, made, order.options.max_batch_size if batch.fits(ran) else 1)
 
 
 def _tensor(port: Port, trial: Trial) -> dict[str, Any]:

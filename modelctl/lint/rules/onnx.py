@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tritonclient.grpc import model_config_pb2
 
@@ -81,7 +81,31 @@ OPEN = Rule(
     fix="Write -1 into dims, or export with that size fixed.",
     source=f"{UTILS}, CompareDimsSupported; {ON_CPU}",
 )
-RULES = (UNREADABLE, NAME, MISSING, DATA_TYPE, SHAPE, FIXED, OPEN)
+NEWER = Rule(
+    code="TG077",
+    title="The network is newer than a container's ONNX Runtime",
+    severity="warning",
+    evidence="documented",
+    why="ONNX Runtime refuses operators and a file format that came after it. The embedded server runs a newer ONNX "
+    "Runtime than the containers, so the model loads here and not there.",
+    fix="Export with a smaller opset, or look for onnxruntime in the release notes of your container.",
+    source="https://onnxruntime.ai/docs/reference/compatibility.html, "
+    "https://github.com/onnx/onnx/blob/main/docs/Versioning.md",
+)
+RULES = (UNREADABLE, NAME, MISSING, DATA_TYPE, SHAPE, FIXED, OPEN, NEWER)
+
+
+class Runtime(NamedTuple):
+    """The ONNX Runtime of a container, and the newest opset and file format (IR) that it reads."""
+
+    container: str
+    version: str
+    opset: int
+    ir: int
+
+
+OLDEST_RUNTIME = Runtime("24.10", "1.19.2", 21, 10)
+"""Of the oldest container that serves this repository: a model that suits it suits the later ones too."""
 
 
 def path_of(model: Model, version: int) -> Path:
@@ -106,8 +130,19 @@ def check(model: Model) -> Iterator[Finding]:
         for name in sorted(name for name in network.external if not (path.parent / name).is_file()):
             sentence = f"Its weights are in '{name}', which is missing beside it."
             yield Finding(UNREADABLE, model.name, path, "", None, sentence)
+        yield from _newer(model, path, network)
         yield from _fit(model, "input", network.inputs)
         yield from _fit(model, "output", network.outputs)
+
+
+def _newer(model: Model, path: Path, network: onnx.Onnx) -> Iterator[Finding]:
+    runtime = OLDEST_RUNTIME
+    if network.opset > runtime.opset or network.ir > runtime.ir:
+        sentence = (
+            f"It has opset {network.opset} and IR {network.ir}; ONNX Runtime {runtime.version}, in Triton "
+            f"{runtime.container}, takes opset {runtime.opset} and IR {runtime.ir} at most."
+        )
+        yield Finding(NEWER, model.name, path, "", None, sentence)
 
 
 def _fit(model: Model, kind: str, tensors: dict[str, onnx.Tensor]) -> Iterator[Finding]:
