@@ -56,8 +56,6 @@ def from_path(order: Order, path: Path, notes: list[str]) -> Draft:
     known["notes"] = [*known.get("notes", []), *notes, *served.notes]
     if served.labels:
         known.setdefault("labels", served.labels)
-    for note in served.notes:
-        say(f"      {note}")
     return from_file(order, served.path, known)
 
 
