@@ -21,7 +21,8 @@ from triton_gateway_client.errors import GatewayError
 T = TypeVar("T")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
-"""Mean pause before the first retry, and its maximum. It doubles with each retry; a `Retry-After` replaces it."""
+"""Mean pause before the first retry, and the longest mean. It doubles with each retry and varies by half; a
+`Retry-After` replaces it."""
 RETRIED_STATUSES = (None, 429, 503)
 """Statuses after which the client retries by itself; None: no answer came."""
 

@@ -13,7 +13,7 @@ from triton_gateway_client.exchange import Deadline, Reply, Send, late
 from triton_gateway_client.network import Left
 
 CONNECT_TIMEOUT_S = 5.0
-"""A connection that takes longer fails and is retried while time is left."""
+"""A connection that takes longer fails and is retried, as often as `retries` says, while time is left."""
 CONNECTION_ERRORS = (httpx.NetworkError, httpx.ConnectTimeout, httpx.RemoteProtocolError)
 """Failures after which a retry may succeed. Others come from the request, the set-up or the answer, and would recur."""
 KEY = re.compile(r"[!-~]+")
