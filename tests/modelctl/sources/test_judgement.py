@@ -64,6 +64,27 @@ def detector() -> Bundled:
 def test_right_recipes_have_no_warning(classifier: Bundled, detector: Bundled) -> None:
     assert classifier.warnings() == []
     assert detector.warnings() == []
+    assert moods() == []
+
+
+def moods(shift: int = 0) -> list[str]:
+    """Return the warnings on the bundled model of texts; `shift` moves its labels."""
+    spec = specs.read(MODELS / "minilm_sentiment" / specs.FILE)
+    assert isinstance(spec, specs.TextClassification)
+    labels = ["negative", "neutral", "positive"]
+    labels = labels[shift:] + labels[:shift]
+    network = onnx_run(MODELS / spec.network_name / "1" / "model.onnx", spec)
+    reference = Reference(spec, labels, MODELS / "minilm_sentiment_preprocess" / "tokenizer.json", network)
+    examined = {name: examine(reference, item) for name, item in inputs(False, None, None).items()}
+    return judgement.judge(spec, labels, examined)
+
+
+def test_labels_of_moods_in_the_wrong_order_are_told() -> None:
+    (told,) = moods(1)
+    assert told.startswith(
+        "'1: The pictures are sharp and the batte' is positive and is answered negative 0.896; '4: Op"
+    )
+    assert told.endswith(": check the order of --labels and --tokenizer first.")
 
 
 WRONG: dict[str, tuple[str, dict[str, Any]]] = {
