@@ -1,6 +1,6 @@
 """Texts -> the token ids of a text network, by the Rust `tokenizers` library.
 
-    bytes --read_text--> str --shorten--> str of bounded length --Tokens.encode--> ids and masks [n, max_length]
+    bytes --read_text--> str --Tokens.encode--> str of bounded length --tokenizers--> ids and masks [n, max_length]
 
 All texts are padded to one fixed length, because Triton batches only tensors of equal shape; the network itself cuts a
 batch to its longest text. The library's own threads are off, because they would compete with the network for the cores
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -26,7 +27,15 @@ from stages.serving import RefusalError
 # vocabulary cannot spell (one token each, however long) average more than 64; a text of them is reported as truncated.
 CHARACTERS_PER_TOKEN: Final = 64
 
-_SPACE: Final = re.compile(r"\s+")
+# Other white space is left alone: BERT's tokenizers, for one, drop some of it instead of splitting there.
+_BLANKS: Final = " \t\n\r"
+_RUN: Final = re.compile(f"[{_BLANKS}]+")
+_PROBES: Final = (("a", "b"), ("the", "of"), ("1", "2"))
+"""Pairs of words between which white space is tried out; short, so that most vocabularies hold them."""
+_PROBED_LENGTHS: Final = (3, 4, 5, 8, 16, 64)
+
+SIDES: Final = ("right", "left")
+"""The ends at which a longer text can be cut."""
 
 
 class Encoded(NamedTuple):
@@ -64,23 +73,40 @@ def read_text(data: bytes) -> str:
     return text
 
 
-def shorten(text: str, limit: int) -> tuple[str, bool]:
-    """Return the text cut to `limit` characters, and whether characters were cut off.
+def shorten(text: str, limit: int, side: str, *, squeeze: bool) -> tuple[str, bool]:
+    """Return the text cut to `limit` characters at its end `side`, and whether characters were cut off.
 
-    In a text that is too long, each run of white space first becomes one blank, so that white space does not displace
-    words. Other texts are returned unchanged.
+    With `squeeze`, each run of white space in a text that is too long first becomes one blank, so that white space does
+    not displace words. Other texts are returned unchanged.
     """
     if len(text) <= limit:
         return text, False
-    squeezed = _SPACE.sub(" ", text.strip())
-    return squeezed[:limit], len(squeezed) > limit
+    kept = _RUN.sub(" ", text) if squeeze else text
+    return (kept[:limit] if side == "right" else kept[-limit:]), len(kept) > limit
+
+
+def _ignores_runs(tokenizer: Tokenizer) -> bool:
+    """Tell whether a run of white space gives the same tokens as one blank, between words and at a text's ends.
+
+    That holds for WordPiece behind BERT's splitting, not for byte-level BPE, whose tokens keep white space. A
+    tokenizer's file does not say it in one place, so it is tried out.
+    """
+    runs = [*_BLANKS, *map("".join, product(_BLANKS, repeat=2)), *(c * n for c in _BLANKS for n in _PROBED_LENGTHS)]
+    for left, right in _PROBES:
+        texts = [f" {left} {right} ", *(f"{run}{left}{run}{right}{run}" for run in runs)]
+        ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
+        if any(one != ids[0] for one in ids):
+            return False
+    return True
 
 
 class Tokens:
     """A tokenizer with a fixed length."""
 
-    def __init__(self, path: Path, max_length: int, pad_id: int = 0) -> None:
+    def __init__(self, path: Path, max_length: int, pad_id: int = 0, side: str = "right") -> None:
         """Load a `tokenizer.json`; its own padding and truncation settings are replaced.
+
+        `side` is the end at which a longer text is cut, one of `SIDES`.
 
         Raises:
             ConfigError: the file is not a tokenizer, or `max_length` leaves no room beside the special tokens.
@@ -94,7 +120,10 @@ class Tokens:
         if max_length <= self._special:
             raise ConfigError(f"max_length must be more than the {self._special} special tokens.")
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length)
+        self._tokenizer.no_truncation()
+        self._squeeze = _ignores_runs(self._tokenizer)
+        self._tokenizer.enable_truncation(max_length, direction=side)
+        self._side = side
         self._max_length = max_length
         self._pad_id = pad_id
 
@@ -110,7 +139,8 @@ class Tokens:
 
     def _read(self, data: bytes) -> tuple[str, bool] | RefusalError:
         try:
-            return shorten(read_text(data), self._max_length * CHARACTERS_PER_TOKEN)
+            limit = self._max_length * CHARACTERS_PER_TOKEN
+            return shorten(read_text(data), limit, self._side, squeeze=self._squeeze)
         except RefusalError as refusal:
             return refusal
 

@@ -3,7 +3,8 @@
 Input: `text` STRING [n, 1], UTF-8. Outputs, as far as the config lists them: `input_ids`, `attention_mask` and
 `token_type_ids`, INT64 or INT32 [n, max_length], padded after the text; `token_count` INT32 [n, 1] and `truncated`
 BOOL [n, 1]. Parameters of the config: `tokenizer`, a `tokenizer.json` relative to the model repository; `max_length`,
-the network's limit of tokens; `pad_id`, the id after the text (0).
+the network's limit of tokens; `pad_id`, the id after the text (0); `truncation_side`, the end at which longer texts
+are cut (`right`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import triton_python_backend_utils as pb_utils
 
 from stages.config import ConfigError, StepConfig
 from stages.serving import refuser, serve
-from stages.tokens import Encoded, Tokens
+from stages.tokens import SIDES, Encoded, Tokens
 
 REFUSE = refuser(pb_utils, "preprocess")
 
@@ -34,6 +35,7 @@ class TritonPythonModel:
             config.path("tokenizer"),
             config.integer("max_length", 1, 1_000_000),
             config.integer("pad_id", 0, 2**31 - 1, 0),
+            config.choice("truncation_side", SIDES, "right"),
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:

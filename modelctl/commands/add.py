@@ -43,9 +43,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     text = "also write a configuration for a TensorRT plan; models run as ONNX until `modelctl plan` has run"
     parser.add_argument("--tensorrt", action="store_true", default=None, help=text)
-    parser.add_argument("--max-batch-size", type=int, default=8, metavar="N", help="largest batch (default: 8)")
+    parser.add_argument(
+        "--max-batch-size",
+        type=int,
+        default=8,
+        metavar="N",
+        help="largest batch (default: 8); 0: tensors without batch",
+    )
     parser.add_argument(
         "--shape", type=_sizes, metavar="A,B", help="for TorchScript: the shape of one item, without the batch"
+    )
+    parser.add_argument(
+        "--no-load", action="store_true", help="only write the model into the repository, without a running Triton"
     )
     add_models(parser)
     add_json(parser, "an object")
@@ -79,5 +88,5 @@ def _sizes(text: str) -> list[int]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Add one model; return 0 when it is in the repository and, where a server runs, served."""
+    """Add one model; return 0 when it has answered through Triton, or is in the repository with `--no-load`."""
     return addition.add(arguments)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from modelctl.embedded.triton import TritonError
@@ -15,7 +16,7 @@ from modelctl.models import rendering
 from modelctl.models.spec import TensorModel
 from modelctl.models.steps import ImagePreprocess
 from modelctl.options import add_json, add_models, add_port
-from modelctl.reference.agreement import PIXELS, SCORE, compare, threshold_of
+from modelctl.reference.agreement import PIXELS, Limits, compare, threshold_of
 from modelctl.reference.expected import content, unmet
 from modelctl.reference.report import Verification
 from modelctl.reference.samples import inputs
@@ -29,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--texts", type=Path, metavar="FILE", help="file of texts to send, one per line")
     add_models(parser)
-    parser.add_argument("--score", type=float, default=SCORE, help=f"maximum difference of a score (default: {SCORE})")
+    parser.add_argument(
+        "--score",
+        type=float,
+        help="maximum difference of a score (default: 0.001; 0.01 for dynamically quantised networks)",
+    )
     parser.add_argument(
         "--pixels",
         type=float,
@@ -43,14 +48,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print a table; return 1 when a difference is too large, or an answer is not as `model.yaml` expects."""
     # These modules import ONNX Runtime, which the Triton image lacks.
+    from modelctl.reference import limits
     from modelctl.reference.model import Reference
-    from modelctl.reference.served import Served
+    from modelctl.reference.served import Served, pair
 
     (spec,) = rendering.specs(arguments.models, [arguments.name])
     if isinstance(spec, TensorModel):
         raise CommandError(f"{spec.name} serves tensors, not a task: there is nothing to verify it against.")
     try:
         reference = Reference.of(spec, arguments.models)
+        network = arguments.models / spec.network_name / "1" / "model.onnx"
+        score = limits.score_limit(network) if arguments.score is None else arguments.score
     except CommandError:
         raise
     except Exception as error:
@@ -60,15 +68,17 @@ def run(arguments: argparse.Namespace) -> int:
     wanted = [(one, content(one, arguments.models / spec.name)) for one in spec.expect]
     with Served(f"127.0.0.1:{arguments.grpc_port}") as served:
         try:
-            differences = [
-                compare(name, served.answer(spec, item), reference.answer(item), threshold_of(spec))
-                for name, item in items.items()
-            ]
+            differences = []
+            for name, item in items.items():
+                made = pair(served, reference, item)
+                difference = compare(name, made.served, made.expected, threshold_of(spec), score)
+                differences.append(replace(difference, levels=made.levels))
             wrong = [text for one, item in wanted if (text := unmet(one, served.answer(spec, item)))]
         except TritonError as error:
             raise CommandError(f"{spec.name} could not be asked: {error}. Is it loaded?") from error
         except OSError as error:
             raise CommandError(f"One of the pictures cannot be decoded: {error}: remove it.") from error
-    found = Verification(spec.name, differences, len(wanted), wrong, arguments.score, arguments.pixels)
+    allowed = Limits(score, arguments.pixels, limits.level_limit(spec.preprocess))
+    found = Verification(spec.name, differences, len(wanted), wrong, allowed)
     print(json.dumps(found.as_object(), indent=2) if arguments.json else "\n".join(found.lines()))
     return found.code

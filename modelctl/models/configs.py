@@ -172,6 +172,8 @@ def _model(model: ModelSpec, name: str, backend: str) -> Any:
     """Return the part that the steps and the network have in common."""
     batching = model.network.batching
     config = pb.ModelConfig(name=name, backend=backend, max_batch_size=batching.max_batch_size)
+    if not batching.max_batch_size:
+        return config  # Triton cuts nothing: dims hold every axis
     config.dynamic_batching.SetInParent()
     if name == model.network_name and batching.queue_delay_us:
         config.dynamic_batching.max_queue_delay_microseconds = batching.queue_delay_us
@@ -193,9 +195,12 @@ def _add_network_tensors(config: Any, model: ModelSpec) -> None:
     inputs, outputs = model.network.inputs.values(), model.network.outputs.values()
     _add(config.input, {tensor.name: (tensor.dtype, tensor.dims or _input_dims(model)) for tensor in inputs})
     _add(config.output, {tensor.name: (tensor.dtype, tensor.dims or []) for tensor in outputs})
+    # A detector's logits belong to its queries; a tensor model has no labels, whatever its outputs are called.
     if (
-        "logits" in model.network.outputs and "boxes" not in model.network.outputs
-    ):  # a detector's logits belong to its queries
+        not isinstance(model, TensorModel)
+        and "logits" in model.network.outputs
+        and "boxes" not in model.network.outputs
+    ):
         config.output[0].label_filename = LABELS  # for Triton's classification extension
 
 

@@ -95,6 +95,12 @@ class Ensemble(Model):
         return self
 
     @model_validator(mode="after")
+    def _batch_of_a_task(self) -> Ensemble:
+        if self.network.batching.max_batch_size < 1:
+            raise ValueError("network.batching.max_batch_size: a task needs 1 or more")
+        return self
+
+    @model_validator(mode="after")
     def _canary_of_the_task(self) -> Ensemble:
         takes_text = "input_ids" in self.network.inputs
         if self.canary is not None and (self.canary.text is not None) != takes_text:
@@ -173,6 +179,18 @@ class TensorModel(Model):
     def _tensors(self) -> TensorModel:
         if any(tensor.dims is None for tensor in (*self.network.inputs.values(), *self.network.outputs.values())):
             raise ValueError("network: inputs and outputs need dims")
+        return self
+
+    @model_validator(mode="after")
+    def _no_batch(self) -> TensorModel:
+        batching = self.network.batching
+        if not batching.max_batch_size:
+            if batching.queue_delay_us or batching.max_queue_size:
+                raise ValueError("network.batching: the queue's keys have no effect with max_batch_size 0: omit them")
+            if self.network.tensorrt:
+                raise ValueError(
+                    "network.tensorrt: a plan needs a batch as its first axis, so max_batch_size of 1 or more"
+                )
         return self
 
 

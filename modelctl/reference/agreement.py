@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,14 @@ from modelctl.models.spec import EnsembleSpec, ObjectDetection
 from modelctl.reference.answers import Found, iou
 
 SCORE, PIXELS = 1e-3, 1.0
+
+
+class Limits(NamedTuple):
+    """The largest differences that count as the same answer; `levels` are grey levels of the prepared picture."""
+
+    score: float
+    pixels: float
+    levels: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,7 @@ class Difference:
         missing: how many labels or boxes have no counterpart.
         overlap: the least intersection over union of two matched boxes; 1 where there are none.
         is_empty: whether there is nothing to compare, since neither answer has a label or box.
+        levels: the largest difference of the network's two inputs, in grey levels of the picture.
 
     """
 
@@ -35,10 +45,12 @@ class Difference:
     missing: int
     overlap: float = 1.0
     is_empty: bool = False
+    levels: float = 0.0
 
-    def is_within(self, score: float, pixels: float) -> bool:
+    def is_within(self, allowed: Limits) -> bool:
         """Tell whether it is the same answer up to rounding."""
-        return self.best and self.score <= score and self.pixels <= pixels and not self.missing
+        gaps = ((self.score, allowed.score), (self.pixels, allowed.pixels), (self.levels, allowed.levels))
+        return self.best and not self.missing and all(gap <= most for gap, most in gaps)
 
 
 def threshold_of(spec: EnsembleSpec) -> float:

@@ -49,13 +49,17 @@ class Reference:
         run = onnx_run(network / "1" / "model.onnx", spec)
         return cls(spec, labels, tokenizer / TOKENIZER if tokenizer else None, run)
 
-    def answer(self, item: bytes) -> list[Found]:
-        """Return what the model must answer to an encoded picture or a UTF-8 text, best first."""
-        return self.read(*self.run(item))
+    def answer(self, item: bytes, given: Arrays | None = None) -> list[Found]:
+        """Return what the model must answer to an encoded picture or a UTF-8 text, best first.
 
-    def run(self, item: bytes) -> tuple[Arrays, Placement | None]:
+        `given` are inputs by role [1, ...] that replace the item's own: the network then runs on exactly these.
+        """
+        return self.read(*self.run(item, given))
+
+    def run(self, item: bytes, given: Arrays | None = None) -> tuple[Arrays, Placement | None]:
         """Return the network's outputs for one item, without the batch, and where a picture lies in its tensor."""
         inputs, placement = self.inputs(item)
+        inputs |= given or {}
         return {role: array[0] for role, array in self._run(inputs).items()}, placement
 
     def read(self, outputs: Mapping[str, npt.NDArray[Any]], placement: Placement | None) -> list[Found]:
@@ -81,7 +85,7 @@ class Reference:
             tensor, placement = prepare(item, settings, self.spec.network.inputs["image"].dtype)
             return {"image": tensor}, placement
         assert self._tokenizer is not None  # noqa: S101 - text models have one
-        self._tokenizer.enable_truncation(settings.max_length)
+        self._tokenizer.enable_truncation(settings.max_length, direction=settings.truncation_side)
         self._tokenizer.no_padding()
         encoding = self._tokenizer.encode(item.decode())
         rows = {

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from modelctl.reference.agreement import Difference
+from modelctl.reference.agreement import Difference, Limits
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,7 @@ class Verification:
         differences: from the reference, one per item.
         expected: how many answers `model.yaml` expects.
         unmet: a sentence for each of them that is not as expected.
-        score: maximum difference of a score.
-        pixels: maximum difference of a box's side.
+        allowed: the limits of a difference.
 
     """
 
@@ -27,13 +26,12 @@ class Verification:
     differences: Sequence[Difference]
     expected: int
     unmet: Sequence[str]
-    score: float
-    pixels: float
+    allowed: Limits
 
     @property
     def differing(self) -> int:
         """How many items differ too much from the reference."""
-        return sum(not one.is_within(self.score, self.pixels) for one in self.differences)
+        return sum(not one.is_within(self.allowed) for one in self.differences)
 
     @property
     def code(self) -> int:
@@ -47,21 +45,24 @@ class Verification:
                 key: value if not isinstance(value, float) or math.isfinite(value) else None
                 for key, value in asdict(one).items()
             }
-            | {"same": one.is_within(self.score, self.pixels)}
+            | {"same": one.is_within(self.allowed)}
             for one in self.differences
         ]
-        limits = {"score": self.score, "pixels": self.pixels}
         expected = {"expected": self.expected, "unmet": list(self.unmet)}
-        return {"name": self.name, "same": not self.differing, **limits, "items": items, **expected}
+        return {"name": self.name, "same": not self.differing, **self.allowed._asdict(), "items": items, **expected}
 
     def lines(self) -> list[str]:
         """Return a line for each item, with a mark where it differs too much, and a summary."""
-        rows = [f"{'item':42}{'best':6}{'score':>10}{'pixels':>8}{'missing':>9}"]
+        rows = [f"{'item':42}{'best':6}{'score':>10}{'pixels':>8}{'missing':>9}{'levels':>8}"]
         for one in self.differences:
             best = "none" if one.is_empty else "same" if one.best else "other"
-            mark = "" if one.is_within(self.score, self.pixels) else "  <-"
-            rows.append(f"{one.item:42}{best:6}{one.score:10.6f}{one.pixels:8.2f}{one.missing:9}{mark}")
-        limits = f"(limits: {self.score} in score, {self.pixels} pixels in a box)"
+            mark = "" if one.is_within(self.allowed) else "  <-"
+            gaps = f"{one.score:10.6f}{one.pixels:8.2f}{one.missing:9}{one.levels:8.2f}"
+            rows.append(f"{one.item:42}{best:6}{gaps}{mark}")
+        limits = (
+            f"(limits: {self.allowed.score} in score, {self.allowed.pixels} pixels in a box, "
+            f"{self.allowed.levels:g} grey levels in the prepared picture)"
+        )
         if self.differing:
             rows.append(
                 f"{self.name} differs from its reference on {self.differing} of {len(self.differences)} {limits}."

@@ -28,14 +28,16 @@ from modelctl.models.spec import ModelSpec, TensorModel
 from modelctl.models.steps import ImagePreprocess
 from modelctl.models.tasks import TASKS
 from modelctl.reference import served
+from modelctl.reference import tensors as served_tensors
 from modelctl.sources import conversion, expectations, find, folders, judging, signals
-from modelctl.sources.draft import Draft, Order
+from modelctl.sources.draft import Draft, Order, Sample
 
 STEPS = ("read", "convert", "compare", "judge", "write", "check", "load", "ask")
+NO_LOAD = "--no-load adds the model without an answer"
 
 
 def add(arguments: argparse.Namespace) -> int:
-    """Add one model; return 0 when it is in the repository and, where a server runs, served."""
+    """Add one model; return 0 when it is served and has answered, or, with `--no-load`, is in the repository."""
     source = find.expand(arguments.source, arguments)
     name = arguments.name or _name(source)
     if not re.fullmatch(specs.NAME, name):
@@ -47,13 +49,15 @@ def add(arguments: argparse.Namespace) -> int:
     taken = [other for other in _folders(name) if (repository / other).exists()]
     if taken:
         raise CommandError(f"{repository / taken[0]} exists: remove that model first, or give another --name.")
+    if not arguments.no_load:
+        running.require(arguments.grpc_port, NO_LOAD).close()
     with _workshop(repository) as work:
         return Addition(Order(source, name, arguments, work), repository, stop).run()
 
 
 def _name(source: str) -> str:
     stem = Path(source.rpartition(":")[2].rstrip("/")).name
-    stem = stem.removesuffix(Path(stem).suffix) if Path(stem).suffix in (".onnx", *find.TORCH_FILES) else stem
+    stem = stem.removesuffix(Path(stem).suffix) if Path(stem).suffix in find.FILES else stem
     return re.sub(r"[^a-z0-9_]+", "_", stem.lower()).strip("_")
 
 
@@ -119,7 +123,7 @@ class Addition:
         self._begin("check", "checking the configurations")
         self._check()
         self._begin("load", "loading it into the running server")
-        self._load(spec)
+        self._load(spec, draft.sample)
         self._stop.check()
         self._show(spec)
 
@@ -156,13 +160,12 @@ class Addition:
             self._moved.append(target)
             shutil.move(part, target)  # copies when the repository is on another file system
 
-    def _load(self, spec: ModelSpec) -> None:
-        triton = running.reach(self._options.grpc_port)
-        if triton is None:
+    def _load(self, spec: ModelSpec, sample: Sample | None) -> None:
+        if self._options.no_load:
             self._move()
-            say("      no server runs: ./dev_start.sh serves it")
+            say(f"      not loaded, as --no-load asks: modelctl load {spec.name} does it, and modelctl verify asks it")
             return
-        with triton:
+        with running.require(self._options.grpc_port, NO_LOAD) as triton:
             states = triton.states()
             foreign = [one for one in _written(spec) if one in states and not (self._repository / one).exists()]
             if foreign:
@@ -173,11 +176,18 @@ class Addition:
             self._move()
             self._loaded = True
             triton.load(spec.name)
-            if not isinstance(spec, TensorModel):
-                self._begin("ask", "asking the served model")
-                served.check(spec, self._repository, self._options.grpc_port)
-                if not running.wait_for_gateway(spec.name):
-                    say("      the gateway does not serve it yet: see GET /readyz")
+            self._begin("ask", "asking the served model")
+            self._ask(spec, sample)
+
+    def _ask(self, spec: ModelSpec, sample: Sample | None) -> None:
+        if not isinstance(spec, TensorModel):
+            served.check(spec, self._repository, self._options.grpc_port)
+            if not running.wait_for_gateway(spec.name):
+                say("      the gateway does not serve it yet: see GET /readyz")
+        elif sample is not None:
+            port, steady = self._options.grpc_port, sample.is_steady
+            said = served_tensors.check(spec.name, sample.given, sample.made, port, values=steady)
+            say(f"      one random item gives {said}")
 
     def _undo(self) -> str:
         """Unload and delete the added model; return a sentence on the state of the repository and the server."""

@@ -6,16 +6,23 @@ file --task of the graph--> `vision` (classifier, detector), `texts`, or `tensor
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from modelctl.console import say
 from modelctl.errors import CommandError
-from modelctl.graphs import networks
+from modelctl.graphs import axes, dequantize, networks, zipmap
 from modelctl.graphs.networks import Arrays, Port
+from modelctl.models.spec import TensorModel
 from modelctl.reference.model import onnx_run
-from modelctl.sources import metadata, preparation, tensors, texts, vision
-from modelctl.sources.draft import Draft, Order, refuse_idle
+from modelctl.sources import metadata, preparation, tensors, texts, undeclared, vision
+from modelctl.sources.draft import PICTURES, Draft, Order, refuse_idle
 
+GREY_NOTE = (
+    "If its input is a grey picture, it can be served for pictures: add it with --labels FILE, --resize, --scale, "
+    "--mean and --std."
+)
 BY_TASK: dict[str, Callable[..., Draft]] = {
     "image-classification": vision.classifier,
     "object-detection": vision.detector,
@@ -34,7 +41,24 @@ def draft(order: Order) -> Draft:
     if not path.is_file():
         raise CommandError(f"There is no file {path}: give the path of one.")
     refuse_idle(order, ["shape"], "an ONNX file, which holds its shapes")
-    return from_file(order, path, metadata.ultralytics(networks.load(path)))
+    return from_path(order, path, [])
+
+
+def from_path(order: Order, path: Path, notes: list[str]) -> Draft:
+    """Return the draft of an ONNX file that was given or converted; `notes` are for the model card.
+
+    Raises:
+        CommandError: as `draft`.
+
+    """
+    served = zipmap.cut(path, order.work)
+    known = metadata.facts(networks.load(served.path))
+    known["notes"] = [*known.get("notes", []), *notes, *served.notes]
+    if served.labels:
+        known.setdefault("labels", served.labels)
+    for note in served.notes:
+        say(f"      {note}")
+    return from_file(order, served.path, known)
 
 
 def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
@@ -50,20 +74,44 @@ def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
 
     """
     model = networks.load(path)
+    undeclared.declare(order, model, known.get("size"))
     inputs, outputs = networks.ports(model)
-    _require_batch(inputs)
-    task = order.options.task or known.get("task") or _task(inputs, outputs)
+    for note in known.get("notes", []):
+        say(f"      {note}")
+    leadless = axes.leadless(inputs, outputs)
+    led = [_led(port, leadless) for port in outputs]
+    task = order.options.task or known.get("task") or _task(inputs, led, grey=_is_told_grey(order, known))
     make: Callable[..., Draft] = BY_TASK.get(task, tensors.tensor_model)
+    quantized = {}
+    if make is not tensors.tensor_model:
+        _require_batch(order, inputs)
+        for port in leadless:
+            axes.lead(model, port.name)
+        quantized = dequantize.dequantize(model)
+        inputs, outputs = networks.ports(model)
     made = make(order, model, inputs, outputs, known)
     made.notes += known.get("notes", [])
     made.doubts += preparation.overruled(known, order.options)
-    if task != "none":
-        made.original = _original(path, made.spec)
+    made.quantized |= quantized
+    if not isinstance(made.spec, TensorModel):
+        made.original = _original(path, made, [port.name for port in leadless])
+    elif order.options.task is None and _task(inputs, led, grey=True) != "none":
+        say(f"      {GREY_NOTE}")
+        made.notes.append(GREY_NOTE)
     return made
 
 
-def _require_batch(inputs: list[Port]) -> None:
+def _led(port: Port, leadless: list[Port]) -> Port:
+    """Return an output as a task reads it: with an axis of 1 in front where it lacks the batch."""
+    return replace(port, shape=(1, *port.shape)) if port in leadless else port
+
+
+def _require_batch(order: Order, inputs: list[Port]) -> None:
     """Raise CommandError when an input has no batch axis, or one that is fixed to several items."""
+    if order.options.max_batch_size < 1:
+        raise CommandError(
+            "--max-batch-size 0 serves tensors whole, without a task: add --task none, or give 1 or more."
+        )
     for port in inputs:
         if not port.shape:
             raise CommandError(f"The input '{port.name}' has no batch as its first axis: export it with one.")
@@ -74,25 +122,33 @@ def _require_batch(inputs: list[Port]) -> None:
             )
 
 
-def _original(path: Path, spec: Any) -> Callable[[Arrays], Arrays]:
+def _original(path: Path, draft: Draft, leadless: list[str]) -> Callable[[Arrays], Arrays]:
     """Return a function that runs the unchanged file, for the comparison with the stored network."""
+    spec = draft.spec
+    assert not isinstance(spec, TensorModel)  # noqa: S101 - callers check
     whole = onnx_run(path, spec)
+    names = {role: tensor.name for role, tensor in spec.network.outputs.items()}
 
-    def run(inputs: Arrays) -> Arrays:
-        made = whole(inputs)
-        return {
-            role: array.reshape(len(array), -1) if role == "logits" and array.ndim == 4 else array
-            for role, array in made.items()
-        }
+    def read(role: str, array: Any) -> Any:
+        array = draft.quantized[names[role]].real(array) if names[role] in draft.quantized else array
+        array = array[None] if names[role] in leadless else array
+        return array.reshape(len(array), -1) if role == "logits" and array.ndim == 4 else array
 
-    return run
+    return lambda inputs: {role: read(role, array) for role, array in whole(inputs).items()}
 
 
-def _task(inputs: list[Port], outputs: list[Port]) -> str:
+def _is_told_grey(order: Order, known: dict[str, Any]) -> bool:
+    """Tell whether options or metadata say that a network takes pictures: an input of one channel alone does not."""
+    options = [name for name in (*PICTURES, "labels") if name not in ("size", "layout")]  # these export TorchScript too
+    return "channel_order" in known or any(getattr(order.options, name) is not None for name in options)
+
+
+def _task(inputs: list[Port], outputs: list[Port], *, grey: bool) -> str:
     names = {port.name for port in inputs}
     if "input_ids" in names:
         return "text-classification"
-    if len(inputs) == 1 and len(inputs[0].shape) == 4 and 3 in (inputs[0].shape[1], inputs[0].shape[3]):
+    channels = {3, 1} if grey else {3}
+    if len(inputs) == 1 and len(inputs[0].shape) == 4 and channels & {inputs[0].shape[1], inputs[0].shape[3]}:
         ranks = [len(port.shape) for port in outputs]
         if ranks == [2] or (ranks == [4] and outputs[0].shape[2:] == (1, 1)):
             return "image-classification"

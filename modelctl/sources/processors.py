@@ -27,8 +27,11 @@ LARGEST_LIMIT = 100_000  # a tokenizer without a limit states 10^30
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 
 
-def tokenizer(place: str, work: Path) -> tuple[Path, int]:
-    """Write the checkpoint's tokenizer as `tokenizer.json`; return the file and its maximum length in tokens (0: none).
+def tokenizer(place: str, work: Path) -> tuple[Path, int, str]:
+    """Write the checkpoint's tokenizer as `tokenizer.json`.
+
+    Returns:
+        the file, its maximum length in tokens (0: none), and the end at which it cuts longer texts.
 
     Raises:
         CommandError: when the checkpoint has no tokenizer that the `tokenizers` library can run.
@@ -43,7 +46,8 @@ def tokenizer(place: str, work: Path) -> tuple[Path, int]:
         refuse_code("The checkpoint's tokenizer", error)
         text = " ".join(str(error).split())[:200]
         raise CommandError(f"The checkpoint has no tokenizer that can be served (tokenizer.json): {text}") from error
-    return work / "tokenizer.json", found.model_max_length if found.model_max_length < LARGEST_LIMIT else 0
+    length = found.model_max_length if found.model_max_length < LARGEST_LIMIT else 0
+    return work / "tokenizer.json", length, str(found.truncation_side)
 
 
 def preprocess(place: str, options: argparse.Namespace) -> ImagePreprocess:
@@ -56,11 +60,7 @@ def preprocess(place: str, options: argparse.Namespace) -> ImagePreprocess:
     processor = _processor(place)
     config = _attributes(processor) if processor is not None else _file(place)
     how = {**_geometry(config), **(_values(processor) if processor is not None else _named_values(config))}
-    names = (
-        *("resize", "resize_to", "longest_edge", "resample", "rounding", "pad_value"),
-        *("scale", "mean", "std", "channel_order"),
-    )
-    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    given = {name: value for name in pictures.NAMES if (value := getattr(options, name)) is not None}
     if options.size:
         given |= {"height": options.size[0], "width": options.size[1], "resize": given.get("resize", "stretch")}
         how = {name: value for name, value in how.items() if name not in ("resize_to", "longest_edge", "multiple_of")}
@@ -117,15 +117,20 @@ def _attributes(processor: Any) -> dict[str, Any]:
 def _geometry(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the resize rule of a processor's configuration in the terms of `ImagePreprocess`."""
     if config.get("do_resize") is False:
-        raise CommandError("The checkpoint does not resize its pictures: give --size HEIGHT WIDTH.")
+        raise CommandError("The checkpoint does not resize its pictures: give --size HEIGHT,WIDTH.")
     resample = config.get("resample")
-    how: dict[str, Any] = {"resample": Image.Resampling(int(2 if resample is None else resample)).name.lower()}
+    # transformers' pipelines call `convert("RGB")`, which drops transparency.
+    filter_ = Image.Resampling(int(2 if resample is None else resample)).name.lower()
+    how: dict[str, Any] = {"resample": filter_, "alpha": "drop"}
     size, kind = _sides(config.get("size")), str(config.get("image_processor_type", ""))
     crop = _sides(config.get("crop_size")) if config.get("do_center_crop") else {}
     if kind.startswith("ConvNext"):
         return {**how, **_convnext(size, config.get("crop_pct"))}
     if "height" in size and not crop:
         return {**how, "resize": "stretch", "height": size["height"], "width": size["width"]}
+    if "height" in size and size["height"] == size["width"]:
+        cut = {"height": crop["height"], "width": crop["width"]}
+        return {**how, "resize": "stretch_center_crop", "resize_to": size["height"], "rounding": "down", **cut}
     if "shortest_edge" in size and crop:
         return {
             **how,
@@ -140,7 +145,7 @@ def _geometry(config: Mapping[str, Any]) -> dict[str, Any]:
         edges = {"resize_to": size["shortest_edge"], "longest_edge": size["longest_edge"]}
         return {**how, "resize": "shortest_edge", **edges, **multiple}
     cropped = f", cropped to {dict(crop)}" if crop else ""
-    raise CommandError(f"Pictures of size {dict(size)}{cropped} cannot be prepared here: give --size HEIGHT WIDTH.")
+    raise CommandError(f"Pictures of size {dict(size)}{cropped} cannot be prepared here: give --size HEIGHT,WIDTH.")
 
 
 def _convnext(size: Mapping[str, int], crop: float | None) -> dict[str, Any]:

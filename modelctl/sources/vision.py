@@ -5,20 +5,22 @@ input, outputs, options --preprocess--> sample pictures --network--> outputs -->
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
+from modelctl.console import say
 from modelctl.errors import CommandError
-from modelctl.graphs import networks, surgery
+from modelctl.graphs import batch, dequantize, surgery
 from modelctl.graphs.networks import Arrays, Port
+from modelctl.graphs.trial import run as run_apart
 from modelctl.models.steps import ImagePreprocess
 from modelctl.reference.pictures import prepare
 from modelctl.reference.samples import SAMPLES
-from modelctl.sources import pictures
+from modelctl.sources import missing, pictures
 from modelctl.sources.draft import (
     BOXES,
     TEXTS,
@@ -40,6 +42,7 @@ IDLE = {
     "end_to_end": ("encoded", "strides", "iou_threshold", "activation"),
 }
 """Options without effect, by decoder; for a decoder that is not listed, the options of YOLOX alone."""
+READ_BY_OPENCV = ("yolov5", "yolov8", "yolox", "end_to_end")
 SAMPLE_PICTURES = ("coffee.jpg", "astronaut.jpg")
 MAX_ENCODED_OFFSET = 32
 """Undecoded YOLOX centres lie within a few cells of their own cell; decoded ones reach hundreds of pixels."""
@@ -61,11 +64,18 @@ def classifier(
         raise CommandError(
             f"A classifier has one output [batch, classes], this network has {shapes}: give another --task."
         )
+    missing.require_of_pictures(order, given, known, missing.of_classifier(order, model, outputs[0], known))
     if len(outputs[0].shape) == 4:
         surgery.flatten(model, outputs[0].name)
     how = pictures.preprocess(given, order.options, known)
     trial = _try_out(order, model, given, how)
-    made = np.concatenate([one[outputs[0].name] for one in trial.made])
+    output, made = outputs[0], _scores(trial, outputs[0])
+    zero, quantized = dequantize.zero_of_scores(made), {}
+    if zero is not None:
+        quantized[output.name] = dequantize.unit(model, output.name, zero)
+        output, trial = replace(output, dtype="FP32"), _try_out(order, model, given, how)
+        made = _scores(trial, output)
+    _require_real(output)
     classes = made.shape[-1]
     spec = spec_of(
         order,
@@ -73,13 +83,26 @@ def classifier(
         preprocess=how,
         network={
             "inputs": {"image": {"name": given.name, "dtype": given.dtype}},
-            "outputs": {"logits": _tensor(outputs[0], trial)},
+            "outputs": {"logits": _tensor(output, trial)},
             "batching": {"max_batch_size": trial.batch},
         },
         postprocess={"activation": activation_of(order, made), "top_k": min(5, classes)},
     )
     labels, notes = picture_labels(order, classes, known.get("labels", []))
-    return Draft(spec, trial.path, labels, notes=notes + batch_note(trial.batch))
+    return Draft(spec, trial.path, labels, quantized=quantized, notes=notes + batch_note(trial.batch))
+
+
+def _scores(trial: Trial, output: Port) -> Any:
+    """Return what the sample pictures gave, [pictures, classes]."""
+    return np.concatenate([one[output.name] for one in trial.made])
+
+
+def _require_real(output: Port) -> None:
+    if output.dtype not in ("FP32", "FP16"):
+        raise CommandError(
+            f"The output '{output.name}' is {output.dtype}, without a scale in the graph that would make scores of it, "
+            "and its values do not sum to 256: export it with real numbers, or serve its tensors with --task none."
+        )
 
 
 def detector(
@@ -94,11 +117,16 @@ def detector(
     refuse_idle(order, TEXTS, "a detector")
     given = _one_picture(inputs)
     decoder = order.options.decoder or known.get("decoder") or ("detr" if len(outputs) == 2 else None)
+    lacks = missing.of_labels(order, known)
     if decoder is None:
-        raise CommandError(f"The file does not name its head's family: give --decoder, one of {', '.join(DECODERS)}.")
+        lacks.add("does not name its head's family", f"--decoder, one of {', '.join(DECODERS)}")
+    missing.require_of_pictures(order, given, known, lacks)
+    assert decoder is not None  # noqa: S101 - refused above
     refuse_idle(order, IDLE.get(decoder, ("encoded", "strides")), f"the decoder {decoder}")
     roles = _head_roles(decoder, outputs)
+    known, notes = _as_trained(decoder, order, known)
     how = pictures.preprocess(given, order.options, known)
+    pictures.say_odd_size(order.options)
     trial = _try_out(order, model, given, how)
     heads = {role: trial.made[0][port.name] for role, port in roles.items()}
     classes = _detector_classes(decoder, heads, order.options.activation)
@@ -124,7 +152,22 @@ def detector(
         },
         postprocess={name: value for name, value in post.items() if value is not None},
     )
-    return Draft(spec, trial.path, labels, notes=batch_note(trial.batch))
+    return Draft(spec, trial.path, labels, notes=notes + batch_note(trial.batch))
+
+
+def _as_trained(decoder: str, order: Order, known: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Add to what the file says how its family reads pictures; return that, and notes on it.
+
+    The trainers of YOLOv5 to v8, YOLO end to end and YOLOX read and resize pictures by OpenCV: without smoothing, and
+    without transparency.
+    """
+    if decoder not in READ_BY_OPENCV:
+        return known, []
+    note = f"Pictures are resized as by OpenCV (opencv_linear), as trainers of {decoder} do; --resample overrules it."
+    is_chosen = order.options.resample is not None or "resample" in known
+    if not is_chosen:
+        say(f"      {note}")
+    return {"resample": "opencv_linear", "alpha": "drop", **known}, [] if is_chosen else [note]
 
 
 def _head_roles(decoder: str, outputs: list[Port]) -> dict[str, Port]:
@@ -189,19 +232,32 @@ class Trial:
 
 
 def _try_out(order: Order, model: onnx.ModelProto, given: Port, how: ImagePreprocess) -> Trial:
-    """Free the batch, store the network, and run two sample pictures one by one and as a batch."""
+    """Free the batch, store the network, and run sample pictures one by one and as a batch, in a process of its own.
+
+    Raises:
+        CommandError: when an output's first axis is not the batch: a step would read a part of it.
+
+    """
     surgery.free_batch(model)
     if how.width and how.height:
         rows, columns = (2, 3) if how.layout == "NCHW" else (1, 2)
         surgery.fix_sizes(model, given.name, {rows: how.height, columns: how.width})
     path = order.work / "model.onnx"
     store(model, path)
-    session = networks.session(path)
     one, other = (prepare((SAMPLES / name).read_bytes(), how, given.dtype)[0] for name in SAMPLE_PICTURES)
-    pair = np.concatenate([one, other if one.shape == other.shape else one[:, ::-1, ::-1]])
-    fits = networks.batches(session, {given.name: pair})
-    made = networks.run(session, {given.name: one}), networks.run(session, {given.name: other})
-    return Trial(path, made, order.options.max_batch_size if fits else 1)
+    same = one.shape == other.shape
+    pair = np.concatenate([one, other if same else one[:, ::-1, ::-1]])
+    feeds = [*batch.feeds({given.name: pair})[: batch.AGAIN], {given.name: np.zeros_like(one)}]
+    ran = run_apart(path, [*feeds, *([] if same else [{given.name: other}])])
+    whole = batch.whole(ran)
+    if whole:
+        name, sizes = next(iter(whole.items()))
+        raise CommandError(
+            f"The first axis of the output '{name}' is not the batch: one picture gives {sizes}. Export the network "
+            "with a batch as its first axis, or serve its tensors whole with --task none."
+        )
+    made = ran.made(batch.FIRST), ran.made(batch.SECOND if same else len(feeds))
+    return Trial(path, made, order.options.max_batch_size if batch.fits(ran) else 1)
 
 
 def _tensor(port: Port, trial: Trial) -> dict[str, Any]:

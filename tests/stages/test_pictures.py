@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from stages import decoding, imaging, pictures, processes
+from stages.recipe import Recipe
 from stages.serving import RefusalError
 
 PARAMETERS = {"resize": "shortest_edge_center_crop", "resize_to": "256", "width": "224", "height": "224"}
@@ -55,7 +56,7 @@ def test_a_process_gives_what_a_thread_gives(decoder, kind, size):
     options = {} if kind in ("GIF", "BMP") else {"exif": exif, "speed": 10, "method": 0}
     data = bombs.save(image, kind, **options)
     made = ask(decoder, data)
-    recipe = imaging.Recipe.from_parameters(PARAMETERS)
+    recipe = Recipe.from_parameters(PARAMETERS)
     upright = decoding.upright_rgb(decoding.open_encoded(data, recipe.max_pixels))
     pixels, geometry = imaging.fit(upright, recipe)
     assert made.size == upright.size == (size if kind in ("GIF", "BMP") else size[::-1])
@@ -301,8 +302,9 @@ def test_no_other_plugin_is_loaded():
     )
     step = (
         "import sys, time\n"
-        "from stages import decoding, imaging, pictures\n"
-        f"recipe = imaging.Recipe.from_parameters({PARAMETERS!r})\n"
+        "from stages import decoding, pictures\n"
+        "from stages.recipe import Recipe\n"
+        f"recipe = Recipe.from_parameters({PARAMETERS!r})\n"
         "decoding.prepare_pillow(recipe.max_pixels)\n"
         "data = open(sys.argv[1], 'rb').read(); served = 0\n"
         "while data:\n"

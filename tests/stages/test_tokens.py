@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from stages.config import ConfigError
 from stages.serving import RefusalError
@@ -130,18 +130,53 @@ def test_white_space_does_not_push_words_out(tokens: Tokens) -> None:
 
 
 def test_shortening_leaves_short_texts_alone() -> None:
-    """White space is squeezed and the rest cut only beyond the limit."""
-    assert shorten("a  b", 4) == ("a  b", False)
-    assert shorten("a   b", 4) == ("a b", False)
-    assert shorten("abcde", 4) == ("abcd", True)
+    """White space is squeezed, where that is allowed, and the rest cut only beyond the limit, at the side asked for."""
+    assert shorten("a  b", 4, "right", squeeze=True) == ("a  b", False)
+    assert shorten("a \n b", 4, "right", squeeze=True) == ("a b", False)
+    assert shorten("a   b", 4, "right", squeeze=False) == ("a   ", True)
+    assert shorten("abcde", 4, "right", squeeze=True) == ("abcd", True)
+    assert shorten("abcde", 4, "left", squeeze=True) == ("bcde", True)
+    assert shorten("a\x1c\x1cb", 3, "right", squeeze=True) == ("a\x1c\x1c", True), "no blank for BERT, which drops it"
 
 
 def test_prose_is_never_cut_by_the_bound(tokens: Tokens, raw: Tokenizer) -> None:
     """The bound leaves many times more prose than the network reads."""
     prose = "Quarterly earnings surprised even the most sceptical institutional shareholders. " * 200
-    kept, was_cut = shorten(prose, LENGTH * CHARACTERS_PER_TOKEN)
+    kept, was_cut = shorten(prose, LENGTH * CHARACTERS_PER_TOKEN, "right", squeeze=True)
     assert was_cut
     assert len(raw.encode(kept).ids) > 5 * LENGTH
+
+
+def byte_pairs(path: Path) -> Tokenizer:
+    """Write a byte-level BPE tokenizer, as GPT-2's and RoBERTa's are; its tokens keep white space."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+    made.train_from_iterator(["good news and bad news  of    a year\n\nand more"] * 20, trainer)
+    made.save(str(path))
+    return made
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_white_space_that_makes_tokens_is_kept(tmp_path: Path, side: str) -> None:
+    """Byte-level BPE: a long text with runs of white space gets the library's own tokens, at either end."""
+    library = byte_pairs(tmp_path / "tokenizer.json")
+    text = "good news  \n\n   and    bad\tnews\r\n" * 300
+    library.enable_truncation(32, direction=side)
+    one = good(Tokens(tmp_path / "tokenizer.json", 32, side=side).encode([text.encode()])[0])
+    assert len(text) > 32 * CHARACTERS_PER_TOKEN
+    assert one.input_ids.tolist() == library.encode(text).ids
+    assert one.truncated.item()
+
+
+def test_a_text_is_cut_at_the_side_asked_for(raw: Tokenizer) -> None:
+    """With `left` the last words are read, between the tokenizer's special tokens; a short text is not changed."""
+    words = [f"{number} profit" for number in range(3000)]
+    ids = raw.encode(" ".join(words)).ids
+    long, short = Tokens(FILE, LENGTH, side="left").encode([" ".join(words).encode(), b"good news"])
+    assert good(long).input_ids.tolist() == [ids[0], *ids[-LENGTH + 1 :]]
+    assert good(short).input_ids.tolist()[:4] == raw.encode("good news").ids
 
 
 def test_a_file_that_is_no_tokenizer_and_a_length_too_small_are_refused(tmp_path: Path) -> None:

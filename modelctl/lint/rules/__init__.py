@@ -6,7 +6,19 @@ from collections.abc import Callable, Iterator
 
 from modelctl.lint.repository import Model
 from modelctl.lint.rule import Finding, Rule
-from modelctl.lint.rules import batching, config, ensemble, files, links, machine, onnx, suppression, tensorrt, text
+from modelctl.lint.rules import (
+    batching,
+    config,
+    ensemble,
+    files,
+    links,
+    machine,
+    onnx,
+    onnx_options,
+    suppression,
+    tensorrt,
+    text,
+)
 
 SUBJECTS: dict[str, tuple[Rule, ...]] = {
     "The linter itself": suppression.RULES,
@@ -14,7 +26,7 @@ SUBJECTS: dict[str, tuple[Rule, ...]] = {
     "One config": config.RULES,
     "Ensembles": (*ensemble.RULES, *links.RULES),
     "Batches and queues": batching.RULES,
-    "ONNX": onnx.RULES,
+    "ONNX": (*onnx.RULES, *onnx_options.RULES),
     "Labels and tokenizers": text.RULES,
     "TensorRT": tensorrt.RULES,
     "This machine": machine.RULES,
@@ -22,5 +34,5 @@ SUBJECTS: dict[str, tuple[Rule, ...]] = {
 RULES: dict[str, Rule] = {rule.code: rule for rules in SUBJECTS.values() for rule in rules}
 CHECKS: tuple[Callable[[Model], Iterator[Finding]], ...] = (
     *(files.check, config.check, ensemble.check, links.check, batching.check, onnx.check, text.check),
-    *(tensorrt.check, machine.check),
+    *(onnx_options.check, tensorrt.check, machine.check),
 )
