@@ -111,6 +111,7 @@ class Addition:
     def _do_all(self) -> None:
         self._begin("read", f"reading {self._order.source}")
         draft = find.draft(self._order)
+        judging.doubt(draft)
         self._begin("convert", f"storing the network as {self._options.precision}")
         conversion.convert(draft, self._options.precision, self._options.examples)
         self._begin("compare", "comparing with the original")

@@ -61,6 +61,12 @@ class Judgement:
         return {"answers": rows, "warnings": self.warnings}
 
 
+def doubt(draft: Draft) -> None:
+    """Note what contradicts itself in a draft's recipe, as its source or the user gave it."""
+    if not isinstance(draft.spec, TensorModel) and isinstance(draft.spec.preprocess, ImagePreprocess):
+        draft.doubts += preparation.contradictions(draft.spec.preprocess)
+
+
 def judge(draft: Draft, options: argparse.Namespace) -> Judgement:
     """Print what a draft answers and what is doubtful about it; a tensor model has no answers.
 
@@ -84,9 +90,7 @@ def judge(draft: Draft, options: argparse.Namespace) -> Judgement:
     if options.save_pictures:
         sample_pictures.save(options.save_pictures, items, made.answers)
         say(f"      drawn in {options.save_pictures}")
-    if isinstance(spec.preprocess, ImagePreprocess):
-        made.warnings += [*draft.doubts, *preparation.contradictions(spec.preprocess)]
-    made.warnings += judgement.judge(spec, draft.labels, examined)
+    made.warnings += [*draft.doubts, *judgement.judge(spec, draft.labels, examined)]
     for warning in made.warnings:
         say(f"      WARNING: {warning}")
     _require(wishes, made.answers)

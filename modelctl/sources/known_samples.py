@@ -1,6 +1,6 @@
-"""What the project's own sample pictures show, and whether a model that knows these things says so.
+"""What the project's own samples show or say, and whether a model that knows these things says so.
 
-Labels of ImageNet, COCO or Pascal VOC -> the samples that such a model must answer rightly -> a sentence for a warning
+labels of ImageNet, COCO, Pascal VOC or moods -> the samples that such a model must answer rightly -> a warning
 """
 
 from __future__ import annotations
@@ -54,12 +54,18 @@ SAMPLES: Mapping[str, Known] = {
     "coffee.jpg": Known("a cup of espresso", CUPS, "cup", (0.27, 0.04, 0.71, 0.77)),
 }
 
+MOODS = {"1": "positive", "2": "negative", "4": "positive", "5": "negative"}
+"""Of the sample texts, by their number: a product's, and a company's."""
+OPPOSITE = {"positive": "negative", "negative": "positive"}
+MIN_WRONG_MOODS = 2
+"""A model of reviews may read the news wrongly, and the reverse."""
+
 
 def faults(spec: EnsembleSpec, labels: Sequence[str], examined: Mapping[str, Examined]) -> list[str]:
     """Return a sentence when known samples are answered wrongly; empty where the labels are of no known set."""
     if isinstance(spec, ObjectDetection):
         return _detector(labels, examined)
-    return _classifier(labels, examined) if isinstance(spec, ImageClassification) else []
+    return _classifier(labels, examined) if isinstance(spec, ImageClassification) else _moods(labels, examined)
 
 
 def _classifier(labels: Sequence[str], examined: Mapping[str, Examined]) -> list[str]:
@@ -73,6 +79,19 @@ def _classifier(labels: Sequence[str], examined: Mapping[str, Examined]) -> list
         if known.classes and not names(one.found[0].label) & set(known.classes)
     ]
     return [f"{'; '.join(wrong)}: {FIRST}."] if wrong else []
+
+
+def _moods(labels: Sequence[str], examined: Mapping[str, Examined]) -> list[str]:
+    """Return a sentence when texts are answered with the opposite of their mood; neutral is never wrong."""
+    if not set(OPPOSITE) <= {_plain(label) for label in labels}:
+        return []
+    wrong = [
+        f"'{name}' is {mood} and is answered {one.found[0].label} {one.found[0].score:.3f}"
+        for name, one in examined.items()
+        if (mood := MOODS.get(name.partition(":")[0])) and _plain(one.found[0].label) == OPPOSITE[mood]
+    ]
+    hint = "check the order of --labels and --tokenizer first"
+    return [f"{'; '.join(wrong)}: {hint}."] if len(wrong) >= MIN_WRONG_MOODS else []
 
 
 def shown(labels: Sequence[str], examined: Mapping[str, Examined]) -> list[str]:
