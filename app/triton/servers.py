@@ -178,7 +178,7 @@ class Servers:
     def _retry_at(
         self, failed: TritonClient, error: GatewayError, model: str, version: str | None
     ) -> TritonClient | None:
-        """Return the server for a retry: another one; the same one only after BackendUnavailableError; None for no retry."""
+        """Return the server for a retry, the same one only after BackendUnavailableError; None for no retry."""
         other = self.choose(model, version, avoid=failed)
         if other is None and isinstance(error, BackendUnavailableError):
             other = failed
