@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from modelctl.reference.model import onnx_run
 from modelctl.sources import metadata, tensors, texts, undeclared, vision
 from modelctl.sources.draft import Draft, Order, refuse_idle
 
+MAX_NUMBERS = 1 << 26
 BY_TASK: dict[str, Callable[..., Draft]] = {
     "image-classification": vision.classifier,
     "object-detection": vision.detector,
@@ -52,6 +54,7 @@ def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
 
     """
     model = networks.load(path)
+    _require_small(networks.ports(model)[0])
     undeclared.declare(order, model, known.get("size"))
     inputs, outputs = networks.ports(model)
     leadless = axes.leadless(inputs, outputs)
@@ -70,6 +73,16 @@ def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
     if not isinstance(made.spec, TensorModel):
         made.original = _original(path, made, [port.name for port in leadless])
     return made
+
+
+def _require_small(inputs: list[Port]) -> None:
+    """Raise CommandError when one item is too large to be made here for the trial."""
+    for port in inputs:
+        if prod(size or 1 for size in port.shape) > MAX_NUMBERS:
+            raise CommandError(
+                f"The input '{port.name}' of shape {list(port.shape)} has over {MAX_NUMBERS:,} numbers an item, which "
+                "cannot be tried or served: export it with smaller sizes."
+            )
 
 
 def _led(port: Port, leadless: list[Port]) -> Port:

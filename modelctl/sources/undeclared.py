@@ -40,9 +40,10 @@ def declare(order: Order, model: onnx.ModelProto, known: Sequence[int] | None) -
     ran = trial.run(path, feeds)
     made = [one for one in ran.runs if not isinstance(one, str)]
     if not made:
+        reason = " ".join(str(ran.runs[0]).split())[:200]
         raise CommandError(
             f"The output '{missing[0].name}' has no declared shape, and the network does not run on sample inputs, "
-            f"from which it would be learned ({' '.join(str(ran.runs[0]).split())[:200]}): give --size, or export it with the shapes of its outputs."
+            f"from which it would be learned ({reason}): give --size, or export it with the shapes of its outputs."
         )
     for entry in missing:
         axes.set_sizes(entry, _agreed([one[entry.name].shape for one in made]), batch=True)
