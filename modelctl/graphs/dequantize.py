@@ -36,6 +36,7 @@ SCALE_AT = {
 }
 """Which input of an operator is the scale of its output; the next one is its zero point."""
 MOVES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Slice", "Gather", "MaxPool"})
+MOST_MOVES = 8
 LEAST_SUM, MOST_SUM = 230, 282
 """Bytes of scores sum to 256, but for the rounding of each: about a tenth, since most of many classes are 0."""
 
@@ -58,22 +59,33 @@ def dequantize(model: onnx.ModelProto) -> dict[str, Quantized]:
     done = {}
     for entry in model.graph.output:
         found = _parameters(makers, entry.name) if entry.type.tensor_type.elem_type in BYTES else []
-        values = [numpy_helper.to_array(weights[name]) for name in found if name in weights]
-        if not found or len(values) != len(found) or any(value.size != 1 for value in values):
+        values = [number for name in found if name in weights and (number := _number(weights[name])) is not None]
+        if not found or len(values) != len(found):
             continue  # of another kind, or computed from the input, or one scale a class
         inside = rename(model, entry.name, "/quantized")
         model.graph.node.append(
             helper.make_node("DequantizeLinear", [inside, *found], [entry.name], f"{entry.name}/dequantize")
         )
         entry.type.tensor_type.elem_type = TensorProto.FLOAT
-        done[entry.name] = Quantized(float(values[0].item()), int(values[1].item()) if len(values) > 1 else 0)
+        done[entry.name] = Quantized(values[0], int(values[1]) if len(values) > 1 else 0)
     return done
+
+
+def _number(tensor: TensorProto) -> float | None:
+    """Return the one number of a tensor; None when it holds several, or is damaged."""
+    try:
+        value = numpy_helper.to_array(tensor)
+    except Exception:  # noqa: BLE001 - onnx raises any error for a tensor whose parts do not fit
+        return None
+    return float(value.item()) if value.size == 1 else None
 
 
 def _parameters(makers: dict[str, NodeProto], name: str) -> list[str]:
     """Return the names of an output's scale and, where there is one, its zero point; empty when it has none."""
     node = makers.get(name)
-    while node is not None and node.op_type in MOVES:
+    for _ in range(MOST_MOVES):
+        if node is None or node.op_type not in MOVES or not node.input:
+            break
         node = makers.get(node.input[0])
     at = SCALE_AT.get(node.op_type) if node is not None else None
     return [part for part in node.input[at : at + 2] if part] if node is not None and at is not None else []

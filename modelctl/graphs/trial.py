@@ -36,7 +36,7 @@ TOO_LARGE = (
     "The network needs more memory on sample inputs than a trial may take, so it was not tried in Triton: "
     "export a smaller network, or one for smaller items."
 )
-OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "MemoryError", "Unable to allocate")
+OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "MemoryError", "Unable to allocate", "File too large")
 COMMAND = (sys.executable, "-m", "modelctl.graphs.trial_child")
 
 
@@ -114,7 +114,7 @@ def _ending(code: int, said: str) -> str:
     """Return what the end of a child means."""
     if -code == signal.SIGXCPU:
         return TOO_LONG.format(CPU_SECONDS)
-    if -code in (signal.SIGKILL, signal.SIGXFSZ) or "MemoryError" in said or "bad_alloc" in said:
+    if -code == signal.SIGKILL or any(word in said for word in OUT_OF_MEMORY):
         return TOO_LARGE
     if code < 0:
         return (

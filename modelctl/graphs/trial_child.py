@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-THREADS = 2
+THREADS, OUTPUT_BYTES = 2, 1 << 30
 
 
 def main(folder: Path) -> None:
@@ -46,7 +46,7 @@ def _limit(size: int, seconds: int) -> None:
     for what, limit in (
         (resource.RLIMIT_DATA, size),
         (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_FSIZE, size),
+        (resource.RLIMIT_FSIZE, OUTPUT_BYTES),
         (resource.RLIMIT_CORE, 0),
     ):
         hardest = resource.getrlimit(what)[1]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ GREY_NOTE = (
     "If its input is a grey picture, it can be served for pictures: add it with --labels FILE, --resize, --scale, "
     "--mean and --std."
 )
+MAX_NUMBERS = 1 << 26
 BY_TASK: dict[str, Callable[..., Draft]] = {
     "image-classification": vision.classifier,
     "object-detection": vision.detector,
@@ -72,6 +74,7 @@ def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
 
     """
     model = networks.load(path)
+    _require_small(networks.ports(model)[0])
     undeclared.declare(order, model, known.get("size"))
     inputs, outputs = networks.ports(model)
     for note in known.get("notes", []):
@@ -97,6 +100,16 @@ def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
         say(f"      {GREY_NOTE}")
         made.notes.append(GREY_NOTE)
     return made
+
+
+def _require_small(inputs: list[Port]) -> None:
+    """Raise CommandError when one item is too large to be made here for the trial."""
+    for port in inputs:
+        if prod(size or 1 for size in port.shape) > MAX_NUMBERS:
+            raise CommandError(
+                f"The input '{port.name}' of shape {list(port.shape)} has over {MAX_NUMBERS:,} numbers an item, which "
+                "cannot be tried or served: export it with smaller sizes."
+            )
 
 
 def _led(port: Port, leadless: list[Port]) -> Port:

@@ -72,6 +72,10 @@ def _batched(order: Order, model: onnx.ModelProto, inputs: list[Port], outputs: 
 
 
 def _whole(order: Order, model: onnx.ModelProto, inputs: list[Port]) -> Draft:
+    if order.options.tensorrt:
+        raise CommandError(
+            "The first axis of its tensors is not a batch, which a TensorRT plan needs: omit --tensorrt."
+        )
     path = order.work / "model.onnx"
     store(model, path)
     item = _random_items(inputs, 1, batched=False)

@@ -125,6 +125,15 @@ READ: dict[str, tuple[Make, str]] = {
         ),
         "'x' is a single number without axes, which Triton cannot serve: export it with shape [1]",
     ),
+    "an endless item": (
+        lambda folder: odd(
+            folder,
+            [node("Identity", ["x"], ["y"])],
+            [value("x", TensorProto.FLOAT, ["N", 2**40])],
+            [value("y", TensorProto.FLOAT, ["N", 2**40])],
+        ),
+        "The input 'x' of shape [None, 1099511627776] has over 67,108,864 numbers an item",
+    ),
     "a batch of four": (lambda folder: net(folder, *HOW, batch=4), "takes exactly 4 items"),
     "missing weights": (
         lambda folder: changed(folder, lambda model: model.graph.initializer.pop()),

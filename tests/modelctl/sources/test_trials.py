@@ -72,6 +72,13 @@ def test_a_batch_can_be_declined(command: Any, served: Any, tmp_path: Path) -> N
     np.testing.assert_allclose(made["sum"], run(path, **given)[0], rtol=1e-5)
 
 
+def test_a_plan_needs_a_batch(command: Any, tmp_path: Path) -> None:
+    """Of a network without one no plan is configured."""
+    result = command.run("add", str(odd_networks.cells(tmp_path / "heads.onnx")), "--tensorrt")
+    assert result.code == 1
+    assert "is not a batch, which a TensorRT plan needs: omit --tensorrt" in result.sentence
+
+
 def test_a_single_axis_is_served(command: Any, served: Any, tmp_path: Path) -> None:
     """A batch alone, without sizes behind it, is no batch for Triton."""
     x, y = (networks.value(name, TensorProto.FLOAT, ["N"]) for name in "xy")
