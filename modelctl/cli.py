@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Collection
+import sys
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -35,13 +36,33 @@ COMMANDS = {
     "completion": ("modelctl.commands.completion", "print a script for shell completion"),
 }
 
+NUMBER_LISTS = ("--mean", "--std", "--size", "--shape", "--strides")
+"""Options of several numbers, which may be separated by commas or by blanks."""
+NUMBERS = re.compile(r"-?\.?\d[\d.,/eE+-]*,?")
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """Return a command line whose lists of numbers are one word each: `--mean 0.5 0.5` becomes `--mean=0.5,0.5`.
+
+    argparse would take the words behind such a list for its values too, and a negative number for an option.
+    """
+    made: list[str] = []
+    in_list = False
+    for word in words:
+        if in_list and NUMBERS.fullmatch(word):
+            made[-1] += ("," if "=" in made[-1] else "=") + word.strip(",")
+            continue
+        made.append(word)
+        in_list = word.partition("=")[0] in NUMBER_LISTS
+    return made
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that suggests the nearest known word (argparse itself does so from Python 3.14)."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Parse, and refuse unknown arguments here, where this command's own options can be suggested."""
-        known, rest = super().parse_known_args(args, namespace)
+        known, rest = super().parse_known_args(_joined(sys.argv[1:] if args is None else args), namespace)
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}")
         return known, rest

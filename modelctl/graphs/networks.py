@@ -14,6 +14,7 @@ from google.protobuf.message import EncodeError
 from onnx import TensorProto
 
 from modelctl.errors import CommandError
+from modelctl.graphs import operators
 
 Arrays = dict[str, npt.NDArray[Any]]
 DATA_TYPES: dict[int, str] = {
@@ -97,6 +98,9 @@ def _require_tensors(model: onnx.ModelProto) -> None:
                 text = f"is a {what.removesuffix('_type')}" if what else "has no type"
                 raise CommandError(f"The {kind} '{port.name}' {text}, which Triton cannot serve: export tensors{hint}.")
             element = port.type.tensor_type.elem_type
+            if element == TensorProto.STRING:
+                way = operators.TEXT_INPUT if kind == "input" else operators.TEXT_OUTPUT
+                raise CommandError(f"The {kind} '{port.name}' is of type STRING, which is not served: {way}")
             if element not in DATA_TYPES:
                 known = element in TensorProto.DataType.values()
                 name = TensorProto.DataType.Name(element) if known else f"number {element}"
@@ -109,7 +113,7 @@ def _require_known_operators(model: onnx.ModelProto) -> None:
         if node.domain not in KNOWN_DOMAINS and node.domain not in own:
             raise CommandError(
                 f"The network uses the custom operator {node.domain}.{node.op_type}, which ONNX Runtime lacks: "
-                "export it with standard operators."
+                f"{operators.way_out(node.domain)}"
             )
 
 

@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from onnx import version_converter
 
 from modelctl.errors import CommandError
-from modelctl.graphs import networks
+from modelctl.graphs import networks, operators
 from modelctl.graphs.networks import Arrays
 from modelctl.graphs.row_bytes import row_bytes
 
 LIMITS = {"fp32": 1e-3, "fp16": 0.02, "int8": 0.15}
 """The largest accepted difference between a score and the original's, by precision."""
+
+OLDEST_OPSET = 13
+"""Since this opset QuantizeLinear has a scale for each channel, and Slice, Pad and ReduceSum are as later."""
 
 
 def convert(path: Path, precision: str, examples: Sequence[Arrays], *, text: bool) -> None:
@@ -29,6 +33,7 @@ def convert(path: Path, precision: str, examples: Sequence[Arrays], *, text: boo
         CommandError: when it cannot be converted.
 
     """
+    _require_full(path, precision)
     try:
         if precision == "fp16":
             _halve(path)
@@ -40,6 +45,26 @@ def convert(path: Path, precision: str, examples: Sequence[Arrays], *, text: boo
         raise
     except Exception as error:
         raise CommandError(f"The network cannot be stored as {precision}: {networks.one_line(error)}") from error
+
+
+def _require_full(path: Path, precision: str) -> None:
+    """Raise CommandError when the network is stored in fewer bits already; raise an opset that is too old."""
+    model = onnx.load(str(path), load_external_data=False)
+    stored = operators.stored_as(model)
+    if stored and not (stored == "fp16" and precision == "int8"):
+        raise CommandError(f"The network is stored as {stored} already: omit --precision.")
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    if precision != "int8" or opset >= OLDEST_OPSET:
+        return
+    try:
+        raised = version_converter.convert_version(onnx.load(str(path)), OLDEST_OPSET)
+        onnx.checker.check_model(raised)
+    except Exception as error:
+        raise CommandError(
+            f"The network's opset {opset} is too old for int8, which needs {OLDEST_OPSET}, and it cannot be "
+            f"raised ({networks.one_line(error)[:120]}): export it again with opset 17, or omit --precision."
+        ) from error
+    networks.save(raised, path)
 
 
 def _halve(path: Path) -> None:

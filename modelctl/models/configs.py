@@ -193,9 +193,12 @@ def _add_network_tensors(config: Any, model: ModelSpec) -> None:
     inputs, outputs = model.network.inputs.values(), model.network.outputs.values()
     _add(config.input, {tensor.name: (tensor.dtype, tensor.dims or _input_dims(model)) for tensor in inputs})
     _add(config.output, {tensor.name: (tensor.dtype, tensor.dims or []) for tensor in outputs})
+    # A detector's logits belong to its queries; a tensor model has no labels, whatever its outputs are called.
     if (
-        "logits" in model.network.outputs and "boxes" not in model.network.outputs
-    ):  # a detector's logits belong to its queries
+        not isinstance(model, TensorModel)
+        and "logits" in model.network.outputs
+        and "boxes" not in model.network.outputs
+    ):
         config.output[0].label_filename = LABELS  # for Triton's classification extension
 
 

@@ -225,6 +225,7 @@ def _print_lines(jobs: list[Job], arguments: argparse.Namespace) -> list[dict[st
     here = choice.this_machine().tensorrt_version
     for version in [arguments.tensorrt_version or here] if arguments.tensorrt_version or here else ["10", "11"]:
         for job in jobs:
+            _ = job.profile  # a model without a plan is refused before anything is printed
             print(f"# TensorRT {version}: {job.name}, {job.precision}")
             files, shapes = job.files(version, choice.nvidia_smi("name")), job.shapes()
             if files.onnx != job.onnx:

@@ -102,7 +102,10 @@ def profile(model: ModelSpec) -> Profile:
     """
     given = model.network.tensorrt
     if given is None:
-        raise CommandError(f"{model.name} has no network.tensorrt in its model.yaml: it is served as ONNX.")
+        raise CommandError(
+            f"{model.name} has no network.tensorrt in its model.yaml, so it is served as ONNX: for a plan add "
+            "'tensorrt: {}' below 'network:' and run modelctl render (modelctl add does so with --tensorrt)."
+        )
     config = configs.network(model)
     largest = config.max_batch_size
     tuned = given.opt_batch or largest

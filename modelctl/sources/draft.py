@@ -19,6 +19,7 @@ from modelctl.models.network import TensorRT
 from modelctl.models.spec import ADAPTER, ModelSpec, TensorModel
 from modelctl.models.steps import ImagePreprocess
 from modelctl.reference.model import Arrays
+from modelctl.sources import labels
 
 HUB = "hf:"
 TOO_LARGE = (
@@ -107,26 +108,19 @@ def store(model: onnx.ModelProto, path: Path) -> None:
 
 
 def labels_of(path: Path, classes: int | None) -> list[str]:
-    """Return the lines of a labels file.
+    """Return the names in a labels file, as `labels.read`.
 
     Raises:
         CommandError: when the file cannot be read, or their number is not `classes`.
 
     """
-    labels = _lines(path)
-    if classes not in (None, len(labels)):
-        raise CommandError(f"The network has {classes} classes, {path} has {len(labels)} labels: give one a line.")
-    return labels
+    return _fitting(labels.read(path), path, classes)
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        labels = [line.strip() for line in path.read_text("utf-8-sig").rstrip().split("\n")]
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(f"The labels {path} cannot be read: {error}.") from error
-    if "" in labels:
-        raise CommandError(f"The labels {path} have an empty line {labels.index('') + 1}.")
-    return labels
+def _fitting(found: list[str], path: Path, classes: int | None) -> list[str]:
+    if classes not in (None, len(found)):
+        raise CommandError(f"The network has {classes} classes, {path} has {len(found)} labels: give one a class.")
+    return found
 
 
 def picture_labels(order: Order, classes: int, known: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -139,11 +133,14 @@ def picture_labels(order: Order, classes: int, known: Sequence[str]) -> tuple[li
 
     """
     path = order.options.labels
-    if path is None or classes != IMAGENET_CLASSES + 1 or len(lines := _lines(path)) != IMAGENET_CLASSES:
+    if path is None or classes != IMAGENET_CLASSES + 1:
         return labels_for(order, classes, known), []
-    note = f"The network has {classes} classes for {len(lines)} labels: its first is taken for 'background'."
+    found = labels.read(path)
+    if len(found) != IMAGENET_CLASSES:
+        return _fitting(found, path, classes), []
+    note = f"The network has {classes} classes for {len(found)} labels: its first is taken for 'background'."
     say(f"      {note}")
-    return ["background", *lines], [note]
+    return ["background", *found], [note]
 
 
 def labels_for(order: Order, classes: int | None, known: Sequence[str]) -> list[str]:

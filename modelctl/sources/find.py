@@ -9,10 +9,13 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from modelctl.errors import CommandError, did_you_mean
+from modelctl.sources import formats, hub
 from modelctl.sources.draft import HUB, Draft, Order
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 TORCH_FILES = (".pt", ".pth", ".torchscript")
+FILES = (".onnx", ".tflite", *TORCH_FILES)
+"""Endings of files that are served."""
 
 
 def recipes() -> dict[str, Path]:
@@ -43,6 +46,8 @@ def draft(order: Order) -> Draft:
     source, path = order.source, Path(order.source)
     if source.startswith(HUB) or (path / "config.json").is_file():
         _require("torch", "transformers")
+        if source.startswith(HUB):
+            hub.require(source, source.removeprefix(HUB))
         from modelctl.sources import huggingface  # here, because it imports packages that other sources do not need
 
         return huggingface.draft(order)
@@ -50,19 +55,26 @@ def draft(order: Order) -> Draft:
         from modelctl.sources import onnxfile
 
         return onnxfile.draft(order)
+    if path.suffix == ".tflite":
+        from modelctl.sources import tflite
+
+        return tflite.draft(order)
     if path.suffix in TORCH_FILES:
         from modelctl.sources import torchscript, ultralytics
 
         if not path.is_file() and path.parent != Path():  # Ultralytics downloads a file given by its name alone
             raise CommandError(f"There is no file {path}: give the path of one.")
         if not torchscript.is_torchscript(path):
+            formats.refuse_pickle(path)
             return ultralytics.draft(order)
         _require("torch")
         return torchscript.draft(order)
+    if path.exists():
+        formats.refuse_other(path)
     known = ", ".join(recipes())
     raise CommandError(
         f"'{source}' is not a source.{did_you_mean(source, recipes())} Give a recipe ({known}), hf:<repository>, "
-        "the folder of a checkpoint, an .onnx file, or a .pt file."
+        "the folder of a checkpoint, an .onnx, .pt or .tflite file."
     )
 
 

@@ -19,7 +19,7 @@ from modelctl.console import say
 from modelctl.errors import CommandError
 from modelctl.graphs import networks
 from modelctl.reference.model import Arrays
-from modelctl.sources import export, processors
+from modelctl.sources import exclusive, export, processors
 from modelctl.sources.draft import BOXES, HUB, PICTURES, TEXTS, Draft, Order, labels_for, refuse_idle, spec_of
 from modelctl.sources.texts import text_draft
 
@@ -135,6 +135,7 @@ def _text(order: Order, checkpoint: Checkpoint) -> Draft:
     config = checkpoint.config
     if config.problem_type == "regression" or config.num_labels < 1:
         raise CommandError("The checkpoint gives a number, not classes: it cannot be served as a classifier.")
+    _require_activation(order, checkpoint)
     tokenizer, limit, side = processors.tokenizer(checkpoint.place, order.work)
     length = min(limit or DEFAULT_LENGTH, _positions(config) or DEFAULT_LENGTH)
     pad = config.pad_token_id or 0
@@ -160,6 +161,16 @@ def _text(order: Order, checkpoint: Checkpoint) -> Draft:
     made = text_draft(order, model, inputs, outputs[0], length, tokenizer, known)
     made.original = _run(export.TextNetwork(checkpoint.model), ("input_ids", "attention_mask"), ("logits",))
     return made
+
+
+def _require_activation(order: Order, checkpoint: Checkpoint) -> None:
+    """Raise CommandError when neither the configuration nor the labels say whether a text has one label or several."""
+    given = order.options.activation or checkpoint.config.problem_type or checkpoint.config.num_labels == 1
+    if not given and not exclusive.is_settled(checkpoint.labels):
+        raise CommandError(
+            "The checkpoint's config.json has no problem_type, and its labels do not say whether a text may have "
+            f"several: give {exclusive.ASK}. (transformers' pipeline would take softmax.)"
+        )
 
 
 def _positions(config: Any) -> int:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from modelctl.console import say
 from modelctl.errors import CommandError
-from modelctl.graphs import networks
+from modelctl.graphs import networks, zipmap
 from modelctl.graphs.networks import Arrays, Port
 from modelctl.reference.model import onnx_run
 from modelctl.sources import metadata, tensors, texts, vision
@@ -34,7 +35,24 @@ def draft(order: Order) -> Draft:
     if not path.is_file():
         raise CommandError(f"There is no file {path}: give the path of one.")
     refuse_idle(order, ["shape"], "an ONNX file, which holds its shapes")
-    return from_file(order, path, metadata.ultralytics(networks.load(path)))
+    return from_path(order, path, [])
+
+
+def from_path(order: Order, path: Path, notes: list[str]) -> Draft:
+    """Return the draft of an ONNX file that was given or converted; `notes` are for the model card.
+
+    Raises:
+        CommandError: as `draft`.
+
+    """
+    served = zipmap.cut(path, order.work)
+    known = metadata.ultralytics(networks.load(served.path))
+    known["notes"] = [*known.get("notes", []), *notes, *served.notes]
+    if served.labels:
+        known.setdefault("labels", served.labels)
+    for note in served.notes:
+        say(f"      {note}")
+    return from_file(order, served.path, known)
 
 
 def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from modelctl.console import say
 from modelctl.errors import CommandError
 from modelctl.graphs.networks import Port
 from modelctl.models.steps import ImagePreprocess
@@ -18,6 +19,9 @@ IMAGENET = (
     "--resize shortest_edge_center_crop --resize-to 256 --scale 1/255 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
 )
 
+STRIDE = 32
+"""The largest cells of most detectors, in pixels."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -26,10 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--resize-to", type=float, metavar="PIXELS", help="length of the shorter side before the crop")
     group.add_argument(
         "--size",
-        type=side,
-        nargs=2,
-        metavar=("HEIGHT", "WIDTH"),
-        help="picture size, for networks that accept any size",
+        type=_height_and_width,
+        metavar="HEIGHT,WIDTH",
+        help="picture size, for networks that accept any size; one number for both",
     )
     group.add_argument(
         "--longest-edge", type=side, metavar="PIXELS", help="for shortest_edge: maximum length of the longer side"
@@ -59,6 +62,13 @@ def side(text: str) -> int:
     if not text.strip().isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"'{text}' is not a size: give whole numbers from 1")
     return int(text)
+
+
+def _height_and_width(text: str) -> list[int]:
+    sides = [side(part) for part in text.split(",")]
+    if len(sides) > 2:
+        raise argparse.ArgumentTypeError(f"give one side or height and width, not {len(sides)}")
+    return sides * 2 if len(sides) == 1 else sides
 
 
 def _number(text: str) -> float:
@@ -103,6 +113,14 @@ def layout_of(port: Port, asked: str | None) -> str:
     if len(fixed) == 1:
         return fixed[0]
     raise CommandError(f"The input '{port.name}' of shape {list(shape)} does not tell its layout: give --layout.")
+
+
+def say_odd_size(options: argparse.Namespace) -> None:
+    """Print a warning when `--size` is no multiple of the cells that most detectors divide a picture into."""
+    sides = options.size or ()
+    if any(value % STRIDE for value in sides):
+        nearest = " ".join(str(max(STRIDE, round(value / STRIDE) * STRIDE)) for value in sides)
+        say(f"      --size {sides[0]} {sides[1]} is not a multiple of {STRIDE}, as most detectors need: try {nearest}.")
 
 
 def _size(asked: Sequence[int] | None, height: int | None, width: int | None) -> tuple[int | None, int | None]:
@@ -150,7 +168,7 @@ def preprocess(port: Port, options: argparse.Namespace, known: dict[str, Any]) -
         how |= {"scale": 1.0, "mean": [0.0] * 3, "std": [1.0] * 3}
     if how["resize"] != "shortest_edge":
         if height is None or width is None:
-            raise CommandError("The network takes pictures of any size: give --size HEIGHT WIDTH.")
+            raise CommandError("The network takes pictures of any size: give --size HEIGHT,WIDTH.")
         how |= {"height": height, "width": width}
         if how["resize"] == "shortest_edge_center_crop":
             how.setdefault("resize_to", round(max(height, width) / 0.875))

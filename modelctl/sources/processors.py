@@ -121,7 +121,7 @@ def _attributes(processor: Any) -> dict[str, Any]:
 def _geometry(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the resize rule of a processor's configuration in the terms of `ImagePreprocess`."""
     if config.get("do_resize") is False:
-        raise CommandError("The checkpoint does not resize its pictures: give --size HEIGHT WIDTH.")
+        raise CommandError("The checkpoint does not resize its pictures: give --size HEIGHT,WIDTH.")
     resample = config.get("resample")
     how: dict[str, Any] = {"resample": Image.Resampling(int(2 if resample is None else resample)).name.lower()}
     size, kind = _sides(config.get("size")), str(config.get("image_processor_type", ""))
@@ -144,7 +144,7 @@ def _geometry(config: Mapping[str, Any]) -> dict[str, Any]:
         edges = {"resize_to": size["shortest_edge"], "longest_edge": size["longest_edge"]}
         return {**how, "resize": "shortest_edge", **edges, **multiple}
     cropped = f", cropped to {dict(crop)}" if crop else ""
-    raise CommandError(f"Pictures of size {dict(size)}{cropped} cannot be prepared here: give --size HEIGHT WIDTH.")
+    raise CommandError(f"Pictures of size {dict(size)}{cropped} cannot be prepared here: give --size HEIGHT,WIDTH.")
 
 
 def _convnext(size: Mapping[str, int], crop: float | None) -> dict[str, Any]:

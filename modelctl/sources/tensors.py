@@ -10,6 +10,7 @@ import onnx
 from modelctl.errors import CommandError
 from modelctl.graphs import networks, surgery
 from modelctl.graphs.networks import Arrays, Port
+from modelctl.sources import undecided
 from modelctl.sources.draft import BOXES, PICTURES, TEXTS, Draft, Order, batch_note, refuse_idle, spec_of, store
 
 FREE_AXIS_SIZE = 8
@@ -28,7 +29,9 @@ def tensor_model(
     # --size and --layout have already been used to export a TorchScript file.
     others = [name for name in PICTURES if name not in ("size", "layout")]
     idle = (*others, *BOXES, *TEXTS, "labels", "activation")
-    refuse_idle(order, idle, "a network that is served by its tensors, as no task is known for it (--task names one)")
+    if order.options.task is None:
+        undecided.refuse(order, idle, inputs, outputs)
+    refuse_idle(order, idle, "a network that is served by its tensors (--task none)")
     for port in (*inputs, *outputs):
         if len(port.shape) < 2:
             raise CommandError(

@@ -16,6 +16,7 @@ from modelctl.errors import CommandError
 from modelctl.graphs import networks, surgery, trim
 from modelctl.graphs.networks import Arrays, Port
 from modelctl.reference.samples import SAMPLES
+from modelctl.sources import missing
 from modelctl.sources.draft import (
     BOXES,
     PICTURES,
@@ -55,8 +56,7 @@ def from_graph(
         )
     if len(outputs) != 1 or len(outputs[0].shape) != 2:
         raise CommandError("A text classifier has one output [batch, classes]: give another --task.")
-    if order.options.tokenizer is None:
-        raise CommandError("A text network needs its tokenizer: give --tokenizer tokenizer.json.")
+    missing.require_of_texts(order, model, outputs[0], known)
     length = inputs[0].shape[1] or order.options.max_length or DEFAULT_LENGTH
     return text_draft(order, model, inputs, outputs[0], length, order.options.tokenizer, known)
 

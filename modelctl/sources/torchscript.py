@@ -33,8 +33,8 @@ def draft(order: Order) -> Draft:
 
     if not order.options.size and not order.options.shape:
         raise CommandError(
-            "TorchScript does not hold its input's sizes: give --size HEIGHT WIDTH for pictures, "
-            "or --shape 2,3 for the sizes of one item."
+            "TorchScript does not hold its input's sizes: give --size HEIGHT,WIDTH for pictures, "
+            f"or --shape 2,3 for the sizes of one item.{_others(order)}"
         )
     try:
         network = torch.jit.load(order.source, map_location="cpu").eval()
@@ -58,6 +58,13 @@ def draft(order: Order) -> Draft:
         )
         made_draft.extra["model.pt"] = Path(order.source)
     return made_draft
+
+
+def _others(order: Order) -> str:
+    """Return a sentence on the options that a network for pictures lacks too; empty where all are given."""
+    names = ("resize", "scale", "mean", "std", "labels")
+    lacks = [f"--{name}" for name in names if getattr(order.options, name) is None]
+    return f" (Pictures also need {', '.join(lacks)}.)" if lacks else ""
 
 
 def _sizes(order: Order) -> list[int]:

@@ -18,7 +18,7 @@ from modelctl.graphs.networks import Arrays, Port
 from modelctl.models.steps import ImagePreprocess
 from modelctl.reference.pictures import prepare
 from modelctl.reference.samples import SAMPLES
-from modelctl.sources import pictures
+from modelctl.sources import missing, pictures
 from modelctl.sources.draft import (
     BOXES,
     TEXTS,
@@ -61,6 +61,7 @@ def classifier(
         raise CommandError(
             f"A classifier has one output [batch, classes], this network has {shapes}: give another --task."
         )
+    missing.require_of_pictures(order, given, known, missing.of_classifier(order, model, outputs[0], known))
     if len(outputs[0].shape) == 4:
         surgery.flatten(model, outputs[0].name)
     how = pictures.preprocess(given, order.options, known)
@@ -94,11 +95,15 @@ def detector(
     refuse_idle(order, TEXTS, "a detector")
     given = _one_picture(inputs)
     decoder = order.options.decoder or known.get("decoder") or ("detr" if len(outputs) == 2 else None)
+    lacks = missing.of_labels(order, known)
     if decoder is None:
-        raise CommandError(f"The file does not name its head's family: give --decoder, one of {', '.join(DECODERS)}.")
+        lacks.add("does not name its head's family", f"--decoder, one of {', '.join(DECODERS)}")
+    missing.require_of_pictures(order, given, known, lacks)
+    assert decoder is not None  # noqa: S101 - refused above
     refuse_idle(order, IDLE.get(decoder, ("encoded", "strides")), f"the decoder {decoder}")
     roles = _head_roles(decoder, outputs)
     how = pictures.preprocess(given, order.options, known)
+    pictures.say_odd_size(order.options)
     trial = _try_out(order, model, given, how)
     heads = {role: trial.made[0][port.name] for role, port in roles.items()}
     classes = _detector_classes(decoder, heads, order.options.activation)

@@ -29,6 +29,9 @@ def spread(model: Any, std: float = 0.3) -> Any:
     return model.eval()
 
 
+SINGLE = {"problem_type": "single_label_classification"}
+
+
 def named(count: int = len(LABELS)) -> dict[str, Any]:
     """Return the configuration's part about classes."""
     labels = LABELS[:count]
@@ -102,9 +105,9 @@ def picture(
 
 
 SMALL_TEXT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-BERT = transformers.BertConfig(vocab_size=200, max_position_embeddings=64, **SMALL_TEXT, **named(3))
+BERT = transformers.BertConfig(vocab_size=200, max_position_embeddings=64, **SMALL_TEXT, **SINGLE, **named(3))
 ROBERTA = transformers.RobertaConfig(
-    vocab_size=320, max_position_embeddings=42, pad_token_id=1, **SMALL_TEXT, **named()
+    vocab_size=320, max_position_embeddings=42, pad_token_id=1, **SMALL_TEXT, **SINGLE, **named()
 )
 XLM_R = transformers.XLMRobertaConfig(
     vocab_size=200,
@@ -124,6 +127,7 @@ DEBERTA = transformers.DebertaV2Config(
     position_buckets=16,
     pos_att_type=["p2c", "c2p"],
     **SMALL_TEXT,
+    **SINGLE,
     **named(3),
 )
 

@@ -209,6 +209,31 @@ def test_text_classifiers_answer_as_the_pipeline(
         assert answer["usage"] == {"tokens": min(tokens, limit), "truncated": tokens > limit}
 
 
+def test_a_checkpoint_that_reads_the_end_and_does_not_name_its_problem(
+    command: Any, served: Any, stack: Any, tmp_path: Path
+) -> None:
+    """`truncation_side` is obeyed as by the pipeline; without `problem_type` and telling labels, the user decides."""
+    checkpoint = tmp_path / "ends"
+    quietly(lambda: checkpoints.TEXT["roberta"](checkpoint))
+    for file, change in (
+        ("tokenizer_config.json", {"truncation_side": "left"}),
+        ("config.json", {"problem_type": None}),
+    ):
+        content = json.loads((checkpoint / file).read_text())
+        (checkpoint / file).write_text(json.dumps({**content, **change}))
+    asked = command.run("add", str(checkpoint))
+    assert (
+        "config.json has no problem_type, and its labels do not say whether a text may have several" in asked.sentence
+    )
+    assert "give --activation softmax when a text has exactly one label, or sigmoid when each label" in asked.sentence
+    assert command("add", str(checkpoint), "--activation", "softmax") == 0
+    assert spec(stack.models, "ends")["preprocess"]["truncation_side"] == "left"
+    pipeline = quietly(lambda: transformers.pipeline("text-classification", model=str(checkpoint), top_k=None))
+    text = "".join(f"{number} people   said\n\n\tso. " for number in range(400))
+    expected = quietly(lambda: pipeline(text, truncation=True, max_length=40)[0])
+    same_scores(served.post("sentiment", "ends", json={"text": text})["scores"], expected)
+
+
 def same_scores(served: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
     """Hold every label's score against the pipeline's."""
     scores = {one["label"]: one["score"] for one in expected}

@@ -17,6 +17,8 @@ from skimage import data
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 PICTURES = (data.astronaut(), data.coffee(), data.chelsea())
+SINGLE = ("--activation", "softmax")
+"""A text has one label."""
 UNIT = ("--scale", "1/255", "--mean", "0", "--std", "1")
 Add = Callable[..., Any]
 
@@ -326,7 +328,7 @@ def test_texts(command: Add, served: Any, stack: Any, tmp_path: Path, kind: str)
     path = networks.reader(
         tmp_path / "reader.onnx", vocabulary=len(WORDS), kind=helper.np_dtype_to_tensor_dtype(np.dtype(kind))
     )
-    options = ("--tokenizer", tokenizer(tmp_path), "--labels", labels(tmp_path, 3), "--max-length", "12")
+    options = ("--tokenizer", tokenizer(tmp_path), "--labels", labels(tmp_path, 3), "--max-length", "12", *SINGLE)
     assert command("add", str(path), *options) == 0
     for text in ("the company expects sales to fall", "profit rose", "a good year " * 8):
         ids = np.array([[WORDS.index(word) if word in WORDS else 1 for word in text.split()][:12]], kind)

@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 from sample_files import contents, labels, png, spec
 from skimage import data
-from test_onnx import UNIT, WORDS, planes, run, shapes, softmax, tokenizer
+from test_onnx import SINGLE, UNIT, WORDS, planes, run, shapes, softmax, tokenizer
 
 PICTURES = (data.astronaut(), data.coffee(), data.chelsea())
 AGREEMENT = re.compile(r"(\d) of (\d) first labels agree, scores differ by (\S+) at most")
@@ -77,7 +77,7 @@ def test_pictures(
 def test_texts_in_bytes(command: Any, served: Any, stack: Any, tmp_path: Path) -> None:
     """A text's answer is that of the original within the limit, and the same beside any other."""
     path = networks.reader(tmp_path / "reader.onnx", vocabulary=len(WORDS))
-    options = ("--tokenizer", tokenizer(tmp_path), "--labels", labels(tmp_path, 3), "--max-length", "16")
+    options = ("--tokenizer", tokenizer(tmp_path), "--labels", labels(tmp_path, 3), "--max-length", "16", *SINGLE)
     result = command.run("add", str(path), *options, "--precision", "int8")
     assert result.code == 0, result.err
     assert weights_of(stored(stack.models, "reader"), onnx.TensorProto.INT8) == 15
@@ -134,7 +134,7 @@ def test_what_cannot_be_stored_so_is_refused(command: Any, stack: Any, tmp_path:
     model = onnx.load(path)
     model.opset_import[0].version = 18
     onnx.save(model, path)
-    options = ("--tokenizer", tokenizer(tmp_path), "--labels", labels(tmp_path, 3), "--max-length", "16")
+    options = ("--tokenizer", tokenizer(tmp_path), "--labels", labels(tmp_path, 3), "--max-length", "16", *SINGLE)
     result = command.run("add", str(path), *options, "--precision", "int8")
     assert (result.code, "needs a graph of opset 17 or less, and this one has 18" in result.sentence) == (1, True)
     assert contents(stack.models) == before

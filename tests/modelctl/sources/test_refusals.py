@@ -33,7 +33,7 @@ def net(folder: Path, *options: str, labelled: bool = True, **how: Any) -> tuple
 def text(folder: Path, *options: str, masked: bool = True) -> tuple[str, ...]:
     """Return the small text network with options."""
     path = networks.reader(folder / "text.onnx", vocabulary=len(WORDS), masked=masked)
-    return (str(path), *options, "--labels", labels(folder, 3))
+    return (str(path), *options, "--labels", labels(folder, 3), "--activation", "softmax")
 
 
 def odd(folder: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], domain: str = "") -> tuple[str, ...]:
@@ -186,7 +186,7 @@ READ: dict[str, tuple[Make, str]] = {
     ),
     "labels of tensors": (
         lambda folder: (str(networks.two_towers(folder / "t.onnx")), "--labels", labels(folder, 3)),
-        "--labels would do nothing for a network that is served by its tensors",
+        "so --labels would do nothing: omit it to serve the network by its tensors",
     ),
     "a scale of bytes": (
         lambda folder: (

@@ -95,7 +95,7 @@ def test_a_network_without_a_task_keeps_its_file(command: Add, served: Any, stac
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ((), "does not hold its input's sizes: give --size HEIGHT WIDTH for pictures, or --shape"),
+        ((), "does not hold its input's sizes: give --size HEIGHT,WIDTH for pictures, or --shape"),
         (("--size", "20", "20"), "The network does not take items of [3, 20, 20]"),
         (("--shape", "7"), "The network does not take items of [7]"),
     ],
