@@ -83,7 +83,7 @@ def test_marks_are_found_across_the_blocks_in_which_they_are_searched():
     parts = bombs.segments(bombs.save(Image.new("L", (8, 8)), "JPEG", progressive=True))
     first = next(index for index, part in enumerate(parts) if part[1] == 0xDA)
     before = len(b"".join(parts[: first + 1]))
-    for end in range(jpeg.Markers.BLOCK - 4, budget._Markers.BLOCK + 3):
+    for end in range(jpeg.Markers.BLOCK - 4, jpeg.Markers.BLOCK + 3):
         file = b"".join([*parts[: first + 1], bytes(end - before), *parts[first + 1 :], b"\xff\xd9"])
         assert budget.cost(file).scans == sum(part[1] == 0xDA for part in parts)
 
