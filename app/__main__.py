@@ -6,8 +6,8 @@ import os
 import signal
 
 if __name__ == "__main__":
-    # The imports below take a second, and no request is running yet: a signal ends the process at once. The default
-    # action of a signal would not, as it does not end the first process of a container.
+    # The imports below take a second, and no request is running yet: a signal ends the process at once. Its default
+    # action does not suffice, because the first process of a container ignores it.
     for _number in (signal.SIGTERM, signal.SIGINT):
         if signal.getsignal(_number) != signal.SIG_IGN:
             signal.signal(_number, lambda number, _: os._exit(128 + number))

@@ -26,7 +26,7 @@ TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Deadline:
-    """When the time for something is over; the earlier of two is the smaller.
+    """The moment at which the time for something is over. Of two deadlines, the earlier one compares as the smaller.
 
     Attributes:
         at: seconds by `time.perf_counter`.
@@ -37,7 +37,7 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
-        """Return the deadline so many seconds from now."""
+        """Return the deadline `seconds` from now."""
         return cls(time.perf_counter() + seconds)
 
     def left_s(self) -> float:
@@ -45,13 +45,13 @@ class Deadline:
         return self.at - time.perf_counter()
 
     def within(self, seconds: float) -> Deadline:
-        """Return this deadline, or the one so many seconds from now where that is earlier."""
+        """Return the earlier of this deadline and the one `seconds` from now."""
         at = time.perf_counter() + seconds
         return self if self.at <= at else Deadline(at)
 
 
 class Span:
-    """A context that measures; a class, which costs less than a generator: each request enters several."""
+    """A context that measures its time. A class costs less than a generator, and each request enters several spans."""
 
     __slots__ = ("_begun", "_name", "_spans")
 
@@ -66,7 +66,7 @@ class Span:
 
 
 class Turn:
-    """An item's wait for its turn; see `Context.wait_turn`."""
+    """A context for an item's wait for a slot; see `Context.wait_turn`."""
 
     __slots__ = ("_context",)
 
@@ -76,7 +76,7 @@ class Turn:
     def __enter__(self) -> None:
         self._context.turns += 1
         if self._context.hang_up is not None:
-            # In the next turn of the loop: an item that finds a free slot does not wait at all, and is served.
+            # In the loop's next iteration: an item that finds a free slot has left this context by then, and is served.
             asyncio.get_running_loop().call_soon(self._give_up)
 
     def __exit__(self, *_: object) -> None:
@@ -104,11 +104,11 @@ class Context:
     code: str = ""
     """The problem's code, when the request failed."""
     turns: int = 0
-    """How many of its items wait for their turn."""
+    """The number of its items that wait for a slot."""
     leave: Callable[[], None] | None = None
-    """Cancels the request when its client has left; None when the request is over."""
+    """Cancels the request; called when its client has left. None when the request is over."""
     hang_up: Callable[[], None] | None = None
-    """Closes the connection of a client that has ended its side and may be gone; None while it has not."""
+    """Closes the connection of a client that has ended its side and may be gone; None while the side is open."""
     answered: list[Callable[[], None]] = field(default_factory=list)
     """Called when the request has been answered, or its client has left."""
 
@@ -124,7 +124,7 @@ class Context:
 
     @contextmanager
     def longest(self, name: str) -> Iterator[None]:
-        """Let the span `name` be the longest of the times spent inside: for items that run side by side."""
+        """Set the span `name` to the longest time spent inside, for items that run side by side."""
         begun = time.perf_counter()
         try:
             yield
@@ -138,8 +138,9 @@ class Context:
     def half_close(self, hang_up: Callable[[], None]) -> bool:
         """Note that the client sends nothing more; return whether it may still get its answer.
 
-        It may when all of its items are with Triton, or when the request needs no Triton. An item that waits for its
-        turn is given up, now or as soon as it waits: most clients that close one half of a connection closed both.
+        It may when all of its items are with Triton, or when the request needs no Triton. The request is given up as
+        soon as one of its items waits for a slot, because most clients that seem to close one half of a connection
+        have closed both.
         """
         self.hang_up = hang_up
         return not self.turns
@@ -148,7 +149,7 @@ class Context:
         """Set the deadline from `X-Request-Timeout-Ms`, capped by the settings.
 
         Raises:
-            InvalidParameterError: when the header is no positive whole number.
+            InvalidParameterError: when the header is not a positive whole number.
 
         """
         timeout_ms = settings.default_timeout_ms
@@ -167,7 +168,7 @@ def request_id(given: str | None) -> str:
     """Return the caller's request id where it is usable, else a new UUID of version 7 (RFC 9562)."""
     if given and len(given) <= MAX_REQUEST_ID and all(ord(character) in VISIBLE_ASCII for character in given):
         return given
-    milliseconds = time.time_ns() // 1_000_000
+    milliseconds = time.time_ns() // 1_000_000  # by hand: `uuid.uuid7` came with Python 3.14
     value = milliseconds << 80 | int.from_bytes(os.urandom(10), "big")
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62

@@ -22,11 +22,11 @@ class GatewayError(Exception):
         detail: one sentence for the person who sent the request; never a path or a traceback.
         model: the model that was asked, where known.
         step: the step of the model's ensemble that refused or failed, where known.
-        retry_after_s: when to come back, in seconds; measured where it can be.
+        retry_after_s: seconds to wait before the next try; measured where possible.
 
     """
 
-    status: ClassVar[int]
+    status: int
     code: ClassVar[str]
     title: ClassVar[str]
     retryable: ClassVar[bool] = False
@@ -193,3 +193,5 @@ class DeadlineExceededError(GatewayError):
 
 ERRORS: tuple[type[GatewayError], ...] = tuple(GatewayError.__subclasses__())
 BY_CODE: dict[str, type[GatewayError]] = {error.code: error for error in ERRORS}
+BY_STATUS: dict[int, type[GatewayError]] = {error.status: error for error in reversed(ERRORS)}
+"""The first class of each status, which is the most general one."""

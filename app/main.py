@@ -34,8 +34,8 @@ from app.triton.servers import Servers
 
 TITLE = "Triton Gateway"
 FIRST_READING_S = 5.0
-"""The longest wait at the start until each Triton has been read (a tenth of a second) or is known not to be there (one
-second). A Triton that hangs must not keep the gateway from its liveness probes."""
+"""Longest wait at the start for the first reading of every Triton, which takes 0.1 s, or 1 s where Triton is absent. A
+Triton that hangs must not keep the gateway from its liveness probes."""
 DESCRIPTION = "Image classification, object detection and sentiment by models on NVIDIA Triton."
 
 
@@ -114,13 +114,13 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def version() -> str:
-    """Return the version, which stands in pyproject.toml alone: the gateway runs from its folder, never installed."""
+    """Return the version in pyproject.toml, its only place: the gateway runs from its folder and is never installed."""
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
     return str(project["version"])
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document, with the schema of problems, which no route declares as its own."""
+    """Return the OpenAPI document, with the schema of problems added, which no route declares."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
         schemas = document["components"]["schemas"]

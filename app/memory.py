@@ -1,4 +1,4 @@
-"""The bytes that the process holds for its requests, and freed memory that goes back to the system.
+"""The limit on the bytes that the process holds for its requests, and the return of freed memory to the system.
 
 Bodies, fetched images, items that are with Triton after their callers have left (`app.scheduling.coalescing`) and
 answers that no client has taken yet (`app.http.outgoing`) all count against one `Budget`.
@@ -12,7 +12,7 @@ from typing import Protocol
 from app.errors import OverloadedError
 
 LARGE_BYTES = 16_000_000
-"""Once this many bytes were held and are released again, memory is given back to the system."""
+"""Memory goes back to the system after more than this many bytes were held and have been released."""
 
 
 class Gauge(Protocol):
@@ -25,8 +25,8 @@ class Gauge(Protocol):
 class Budget:
     """The bytes of bodies and answers that the process may hold at once."""
 
-    def __init__(self, most: int, gauge: Gauge | None = None) -> None:
-        self.most = most
+    def __init__(self, max_bytes: int, gauge: Gauge | None = None) -> None:
+        self.max_bytes = max_bytes
         self.held = 0
         self._peak = 0
         self._gauge = gauge
@@ -38,7 +38,7 @@ class Budget:
             OverloadedError: when there is no room for them.
 
         """
-        if self.held + count > self.most:
+        if self.held + count > self.max_bytes:
             raise OverloadedError("The gateway's memory for requests and answers is full.")
         self.add(count)
 
@@ -47,14 +47,14 @@ class Budget:
         self.add(-count)
 
     def add(self, count: int) -> None:
-        """Count `count` more bytes, which exist already whether there is room or not; fewer where it is negative."""
+        """Count `count` more bytes that exist already, even past the limit; a negative count releases bytes."""
         self.held += count
         self._peak = max(self._peak, self.held)
         if self._gauge is not None:
             self._gauge.set(self.held)
 
     def settle(self) -> None:
-        """Give memory back to the system when much was held and little is held now; called every second."""
+        """Give memory back to the system when less than a quarter of a large peak is held now; called every second."""
         if self._peak > LARGE_BYTES and self.held < self._peak // 4:
             self._peak = self.held
             give_back()
@@ -87,7 +87,7 @@ class Held:
 
 
 def give_back() -> None:
-    """Give back what glibc keeps in arenas that other blocks keep from shrinking; takes some milliseconds."""
+    """Give the system free memory that glibc keeps because blocks in use lie above it; takes some milliseconds."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own
     if trim is not None:
         trim(0)

@@ -99,7 +99,7 @@ class Settings(BaseSettings):
 
     max_image_bytes: int = Field(default=20 * MEGABYTE, ge=1, description="Largest encoded image.")
     max_text_bytes: int = Field(default=1 * MEGABYTE, ge=1, description="Longest text.")
-    max_batch_items: int = Field(default=64, ge=1, description="Most items in a batch.")
+    max_batch_items: int = Field(default=64, ge=1, description="Largest number of items in a batch.")
     max_batch_bytes: int = Field(default=64 * MEGABYTE, ge=1, description="Largest batch: all its items together.")
     max_bytes_in_flight: int = Field(
         default=256 * MEGABYTE,
@@ -162,7 +162,7 @@ class Settings(BaseSettings):
             if not re.fullmatch(r"(dns:///)?(\[[0-9a-f:.]+\]|[a-z0-9._-]+):[0-9]{1,5}", url):
                 raise ValueError(f"'{url}' is neither host:port nor dns:///name:port")
         if len(value) > 1 and any(url.startswith("dns:///") for url in value):
-            raise ValueError("dns:///name:port stands alone, for all addresses of the name")
+            raise ValueError("dns:///name:port must be the only address: it names all of Triton's")
         return value
 
     @field_validator("host")
@@ -172,7 +172,7 @@ class Settings(BaseSettings):
             ip_address(value)
         except ValueError as error:
             if not re.fullmatch(r"[A-Za-z0-9._-]+", value):
-                what = f"'{value}' is no address to listen on, such as 0.0.0.0, without scheme and port"
+                what = f"'{value}' is not an address to listen on, such as 0.0.0.0, without scheme and port"
                 raise ValueError(what) from error
         return value
 
@@ -181,7 +181,7 @@ class Settings(BaseSettings):
     def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if not re.fullmatch(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[?[0-9a-f:.]+\]?", name):
-                raise ValueError(f"'{name}' is no host name (without scheme and port), nor *.name, nor *")
+                raise ValueError(f"'{name}' is neither a host name (without scheme and port) nor *.name nor *")
         return value
 
     @field_validator("image_url_hosts")
@@ -189,7 +189,7 @@ class Settings(BaseSettings):
     def _image_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if not re.fullmatch(r"[^\s/@*:]+|[0-9a-f:.]+", name):
-                raise ValueError(f"'{name}' is no host name, such as images.example.com, without scheme and port")
+                raise ValueError(f"'{name}' is not a host name such as images.example.com, without scheme and port")
         return value
 
     @field_validator("cors_origins")
@@ -197,7 +197,9 @@ class Settings(BaseSettings):
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
             if not re.fullmatch(r"\*|https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?", origin):
-                raise ValueError(f"'{origin}' is no origin such as https://app.example.com:8443, without a path, nor *")
+                raise ValueError(
+                    f"'{origin}' is neither an origin such as https://app.example.com:8443, without a path, nor *"
+                )
         return value
 
     @property
@@ -210,7 +212,7 @@ class Settings(BaseSettings):
 
     @property
     def allowed_hosts(self) -> tuple[str, ...]:
-        """The host names by which the gateway is called. Probes and scrapers call a pod by whatever name they have."""
+        """The allowed host names: any where others reach the gateway, because probes may call a pod by any name."""
         return self.hosts or (() if self.loopback else ("*",))
 
     @property
@@ -223,18 +225,18 @@ VARIABLES = {
     (name if field.validation_alias else f"{PREFIX}{name}").upper(): name
     for name, field in Settings.model_fields.items()
 }
-"""Each variable, and the setting that it sets."""
+"""The setting that each variable sets."""
 
 
 def choices(field: FieldInfo) -> tuple[str, ...]:
-    """Return the words that a setting may be; none where it is no choice."""
+    """Return the allowed words of a setting; none when it is a number or any text."""
     if field.annotation is bool:
         return "true", "false"
     return typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
 
 
 def limits(field: FieldInfo) -> str:
-    """Return what a setting may be that is no choice, such as `whole number, 1 to 64`."""
+    """Return the allowed values of a setting that has no list of words, such as `whole number, 1 to 64`."""
     if field.annotation is str or typing.get_origin(field.annotation) is tuple:
         return "text"
     bounds = {name: getattr(one, name) for one in field.metadata for name in BOUNDS if hasattr(one, name)}
@@ -248,7 +250,7 @@ def read() -> Settings:
     """Return the settings of the environment and `.env`.
 
     Raises:
-        SettingsError: when a value cannot be right.
+        SettingsError: when a value is invalid.
 
     """
     try:
@@ -262,10 +264,10 @@ def read() -> Settings:
 
 
 class SettingsError(Exception):
-    """Settings that cannot be right.
+    """Invalid settings.
 
     Attributes:
-        faults: a sentence for each, which names the variable and what it may be.
+        faults: a sentence for each invalid value, with its variable and the allowed values.
 
     """
 
@@ -287,7 +289,7 @@ def _fault(error: Any, places: dict[str, str]) -> str:
 
 
 def sources() -> dict[str, str]:
-    """Return where each variable is set that is set: `environment`, or `.env`."""
+    """Return the source of each variable that is set: `environment` or `.env`."""
     found: dict[str, str] = {}
     for place, source in ((FILE, DotEnvSettingsSource), ("environment", EnvSettingsSource)):
         for name, value in source(Settings).env_vars.items():
@@ -299,13 +301,13 @@ def sources() -> dict[str, str]:
 
 
 def unknown_variables() -> dict[str, str | None]:
-    """Return each GATEWAY_ variable of the environment or `.env` that no setting reads, and the one it is most like."""
+    """Return each GATEWAY_ variable that is set but that no setting reads, with the most similar known variable."""
     names = [name for name in sorted(sources()) if name.startswith(PREFIX)]
     return {name: next(iter(get_close_matches(name, VARIABLES, 1)), None) for name in names if name not in VARIABLES}
 
 
 def main() -> int:
-    """Print the settings in force as JSON; return 2 when one cannot be right."""
+    """Print the settings in force as JSON; return 2 when one is invalid."""
     report: dict[str, Any] = {"settings": [], "unknown": {}, "faults": []}
     try:
         values = read().model_dump(mode="json")

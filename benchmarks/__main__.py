@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from argparse import Namespace
 
-from benchmarks import commandline
-from modelctl.bench import options
-from modelctl.errors import CommandError
+from modelctl import console
 
 
 def main() -> int:
     """Measure; return the exit code."""
-    try:
-        return options.run(commandline.build().parse_args())
-    except CommandError as error:
-        return _refuse(str(error), 1)
-    except KeyboardInterrupt:
-        return _refuse("stopped.", 130)
+    return console.run("benchmarks", _arguments)
 
 
-def _refuse(sentence: str, code: int) -> int:
-    """Print why there is no result; with --json also as one JSON object."""
-    print(f"benchmarks: {sentence}", file=sys.stderr)
-    if "--json" in sys.argv:
-        print(json.dumps({"error": sentence}))
-    return code
+def _arguments() -> Namespace:
+    from benchmarks import commandline  # while signals end the process, see `console.run`
+    from modelctl import configuration
+
+    configuration.load()  # first, as options have their defaults from the environment
+    return commandline.build().parse_args()
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from modelctl.bench import options
 from modelctl.cli import Parser
 
 MEASUREMENTS = {
-    "gateway": (gateway, "what the gateway costs before a model that answers at once, against Triton asked directly"),
-    "tasks": (tasks, "the gateway end to end, against other ways to serve the same tasks, and against no server"),
-    "growth": (growth, "what a request costs the gateway, with more connections, more models, larger pictures"),
+    "gateway": (gateway, "compare the gateway with Triton called directly, on a model that answers at once"),
+    "tasks": (tasks, "compare the gateway end to end with other servers of the same tasks, and with bare processes"),
+    "growth": (growth, "measure the gateway's CPU per request with more connections, more models and larger requests"),
 }
 
 
@@ -19,4 +19,5 @@ def build() -> Parser:
     """Return the parser."""
     parser = Parser(prog="python -m benchmarks", description="Measurements of the gateway and of its peers.")
     options.add_measurements(parser, MEASUREMENTS)
+    parser.set_defaults(run=options.run)
     return parser

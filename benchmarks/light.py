@@ -1,8 +1,8 @@
-"""A model repository whose models answer at once, so that what a request costs is the gateway's, not theirs.
+"""A model repository whose models answer at once, so that a request costs the gateway's CPU time and little else.
 
-light, light_2, ...   ensembles for text-classification: one step each, which looks at nothing (light_step.py)
+light, light_2, ...   ensembles for text-classification: one step each, which ignores its input (light_step.py)
 light_image           the same for image-classification: pictures are not decoded
-tensors_1, ...        models without a task, which nobody asks: they fill the index, with a process each
+tensors_1, ...        models without a task, which are never called: each adds an index entry and a process
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_BATCH_SIZE = 8
 
 Tensors = Mapping[str, tuple[int, Sequence[int]]]
 RANKING: Tensors = {"label": (pb.TYPE_STRING, [-1]), "score": (pb.TYPE_FP32, [-1])}
-ASKED: Mapping[str, tuple[Tensors, Tensors]] = {
+TENSORS: Mapping[str, tuple[Tensors, Tensors]] = {
     "text-classification": (
         {"text": (pb.TYPE_STRING, [1])},
         {**RANKING, "token_count": (pb.TYPE_INT32, [1]), "truncated": (pb.TYPE_BOOL, [1])},
@@ -32,16 +32,16 @@ ASKED: Mapping[str, tuple[Tensors, Tensors]] = {
         {**RANKING, "class_id": (pb.TYPE_INT32, [-1]), "image_size": (pb.TYPE_INT32, [2])},
     ),
 }
-"""Task -> what its ensembles take and give."""
+"""Task -> inputs and outputs of its ensembles."""
 
 
 def write(folder: Path, ensembles: int, tensor_models: int) -> None:
-    """Write a repository, `models`, and the folder of its backend, `backends`, into an empty folder.
+    """Write a repository, `models`, and its backend's folder, `backends`, into an empty folder.
 
     Args:
-        folder: is made where it is not there.
-        ensembles: for texts, 1 or more; the first is the default, and has a canary.
-        tensor_models: 0 or more.
+        folder: created if it is missing.
+        ensembles: number for texts, 1 or more; the first is the default and has a canary.
+        tensor_models: number, 0 or more.
 
     """
     (folder / "backends" / BACKEND).mkdir(parents=True)
@@ -55,7 +55,7 @@ def write(folder: Path, ensembles: int, tensor_models: int) -> None:
 
 
 def _ensemble(models: Path, name: str, task: str, *, default: bool) -> None:
-    given, answer = ASKED[task]
+    given, answer = TENSORS[task]
     step = f"{name}_step"
     config = pb.ModelConfig(name=name, platform="ensemble", max_batch_size=MAX_BATCH_SIZE)
     _add(config, given, answer)

@@ -1,4 +1,4 @@
-"""A step that answers at once, with ones of the shapes of its configuration; it does not look at what it is sent.
+"""A step that ignores its input and answers at once, with ones in the shapes of its configuration.
 
 `benchmarks.light` copies this file into a folder of backends: Triton runs it, and nothing here imports it.
 """
@@ -18,13 +18,13 @@ class TritonPythonModel:
     """The step as Triton sees it."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Make one item of every output; a free size is 1."""
+        """Make one item of each output; a variable dimension becomes 1."""
         config = json.loads(args["model_config"])
         self._input = config["input"][0]["name"]
         self._ones = {output["name"]: _ones(output) for output in config["output"]}
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer every item of every request alike."""
+        """Give every item of every request the same answer."""
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:

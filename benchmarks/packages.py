@@ -1,4 +1,4 @@
-"""Installs what a bench compares with, from lock files with hashes, into places of its own."""
+"""Installs the peers and tools of the benches from lock files with hashes, each into a folder of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SET_UP_S = 900
 
 
 def install(lock: Path, *, python: str = sys.executable, target: Path | None = None) -> None:
-    """Install a lock file's packages into an environment, by its `python`, or into a folder, without what they need.
+    """Install a lock file's packages into the environment of `python`, or without their dependencies into `target`.
 
     Raises:
         CommandError: when that fails.
@@ -31,7 +31,7 @@ def install(lock: Path, *, python: str = sys.executable, target: Path | None = N
 
 
 def run(words: list[str]) -> None:
-    """Run a program that sets something up; raises CommandError, with its last words, when it fails."""
+    """Run a set-up program; raises CommandError with the end of its output when it fails."""
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=SET_UP_S, check=False)  # noqa: S603 - ours
     except subprocess.TimeoutExpired as error:

@@ -1,12 +1,12 @@
-"""Measures how texts of different length are best batched: what docs/decisions/0002-text-batching.md rests on.
+"""Measures how texts of different length are best batched; the figures of docs/decisions/0002-text-batching.md.
 
     python -m training.sentiment.export --out served.onnx --plain plain.onnx --packed packed.onnx
     python -m benchmarks.text_batching --plain plain.onnx --packed packed.onnx [--threads 1] [--rounds 12]
 
 16 callers each send their next text, of 3 to 128 tokens, as soon as the last is answered; whenever the network is free
 it takes from the queue what Triton's dynamic batcher would (the first text and up to 7 more of its shape). The queue is
-simulated, the network's runs are real. The strategies take turns, one batch each, so that what else runs on the machine
-hurts all alike: believe the ratios. Needs numpy and onnxruntime.
+simulated, the network's runs are real. The strategies take turns, one batch each, so that other programs slow all of
+them alike: trust the ratios. Needs numpy and onnxruntime.
 
 | strategy | a text's shape | network |
 |---|---|---|
@@ -36,7 +36,7 @@ BUCKETS = (16, 32, 64, 128)
 
 @dataclass
 class Strategy:
-    """How texts are shaped, which network runs them, and what was counted."""
+    """How texts are shaped, which network runs them, and its counters."""
 
     name: str
     network: Any
@@ -90,7 +90,7 @@ def session(path: Path, threads: int) -> Any:
 
 
 def strategies(plain: Path, packed: Path | None, served: Path, threads: int) -> list[Strategy]:
-    """Return what is compared; `fixed` comes first and is the reference."""
+    """Return the compared strategies; the first, `fixed`, is the reference."""
     network = session(plain, threads)
     made = [
         Strategy("fixed", network, lambda length: LONGEST),

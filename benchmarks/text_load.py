@@ -1,4 +1,4 @@
-"""Loads the sentiment ensemble of a running Triton, and prints how well texts of different length batch in its network.
+"""Sends texts of different length to the sentiment ensemble of a running Triton; prints how its network batches them.
 
     modelctl serve --model minilm_sentiment &
     python -m benchmarks.text_load [--url 127.0.0.1:8001]
@@ -23,13 +23,13 @@ WORDS = ("the", "market", "rose", "while", "costs", "fell", "and", "people", "li
 
 
 def counts(client: triton.InferenceServerClient) -> tuple[int, int]:
-    """Return how many inferences the network has done, in how many batches."""
+    """Return the number of inferences that the network has done, and of the batches."""
     statistics = client.get_inference_statistics(NETWORK).model_stats[0]
     return statistics.inference_count, statistics.execution_count
 
 
 def caller(url: str, seed: int, texts: int, length: Callable[[np.random.Generator], int]) -> list[float]:
-    """Send that many texts one after the other; return each call's milliseconds."""
+    """Send texts one after the other; return each call's milliseconds."""
     chance, client, times = np.random.default_rng(seed), triton.InferenceServerClient(url), []
     for _ in range(texts):
         text = " ".join(chance.choice(WORDS, length(chance) - 2))  # besides [CLS] and [SEP]

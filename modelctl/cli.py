@@ -26,7 +26,7 @@ COMMANDS = {
     "lint": ("modelctl.commands.lint", "check a model repository and say how to fix what is wrong"),
     "verify": ("modelctl.commands.verify", "compare a served model's answers with an independent computation"),
     "bench": (
-        "modelctl.bench.command",
+        "modelctl.commands.bench",
         "measure a model under load with different settings, such as the number of instances",
     ),
     "plan": ("modelctl.commands.plan", "build TensorRT plans; needs TensorRT and a GPU"),

@@ -1,12 +1,70 @@
-"""A command's progress: lines on standard error, because standard output is for the result."""
+"""The console: progress and refusals on standard error, since standard output is for results; signals; exit codes."""
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import sys
-from contextlib import suppress
+import threading
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from modelctl.errors import CommandError
 
 COLOURS = {"ok": 32, "warning": 33, "fail": 31, "error": 31}
+OURS = ("benchmarks", "modelctl", "stages")
+
+
+def run(program: str, prepare: Callable[[], Namespace]) -> int:
+    """Run one command of a program; return its exit code.
+
+    Args:
+        program: its name, which precedes each refusal.
+        prepare: imports the command and returns its arguments, with the function to call with them as `run`.
+
+    """
+    try:
+        with _ended_by_signals():
+            arguments = prepare()
+        code: int = arguments.run(arguments)
+    except CommandError as error:
+        return _refuse(program, str(error), 1)
+    except KeyboardInterrupt:
+        return _refuse(program, "stopped.", 130)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in OURS:
+            raise
+        return _refuse(program, f"This needs the package {error.name}, which is not installed here.", 1)
+    return code
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the process at once.
+
+    In the middle of an import the first would come out as that package's error; the second, left to its default, does
+    not end a container's first process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    taken = [one for one in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(one) != signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda number, _: os._exit(128 + number)) for number in taken}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _refuse(program: str, sentence: str, code: int) -> int:
+    """Print why there is no result; with --json also as one JSON object on standard output."""
+    print(f"{program}: {sentence}", file=sys.stderr)
+    if "--json" in sys.argv:
+        print(json.dumps({"error": sentence}))
+    return code
 
 
 def say(line: str) -> None:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import modelctl  # noqa: F401 - before grpc, whose handlers of fork() it switches off
 
@@ -23,18 +18,21 @@ import modelctl  # noqa: F401 - before grpc, whose handlers of fork() it switche
 import httpx
 import numpy as np
 import pytest
-from dotenv import dotenv_values
 from PIL import Image
 from skimage import data
 from starts import pytest_collection_modifyitems, pytest_ignore_collect, pytest_runtest_protocol  # noqa: F401 - hooks of pytest
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import np_to_triton_dtype
 
+from benchmarks import stack as launcher
 from modelctl.embedded import control
 from modelctl.embedded.triton import READY, Triton, TritonError
 
 ROOT = Path(__file__).resolve().parent.parent
+STANDINS = ROOT / "tests" / "standins"
 BUNDLED = ("efficientnet_lite0", "lite_detector", "minilm_sentiment", "simple_net")
+MISBEHAVING = ("misbehaving", "short_queue", "wrong_contract")
+"""Models of tests/standins, all of the backend `misbehave`."""
 
 
 for _number in (signal.SIGINT, signal.SIGHUP):
@@ -46,71 +44,16 @@ MADE: list[Stack] = []
 """All stacks of this process."""
 SHARED: list[Stack] = []
 """Those that more than one module uses."""
-PORTS_EACH = 1500
 
 
-def _ports() -> Iterator[int]:
-    """Yield ports for this process alone, below those that Linux gives to clients, as they could be taken meanwhile."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 10
-    first = 12_000 + worker * PORTS_EACH
-    begun = os.getpid() * 8 % PORTS_EACH  # another run of the tests beside this one begins elsewhere
-    while True:
-        for number in range(PORTS_EACH):
-            yield first + (begun + number) % PORTS_EACH
+class Stack(launcher.Stack):
+    """The launcher's stack, and what tests ask of it."""
 
-
-PORTS = _ports()
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on, and that no other process of this run is given."""
-    found: list[int] = []
-    while len(found) < count:
-        port = next(PORTS)
-        with socket.socket() as one:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                one.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        found.append(port)
-    return found
-
-
-@dataclass
-class Stack:
-    """One Triton with its supervisor, and one gateway."""
-
-    folder: Path
-    models: Path
-    settings: dict[str, str] = field(default_factory=dict)
-    serve_options: tuple[str, ...] = ()
-    key: Path | None = None
-    """The file with the control key, where it is not `serve` that makes one."""
-
-    def __post_init__(self) -> None:
-        self.port, self.grpc, self.metrics = free_ports(3)
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.state = self.folder / "state"
-        self.triton: subprocess.Popen[bytes] | None = None
-        self.gateway: subprocess.Popen[bytes] | None = None
-        self._at_first: set[str] = set()
-
-    def environment(self) -> dict[str, str]:
-        """Return the environment of both processes."""
-        ports = {
-            "GATEWAY_PORT": str(self.port),
-            "TRITON_GRPC_PORT": str(self.grpc),
-            "TRITON_METRICS_PORT": str(self.metrics),
-        }
-        key = {control.VARIABLE: str(self.key)} if self.key else {}
-        # The settings of whoever runs the tests are none of theirs: empty stands for the default.
-        others = dict.fromkeys(dotenv_values(ROOT / ".env"), "")
-        return {**others, **os.environ, **ports, **key, **self.settings}
+    _at_first: set[str]
 
     def control(self) -> Triton:
         """Return Triton, for somebody who has the control key."""
-        return Triton(f"127.0.0.1:{self.grpc}", key=(self.key or self.state / control.FILE).read_text().strip())
+        return Triton(self.address, key=(self.key or self.state / control.FILE).read_text().strip())
 
     def infer(self, model: str, timeout_s: float = 10, **inputs: np.ndarray) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
         """Ask a model of Triton for its outputs; raises InferenceServerException."""
@@ -118,25 +61,19 @@ class Stack:
         for name, array in inputs.items():
             tensors.append(InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype)))
             tensors[-1].set_data_from_numpy(array)
-        with closing(InferenceServerClient(f"127.0.0.1:{self.grpc}")) as client:
+        with closing(InferenceServerClient(self.address)) as client:
             answer = client.infer(model, tensors, client_timeout=timeout_s)
         return {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
 
-    def start(self) -> None:
-        """Start both and wait until the gateway is ready."""
-        self.start_triton()
-        self.start_gateway()
-        self.wait_ready()
-
     def share(self) -> Self:
-        """Start, for several modules: each leaves it as it was."""
+        """Start the stack for several modules; each must leave it unchanged."""
         self.start()
         self._at_first = self._found()
         SHARED.append(self)
         return self
 
     def _found(self) -> set[str]:
-        """Return what is in the repository, what Triton serves, and what the gateway lists."""
+        """Return the content of the repository, Triton's models, and the gateway's list."""
         with closing(self.control()) as triton:
             states = triton.states()
         listed = httpx.get(f"{self.url}/v1/models", timeout=10).raise_for_status().json()["models"]
@@ -167,53 +104,11 @@ class Stack:
                 pytest.fail(f"a test has left the shared stack otherwise than it was: {sorted(different)}")
             time.sleep(0.2)
 
-    def start_triton(self) -> None:
-        """Start Triton under its supervisor."""
-        command = [
-            *(sys.executable, "-m", "modelctl", "serve", "--models", str(self.models)),
-            *("--backends", str(self.folder / "backends"), "--state", str(self.state), *self.serve_options),
-        ]
-        with (self.folder / "triton.out").open("ab") as out:
-            self.triton = subprocess.Popen(command, cwd=ROOT, env=self.environment(), stdout=out, stderr=out)
-
-    def start_gateway(self) -> None:
-        """Start the gateway."""
-        with (self.folder / "gateway.out").open("ab") as out:
-            self.gateway = subprocess.Popen(
-                [sys.executable, "-m", "app"], cwd=ROOT, env=self.environment(), stdout=out, stderr=out
-            )
-
-    def wait_ready(self, seconds: float = 90) -> float:
-        """Wait until readyz says so; return after how many seconds."""
-        begun = time.monotonic()
-        answer = "nothing"
-        while time.monotonic() - begun < seconds:
-            for process, name in ((self.triton, "triton.out"), (self.gateway, "gateway.out")):
-                if process is not None and process.poll() is not None:
-                    pytest.fail(f"a process ended: {(self.folder / name).read_text()[-3000:]}")
-            try:
-                response = httpx.get(f"{self.url}/readyz", timeout=10)
-                answer = response.text
-                if response.status_code == 200:
-                    return time.monotonic() - begun
-            except httpx.TransportError:
-                pass
-            time.sleep(0.1)
-        logs = "".join((self.folder / name).read_text()[-3000:] for name in ("triton.out", "gateway.out"))
-        return pytest.fail(f"not ready after {seconds} s: {answer}\n{logs}")
-
-    def tell_to_stop(self) -> None:
-        """Send both the signal."""
-        for process in (self.gateway, self.triton):
-            if process is not None and process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-
-    def stop(self) -> None:
-        """Stop both."""
-        self.tell_to_stop()
-        for process in (self.gateway, self.triton):
-            if process is not None:
-                process.wait(20)
+    def stop(self) -> list[str]:
+        """Stop both, which must end in time."""
+        killed = super().stop()
+        assert not killed
+        return killed
 
     def client(self, **options: object) -> httpx.Client:
         """Return an HTTP client of the gateway."""
@@ -228,20 +123,19 @@ def repository(folder: Path, names: tuple[str, ...] = BUNDLED, *, test_models: b
     for source in sorted((ROOT / "models").iterdir()):
         if source.is_dir() and any(source.name == name or source.name.startswith(f"{name}_") for name in names):
             shutil.copytree(source, models / source.name)
-    sources = [ROOT / "backends", *([ROOT / "tests" / "backends"] if test_models else [])]
-    for source in [folder for parent in sources for folder in sorted(parent.iterdir())]:
+    for source in sorted((ROOT / "backends").iterdir()):
         if (source / "model.py").exists():
             (backends / source.name).symlink_to(source)
     if test_models:
-        for source in sorted((ROOT / "tests" / "models").iterdir()):
-            shutil.copytree(source, models / source.name)
-            (models / source.name / "1").mkdir(exist_ok=True)
+        (backends / "misbehave").symlink_to(STANDINS / "backends" / "misbehave")
+        for name in MISBEHAVING:
+            shutil.copytree(STANDINS / "models" / name, models / name)
     return models
 
 
 @pytest.fixture(scope="session")
 def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Stack]]:
-    """Return a function that makes a stack, not started yet; it ends with its module, or with the last where shared."""
+    """Return a function that makes a stack without starting it; the stack ends with its module or last sharer."""
     key = tmp_path_factory.mktemp("control") / control.FILE
     key.touch(0o600)
     key.write_text(control.new())
@@ -255,7 +149,7 @@ def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
     ) -> Stack:
         folder = tmp_path_factory.mktemp("stack")
         models = repository(folder, names, test_models=test_models)
-        MADE.append(Stack(folder, models, settings or {}, serve_options, key))
+        MADE.append(Stack(folder, models, folder / "backends", settings or {}, serve_options, key))
         return MADE[-1]
 
     yield make
@@ -263,14 +157,28 @@ def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
 
 
 @pytest.fixture(scope="session")
+def make_gateway(make_stack: Callable[..., Stack]) -> Callable[..., Stack]:
+    """Return a function that starts a gateway before the Tritons of other stacks."""
+
+    def make(*tritons: Any, **settings: str) -> Stack:
+        urls = ",".join(triton.address for triton in tritons)
+        made = make_stack((), {"GATEWAY_TRITON_URLS": urls, **settings}, test_models=False)
+        made.start_gateway()
+        made.wait_ready()
+        return made
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def stack(make_stack: Callable[..., Stack]) -> Stack:
-    """Return the stack that most tests share; they leave it as they found it."""
+    """Return the stack that most tests share; they must leave it unchanged."""
     return make_stack().share()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def as_it_was() -> Iterator[None]:
-    """Fail a module that has left a shared stack otherwise than it was; stop its own, which cost CPU while idle."""
+    """Fail a module that has changed a shared stack; stop the module's own, which cost CPU while idle."""
     yield
     stop([one for one in MADE if one not in SHARED])
     for one in SHARED:
@@ -288,7 +196,7 @@ def stop(stacks: list[Stack]) -> None:
 
 @pytest.fixture
 def settled(stack: Stack) -> None:
-    """Wait until the shared stack's catalogue changes no more, for a test that reads it twice."""
+    """Wait until the shared stack's catalogue no longer changes, for a test that reads it twice."""
     stack.wait_as_it_was(gone=True)
 
 

@@ -3,8 +3,8 @@
     uvicorn -> Gateway -> Lifecycle -> Door -> a task's route
                                             -> FastAPI's routes
 
-What FastAPI does for a request on its way (matching routes, dependencies, exit stacks) takes longer than what a task's
-route does, and a task needs none of it. So task routes are called directly; one with dependencies is left to FastAPI.
+FastAPI's own work on a request (matching routes, dependencies, exit stacks) takes longer than a task's route, which
+needs none of it. So task routes are called directly, except those with dependencies, which FastAPI serves.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ class Gateway(FastAPI):
         }
 
     def add_middleware(self, *_: object, **__: object) -> NoReturn:
-        """Refuse: task routes would not pass it. What is to surround every request belongs to the `Lifecycle`."""
-        raise RuntimeError("The gateway takes no middleware: put what surrounds every request into app.http.lifecycle.")
+        """Refuse: task routes bypass FastAPI's middleware. Code around every request belongs in the `Lifecycle`."""
+        raise RuntimeError("Task routes bypass middleware: put code around every request into app.http.lifecycle.")
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Return FastAPI's own part; the lifecycle, around it, answers what it raises."""
+        """Return FastAPI's routes with the handlers of failures; the lifecycle around them answers other exceptions."""
         handlers: dict[Any, Any] = dict(self.exception_handlers)
         return ExceptionMiddleware(AsyncExitStackMiddleware(self.router), handlers=handlers)

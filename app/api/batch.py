@@ -1,4 +1,4 @@
-"""The batch route of a task: many items, one call each, and an answer or a problem for every one of them."""
+"""The batch route of a task: many items, one call each, and an answer or a problem for each."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _result(model: ServedModel, answer: Answer | errors.GatewayError, context: C
 
 
 def _shared_failure(results: list[Result]) -> errors.GatewayError | None:
-    """Return why all items failed when none of them is to blame: a wrong option, or a Triton that is not there."""
+    """Return the error of all items if it is not an item's fault, such as a wrong option or an absent Triton."""
     failed = [result for result in results if isinstance(result, errors.GatewayError)]
     if len(failed) < len(results) or len({type(error) for error in failed}) != 1:
         return None

@@ -1,4 +1,4 @@
-"""Whatever a route raises becomes a problem answer, and a line in the log."""
+"""Every exception of a route becomes a problem answer; those that are not the caller's fault are logged too."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ from app.dialects import hf
 from app.http import problems
 from app.http.validation import sentence
 
+SENTENCES = {
+    errors.MalformedRequestError.status: "The request cannot be read.",
+    errors.NotFoundError.status: "There is nothing at this path; see /docs.",
+    errors.MethodNotAllowedError.status: "This path does not take this method.",
+}
+"""Details in place of those of FastAPI and Starlette, by status."""
+
 logger = structlog.get_logger(__name__)
 
 
@@ -24,7 +31,7 @@ def add_to(app: FastAPI) -> None:
 
 
 def answer(request: Request, error: errors.GatewayError, headers: dict[str, str] | None = None) -> Response:
-    """Return the problem answer, and log what the caller does not see."""
+    """Return the problem answer; log the cause of a failure that is not the caller's."""
     context = Context.of(request)
     context.code = error.code
     if error.status >= 500:
@@ -46,12 +53,12 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 
 async def _http(request: Request, error: Exception) -> Response:
+    """Answer what FastAPI, Starlette or a dependency raised, under its own status.
+
+    Clients treat an unknown status as 400 or 500 (RFC 9110, 15), so a status without a code gets the code of these.
+    """
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
-    if error.status_code == errors.MethodNotAllowedError.status:
-        kind: type[errors.GatewayError] = errors.MethodNotAllowedError
-        sentence = "This path does not take this method."
-    elif error.status_code == errors.NotFoundError.status:
-        kind, sentence = errors.NotFoundError, "There is nothing at this path; see /docs."
-    else:
-        kind, sentence = errors.MalformedRequestError, "The request cannot be read."
-    return answer(request, kind(sentence), dict(error.headers or {}))
+    general = errors.InternalError if error.status_code >= 500 else errors.MalformedRequestError
+    problem = errors.BY_STATUS.get(error.status_code, general)(SENTENCES.get(error.status_code, str(error.detail)))
+    problem.status = error.status_code
+    return answer(request, problem, dict(error.headers or {}))

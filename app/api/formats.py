@@ -19,7 +19,7 @@ from app.http.validation import first, sentence
 from app.tasks.base import Options, Task
 from app.triton.question import Question
 
-FORMAT = "Whose client is served: its JSON bodies are read and its answers are given. Default: the gateway's own."
+FORMAT = "The client whose JSON bodies are read and whose answers are given. Default: the gateway's own format."
 
 
 def with_format(task: Task) -> type[Options]:
@@ -52,7 +52,7 @@ async def read(
     """Read a body: JSON in the dialect; images also as the plain routes take them, or without a content type.
 
     Returns:
-        the item, the options of query and body together, and what the body asked for.
+        the item, the options of query and body together, and the body's own request.
 
     """
     kind = media_type(request)

@@ -1,4 +1,4 @@
-"""Routes for probes: liveness is the process alone, readiness a real answer of every default model. And metrics."""
+"""Routes for probes and Prometheus. Liveness needs the process alone, readiness an answer of each default model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One inference behind a route: what all routes that ask a model share, from the headers to the answer.
+"""The steps of one inference that all routes share, from the headers to the answer.
 
 begin -> accepted -> find -> (the route reads the item) -> question -> run -> as_json
 """
@@ -29,7 +29,7 @@ def begin(parts: Parts, request: Request) -> Context:
 
 
 def accepted(request: Request, pictures: tuple[str, ...] = ()) -> str:
-    """Return the media type of the answer: JSON, or one of `pictures` where the request would rather have that.
+    """Return the media type of the answer: JSON, or one of `pictures` if the request prefers it.
 
     Raises:
         NotAcceptableError: when it takes none of them.
@@ -50,12 +50,12 @@ def find(parts: Parts, task: Task, options: Options, context: Context) -> Served
 
 
 def body_deadline(parts: Parts, context: Context) -> Deadline:
-    """Return when a body must have arrived."""
+    """Return the deadline for the arrival of the body."""
     return context.deadline.within(parts.settings.body_timeout_s)
 
 
 async def give_up_early(parts: Parts, model: ServedModel, context: Context) -> None:
-    """Do not read a body in vain: its client has ended its side of the connection, and would have to wait."""
+    """Give a request up before its body is read, when its client has ended its side and would have to wait."""
     if context.hang_up is not None and not parts.admission.has_free_slot(model):
         context.hang_up()
         await asyncio.sleep(0)  # meanwhile the connection ends, and cancels the request
@@ -88,7 +88,7 @@ def fields(model: ServedModel, answer: Answer, request_id: str) -> dict[str, Any
     """Return the fields of the answer to one item.
 
     Raises:
-        BackendError: when its tensors do not make sense, which is the model's fault.
+        BackendError: when its tensors cannot be read, which is the model's fault.
 
     """
     try:

@@ -1,6 +1,7 @@
 """The parts of the OpenAPI document that are written by hand: headers, bodies, examples, and the answer of a batch.
 
-Headers and bodies are read from the request itself (`app.telemetry`, `app.http.media`), so FastAPI knows none of them.
+Headers and bodies are read from the request itself (`app.http.lifecycle`, `app.context`, `app.http.media`), so FastAPI
+knows none of them.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ def _header(name: str, description: str, **schema: object) -> dict[str, Any]:
 REQUEST_HEADERS = [
     _header(
         "X-Request-ID",
-        "A name for this request, kept in its answer and in the logs; another is made when it does not fit.",
+        "An id for this request, shown in its answer and in the logs. The gateway replaces an id that does not match.",
         type="string",
         pattern="^[!-~]{1,128}$",
     ),
     _header(
         "X-Request-Timeout-Ms",
-        "The deadline for everything, reading the body included; capped by the server.",
+        "The request's deadline, which includes reading its body; capped by the server.",
         type="integer",
         minimum=1,
     ),
@@ -77,7 +78,8 @@ def success(example: dict[str, Any], pictures: tuple[str, ...] = ()) -> dict[str
     if not pictures:
         return {"content": content, "headers": ANSWER_HEADERS}
     content |= {kind: {"schema": {"type": "string", "format": "binary"}} for kind in pictures}
-    description = f"The answer; by `Accept: {pictures[0]}` the upright image with boxes, labels and scores drawn on it."
+    drawn = "the upright image with boxes, labels and scores drawn on it"
+    description = f"The answer as JSON; with `Accept: {pictures[0]}`, {drawn}."
     return {"description": description, "content": content, "headers": ANSWER_HEADERS}
 
 

@@ -15,7 +15,7 @@ from starlette.types import Scope
 ASSETS = "/docs/assets"
 PLAYGROUND = Path(__file__).resolve().parent.parent / "static" / "playground"
 HEADERS = {
-    # blob: is the picture that was chosen. Nothing from other addresses is loaded, run or framed.
+    # blob: allows the chosen picture. Nothing from other addresses is loaded, run or framed.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-cache",  # browsers keep it and ask by its ETag, so that a new release shows at once

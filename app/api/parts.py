@@ -17,7 +17,7 @@ from app.triton.catalog import Catalog
 
 @dataclass(frozen=True)
 class Parts:
-    """What routes call."""
+    """The parts that routes call."""
 
     settings: Settings
     coalescer: Coalescer

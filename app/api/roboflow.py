@@ -1,4 +1,4 @@
-"""The paths that Roboflow's `inference-sdk` insists on, below `/roboflow`: both versions of its API.
+"""The fixed paths of Roboflow's `inference-sdk`, below `/roboflow`: both versions of its API.
 
 The second API reads the registry, then posts JSON that names the model. The first posts base64 to `/{model}/{version}`.
 """
@@ -25,7 +25,7 @@ from app.tasks.base import Task
 from app.triton.question import Question
 from app.triton.served import ServedModel
 
-# What the client calls the tasks; the last part of its path is the same in snake case.
+# The client's names of the tasks; the last part of its path is the same in snake case.
 TASK_TYPES = {"image-classification": "classification", "object-detection": "object-detection"}
 ENCODED = (JSON, "application/x-www-form-urlencoded", "text/plain")
 
@@ -44,7 +44,7 @@ class RoboflowModel(BaseModel):
 
 
 class RoboflowModels(BaseModel):
-    """What is served."""
+    """The served models."""
 
     models: list[RoboflowModel]
 
@@ -159,7 +159,7 @@ def _served(parts: Parts, model_id: str) -> ServedModel:
     name, _, version = model_id.partition("/")
     model = parts.catalog.get(name)
     if model.task.name not in TASK_TYPES:
-        raise errors.ModelNotFoundError("No model of this name serves a task that this client has.", model=name)
+        raise errors.ModelNotFoundError("No model of this name serves a task that this client supports.", model=name)
     model.check(version or None)
     return model
 

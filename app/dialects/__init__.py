@@ -1,4 +1,4 @@
-"""The dialects: the bodies that other services' clients send, and the answers that they expect. One file a dialect."""
+"""The dialects: bodies that clients of other services send, and answers that they expect. One file for each."""
 
 from app.dialects import hf, nim, roboflow
 from app.dialects.base import Dialect

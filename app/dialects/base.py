@@ -1,4 +1,4 @@
-"""What every dialect has: how its bodies are read, and how the gateway's results are written in its words.
+"""The type `Dialect`: functions that read a dialect's bodies and write the gateway's results in its format.
 
 body -> DialectRequest (an item, options of the task) -> one inference -> result, Call -> answer
 """
@@ -28,12 +28,12 @@ Result = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class DialectRequest:
-    """What a JSON body asks for, in the gateway's words.
+    """A request from a JSON body, in the gateway's terms.
 
     Attributes:
         item: the image as base64, or the text; it is checked where it is decoded.
         options: options of the task, by the names of the query.
-        max_labels: how many labels to answer at most, where the task has no option for it.
+        max_labels: limit on the labels of the answer, where the task has no option for this.
 
     """
 
@@ -44,7 +44,7 @@ class DialectRequest:
 
 @dataclass(frozen=True)
 class Call:
-    """What else an answer is written from: the item's size in bytes, Triton's time in seconds, and the request."""
+    """Further values for an answer: the item's size in bytes, Triton's time in seconds, and the request."""
 
     size: int
     seconds: float
@@ -57,8 +57,8 @@ class Dialect:
 
     Attributes:
         name: the value of the option `format`.
-        readers: by task name, what reads the JSON object of a body.
-        writers: by task name, what writes the answer from the fields of the plain answer.
+        readers: by task name, the function that reads the JSON object of a body.
+        writers: by task name, the function that writes the answer from the fields of the gateway's own answer.
         answers: by task name, the type of the answer, for the OpenAPI document.
 
     """
@@ -78,7 +78,7 @@ def _unicode(value: str) -> str:
 
 
 Word = Annotated[str, AfterValidator(_unicode)]
-"""A text that may be shown or sent on: JSON can hold half a surrogate pair, UTF-8 cannot."""
+"""A text that UTF-8 can encode: JSON can hold half a surrogate pair, UTF-8 cannot."""
 
 
 def _may_be_long(value: object, check: ValidatorFunctionWrapHandler) -> object:
@@ -89,7 +89,7 @@ def _may_be_long(value: object, check: ValidatorFunctionWrapHandler) -> object:
 
 
 MayBeLong = WrapValidator(_may_be_long)
-"""Marks the text that holds the item: a LongText is taken too, when its beginning is as the text should be."""
+"""Marks the text that holds the item. It may be a LongText, of which only the beginning is validated."""
 
 
 class Fields(BaseModel):
@@ -106,7 +106,7 @@ def checked(kind: type[Checked], fields: dict[str, Any], item: str) -> Checked:
 
     Raises:
         MalformedRequestError: when the item is missing or of a wrong type, or a name is not valid Unicode.
-        InvalidParameterError: when anything else is.
+        InvalidParameterError: when another field is missing, unknown or out of bounds.
 
     """
     try:
@@ -116,7 +116,7 @@ def checked(kind: type[Checked], fields: dict[str, Any], item: str) -> Checked:
         if not found["loc"]:  # pydantic gives no location for a name that it cannot read
             raise MalformedRequestError("The names in the body are not valid Unicode.") from error
         name = ".".join(str(part) for part in found["loc"])
-        what = f"{name} {sentence(found)}."
+        detail = f"{name} {sentence(found)}."
         if found["loc"][0] == item:
-            raise MalformedRequestError(what) from error
-        raise InvalidParameterError(what) from error
+            raise MalformedRequestError(detail) from error
+        raise InvalidParameterError(detail) from error

@@ -57,20 +57,20 @@ class _DetectionBody(Fields):
 
 
 def read_classification(fields: dict[str, Any]) -> DialectRequest:
-    """`top_k` is the task's own."""
+    """Read a body of an image classification; `top_k` is the task's own option."""
     body = checked(_LabelsBody, fields, "inputs")
     return DialectRequest(body.inputs, body.parameters.model_dump(exclude_none=True))
 
 
 def read_detection(fields: dict[str, Any]) -> DialectRequest:
-    """`threshold` is `score_threshold`."""
+    """Read a body of an object detection; `threshold` becomes `score_threshold`."""
     body = checked(_DetectionBody, fields, "inputs")
     threshold = body.parameters.threshold
     return DialectRequest(body.inputs, {} if threshold is None else {"score_threshold": threshold})
 
 
 def read_text(fields: dict[str, Any]) -> DialectRequest:
-    """`top_k` cuts the list of all labels."""
+    """Read a body of a text classification; `top_k` cuts the list of all labels."""
     body = checked(_LabelsBody, fields, "inputs")
     return DialectRequest(body.inputs, max_labels=body.parameters.top_k)
 
@@ -98,7 +98,7 @@ def write_text(result: Result, call: Call) -> list[list[dict[str, Any]]]:
 
 
 def problem_headers(error: GatewayError) -> dict[str, str]:
-    """Return what makes the client show why: it reads no problem, but this header of the Hub's."""
+    """Return the header in which the client looks for the reason, as the Hub sends it: it reads no problem bodies."""
     # A header holds printable ASCII only.
     return {"X-Error-Message": "".join(sign if " " <= sign <= "~" else "?" for sign in error.detail)}
 

@@ -27,14 +27,14 @@ class NimBox(BaseModel):
 
 
 class NimImage(BaseModel):
-    """What was found in one image, by label."""
+    """The objects of one image, by label."""
 
     index: int
     bounding_boxes: dict[str, list[NimBox]]
 
 
 class NimUsage(BaseModel):
-    """What was read."""
+    """The size of the input."""
 
     images_size_mb: float
 

@@ -22,7 +22,7 @@ def _off(value: bool | None) -> bool | None:
     return value
 
 
-def _chosen(value: object) -> object:
+def _none_if_default(value: object) -> object:
     return None if value == "default" else value
 
 
@@ -38,8 +38,8 @@ def _fraction(value: float | None) -> float | None:
 
 
 Off = Annotated[bool | None, AfterValidator(_off)]
-Fraction = Annotated[float | None, Field(ge=0, le=1), BeforeValidator(_chosen)]
-Percent = Annotated[float | None, Field(ge=0, le=100), BeforeValidator(_chosen), AfterValidator(_fraction)]
+Fraction = Annotated[float | None, Field(ge=0, le=1), BeforeValidator(_none_if_default)]
+Percent = Annotated[float | None, Field(ge=0, le=100), BeforeValidator(_none_if_default), AfterValidator(_fraction)]
 MaxBoxes = Annotated[int | None, Field(ge=1, le=1000)]
 Key = Annotated[str | None, Field(description="Ignored; send keys in the header Authorization.")]
 
@@ -97,7 +97,7 @@ class _Base64Image(Fields):
 
 
 class Body(Fields):
-    """What every body of the second API may hold."""
+    """The fields that every body of the second API may have."""
 
     image: Annotated[_Base64Image, BeforeValidator(_one)]
     model_id: Word | None = None
@@ -168,7 +168,7 @@ def read_classification(fields: dict[str, Any]) -> DialectRequest:
 
 
 def read_detection(fields: dict[str, Any]) -> DialectRequest:
-    """`confidence` is `score_threshold`, `class_filter` is `classes`."""
+    """Read a body of `/infer/object_detection`: `confidence` becomes `score_threshold`, `class_filter` `classes`."""
     body = checked(DetectionBody, fields, "image")
     options = _options(
         body.model_id,
@@ -186,10 +186,10 @@ def read_model(fields: dict[str, Any]) -> str:
 
 
 def read_query(task: str, model_id: str, query: Query) -> DialectRequest:
-    """Read a call of the first API, whose body is the item: `overlap` is `iou_threshold`.
+    """Read the query of the first API, whose body is the item: `overlap` becomes `iou_threshold`.
 
     Raises:
-        InvalidParameterError: when a classification is asked for boxes.
+        InvalidParameterError: when a classification has an option of boxes.
 
     """
     if task == "image-classification":

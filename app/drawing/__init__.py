@@ -1,1 +1,1 @@
-"""Answers drawn as pictures, by processes of their own."""
+"""Answers drawn as pictures, by separate processes."""

@@ -1,4 +1,4 @@
-"""What the gateway and the processes that draw both know: the messages between them, and the pictures' bounds."""
+"""Shared by the gateway and the drawing processes: the format of their messages, and the limits of pictures."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ MAX_DRAWN_PIXELS = 16_000_000
 LENGTHS = struct.Struct("<II")
 """Before each message: the length of its JSON, and of the bytes that follow the JSON."""
 READY = b"\n"
-"""A process writes this once, when it has been started."""
+"""A process writes this once, when it is ready to draw."""

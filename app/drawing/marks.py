@@ -1,4 +1,4 @@
-"""Boxes and labels on a picture: boxes, best last -> label plates, each where it hides no other.
+"""Boxes and labels on a picture: boxes, the best one last -> label plates that do not hide each other.
 
 Line width and text follow the picture's size, so that a thumbnail and a photograph of 16 megapixels read alike.
 """
@@ -26,7 +26,7 @@ Rectangle = tuple[int, int, int, int]
 
 
 def mark(picture: Image.Image, predictions: Sequence[dict[str, Any]]) -> None:
-    """Draw predictions, which come best first: the best is drawn last, over the others."""
+    """Draw predictions, given best first: the best is drawn last, over the others."""
     brush = ImageDraw.Draw(picture)
     line = line_width(picture.size)
     for prediction in reversed(predictions):
@@ -53,7 +53,7 @@ def text_size(size: tuple[int, int]) -> int:
 
 
 def edges(box: dict[str, float], size: tuple[int, int]) -> Rectangle:
-    """Return the whole pixels of a box, one at least, inside the picture."""
+    """Return a box in whole pixels, at least one wide and high, inside the picture."""
     left, top = (min(max(0, round(box[name])), side - 1) for name, side in zip(("xmin", "ymin"), size, strict=True))
     right, bottom = (min(max(1, round(box[name])), side) for name, side in zip(("xmax", "ymax"), size, strict=True))
     return left, top, max(right, left + 1), max(bottom, top + 1)
@@ -62,7 +62,7 @@ def edges(box: dict[str, float], size: tuple[int, int]) -> Rectangle:
 def _label(
     brush: ImageDraw.ImageDraw, size: tuple[int, int], prediction: dict[str, Any], taken: list[Rectangle]
 ) -> list[Rectangle]:
-    """Draw a label's plate where it hides no other, if possible; return it, or nothing when no wording fits."""
+    """Draw a label's plate where it hides no other, if possible; return it in a list, empty when no wording fits."""
     wording = _fitting(prediction, size)
     if wording is None:
         return []

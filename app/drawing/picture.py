@@ -55,7 +55,7 @@ def draw(image: bytes, predictions: Sequence[dict[str, Any]], kind: str) -> byte
 def upright(image: bytes) -> Image.Image:
     """Decode an image as models see it: first frame, EXIF orientation applied, RGB, transparency on white.
 
-    Only the colours differ: a picture with a sound colour profile is converted to sRGB, as viewers show it.
+    Only the colours differ: a picture with a valid colour profile is converted to sRGB, as viewers show it.
     """
     try:
         opened = Image.open(io.BytesIO(image), formats=FORMATS)
@@ -83,9 +83,9 @@ def scaled(picture: Image.Image, predictions: Sequence[dict[str, Any]]) -> tuple
 
 
 def _srgb(image: Image.Image) -> Image.Image:
-    """Return an image in sRGB where it has a readable profile for its kind of colours, else as it is.
+    """Return an image in sRGB if it has a readable profile for its colour space, else as it is.
 
-    The answer has no profile in both cases: viewers take a picture without one for sRGB.
+    The answer has no profile in either case: viewers treat a picture without a profile as sRGB.
     """
     profile = image.info.get("icc_profile")
     kinds = {"RGB": "RGB ", "RGBA": "RGB ", "CMYK": "CMYK"}

@@ -1,4 +1,4 @@
-"""Have answers drawn by child processes, which can be killed: the gateway itself decodes no picture.
+"""The child processes that draw answers. They can be killed, and the gateway itself decodes no picture.
 
     image, predictions --> process: app.drawing.process --> encoded picture
                            └ ended by the request's deadline, by its CPU time or by its memory
@@ -32,10 +32,10 @@ LIMIT_SIGNALS = {
 
 
 class Drawing:
-    """Has answers drawn, a few at a time.
+    """Lets child processes draw answers, a few at a time.
 
     Args:
-        command: starts a process that draws.
+        command: starts a drawing process.
 
     """
 
@@ -52,7 +52,7 @@ class Drawing:
 
         Raises:
             DeadlineExceededError: when it is not drawn by the deadline. Its process is ended.
-            ImageTooLargeError, ImageUndecodableError: as for every image.
+            ImageTooLargeError, ImageUndecodableError: when the image cannot be drawn on.
 
         """
         try:
@@ -77,7 +77,7 @@ class Drawing:
             answer = await _exchange(process, head, body)
         except (asyncio.IncompleteReadError, ConnectionError):
             if await _end(process) not in LIMIT_SIGNALS:
-                raise InternalError("The process that draws has failed.") from None
+                raise InternalError("The drawing process failed.") from None
             raise ImageTooLargeError("Drawing the picture takes too much CPU time or memory.") from None
         except BaseException:  # the deadline has passed or the client has gone
             _kill(process)
@@ -88,8 +88,8 @@ class Drawing:
     async def _process(self) -> asyncio.subprocess.Process:
         """Return a process that is ready to draw.
 
-        When the deadline passes while a process starts, the next picture gets it: to kill it would let callers with
-        short deadlines keep all others from their pictures.
+        When the deadline passes while a process starts, the next picture gets that process. If it were killed, callers
+        with short deadlines could keep all others from their pictures.
         """
         process = self._take_idle() or await self._start()
         if process in self._starting:
@@ -102,7 +102,7 @@ class Drawing:
             except asyncio.IncompleteReadError as error:
                 self._starting.remove(process)
                 await _end(process)
-                raise InternalError("The process that draws could not be started.") from error
+                raise InternalError("The drawing process could not be started.") from error
             self._starting.remove(process)
         return process
 
@@ -126,7 +126,7 @@ class Drawing:
                 start_new_session=True,  # Ctrl-C is for the gateway, which ends this process after its last answer
             )
         except OSError as error:
-            raise InternalError("The process that draws could not be started.") from error
+            raise InternalError("The drawing process could not be started.") from error
         self._starting.add(process)
         return process
 

@@ -1,4 +1,4 @@
-"""The process that draws, one picture at a time: limits of its own, then messages over standard input and output.
+"""The drawing process: it sets its own limits, then draws one picture for each message on standard input.
 
 Started by `app.drawing.pool` as `python -m app.drawing.process`. The images are strangers': CPU time, memory and the
 formats that Pillow reads are limited before the first one is opened.
@@ -25,11 +25,11 @@ from app.errors import GatewayError, ImageTooLargeError
 
 MAX_PROFILE_BYTES = 4_000_000
 LARGE_BYTES = 2_000_000
-"""After an exchange of more bytes, memory is given back to the system."""
+"""Memory goes back to the system after an exchange of more bytes."""
 CPU_S = 10
 """CPU time for one picture."""
 MAX_BYTES = 1_600_000_000
-"""Memory for pictures, on top of what the process takes at its start."""
+"""Memory for pictures, in addition to the memory of the process at its start."""
 
 
 def prepare() -> None:
@@ -54,10 +54,10 @@ def prepare() -> None:
     limit(resource.RLIMIT_AS, size)
 
 
-def limit(kind: int, most: int) -> None:
-    """Lower a limit of this process; a lower one that it already has stays."""
+def limit(kind: int, value: int) -> None:
+    """Set a limit of this process, but never above the limit that it already has."""
     _, hard = resource.getrlimit(kind)
-    resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
 def answer(head: dict[str, Any], image: bytes) -> tuple[dict[str, str], bytes]:
@@ -74,7 +74,7 @@ def answer(head: dict[str, Any], image: bytes) -> tuple[dict[str, str], bytes]:
 
 
 def main() -> None:
-    """Draw what comes over standard input until that is closed."""
+    """Answer messages until standard input is closed."""
     prepare()
     given, taken = sys.stdin.buffer, sys.stdout.buffer
     taken.write(READY)

@@ -1,1 +1,1 @@
-"""The way of a request through HTTP: connection, body, media, answer."""
+"""A request's path through HTTP: connection, body, media, answer."""

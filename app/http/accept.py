@@ -9,7 +9,7 @@ JSON = "application/json"
 
 @lru_cache(256)  # there are few different headers
 def best(accept: str, offered: tuple[str, ...]) -> str | None:
-    """Return the offered media type that the caller prefers, the earlier of two equals; None when it takes none."""
+    """Return the offered media type that the caller prefers, of equal ones the first; None when it accepts none."""
     ranges = [_range(part) for part in accept.split(",") if part.strip()] or [("*/*", 1.0)]
     quality, _, kind = max((_quality(kind, ranges), -index, kind) for index, kind in enumerate(offered))
     return kind if quality > 0 else None

@@ -19,7 +19,7 @@ from app.memory import Budget
 
 
 class Body:
-    """One request's body, used as a context manager: its bytes count as held until the request is answered."""
+    """One request's body, a context manager: its bytes count as held until the request is answered."""
 
     def __init__(self, request: Request, budget: Budget, deadline: Deadline) -> None:
         self._request = request
@@ -36,15 +36,15 @@ class Body:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._budget.give_back(self._held)
 
-    def limit(self, most: int) -> None:
-        """Set how many bytes are read at most; a longer body that its header announces is refused unread.
+    def limit(self, max_bytes: int) -> None:
+        """Set the limit of the body's bytes; a body whose header announces more is refused unread.
 
         Raises:
             BodyTooLargeError: when the header announces more.
             MalformedRequestError: when the header is not a number.
 
         """
-        self._limit = most
+        self._limit = max_bytes
         announced = self._request.headers.get("content-length", "0")
         if not announced.isdecimal():
             raise MalformedRequestError("Content-Length must be a number.")
@@ -52,10 +52,10 @@ class Body:
         self._check(self.announced)
 
     def hold(self, count: int) -> None:
-        """Count `count` more bytes as held until the request is answered: of its body, or fetched for it.
+        """Count `count` more bytes, of the body or fetched for the request, as held until the request is answered.
 
         Raises:
-            OverloadedError: when all requests together would hold more than the process may.
+            OverloadedError: when all requests together would hold more bytes than the process may hold.
 
         """
         self._budget.take(count)
@@ -70,7 +70,7 @@ class Body:
 
         Raises:
             BodyTooLargeError: at the first byte past the limit.
-            OverloadedError: when all bodies together would be more than the process may hold.
+            OverloadedError: as `hold` does.
             RequestBodyTimeoutError: when it does not arrive in time.
 
         """

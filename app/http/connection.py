@@ -4,11 +4,12 @@
                       --> anything else: h11 parses this connection from now on
 
 httptools loses the body of a request that offers to upgrade to HTTP/2, as some clients do by default. It accepts heads
-and trailers of any length, and a missing Host. So it only gets requests that have none of this.
+and trailers of any length, and a missing Host. So it only gets requests without an upgrade, with one Host, with a head
+of limited length and without trailers.
 
 A client may end its side of the connection and go on reading. It gets the answers to all requests that it has sent
-whole, unless one waits for its turn: see `Context.half_close`. The next request begins when the client has read the
-answer before it, and a client that does not read is cut off (`app.http.outgoing`).
+whole, unless one waits for a slot: see `Context.half_close`. The next request begins when the client has read the
+previous answer, and a client that does not read is cut off (`app.http.outgoing`).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ PLAIN_LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r?\n", r
 
 
 class _Base(asyncio.Protocol):
-    """What both protocols do when a client does not read, or has ended its side of the connection."""
+    """The behaviour of both protocols when a client does not read, or has ended its side of the connection."""
 
     app_state: Any
     cycle: Any
@@ -61,7 +62,7 @@ class _Base(asyncio.Protocol):
         return self.app_state[OUTGOING]  # type: ignore[no-any-return]
 
     def _has_more(self) -> bool:
-        """Return whether more bytes have come than those of the current request."""
+        """Return whether bytes have come that belong to a later request."""
         raise NotImplementedError
 
     def pause_writing(self) -> None:
@@ -76,7 +77,7 @@ class _Base(asyncio.Protocol):
             self.on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the request that is not answered yet."""
+        """Cancel the request in progress."""
         self._outgoing.remove(self._backlog)
         super().connection_lost(exc)
         if self.cycle is not None and not self.cycle.response_complete:
@@ -97,8 +98,8 @@ class _Base(asyncio.Protocol):
         state["hang_up"] = self.transport.close  # its task has not begun yet
         return True
 
-    def _is_read(self) -> bool:
-        """Return whether the next request may begin now; else it begins when the client has read the answer."""
+    def _may_begin_next(self) -> bool:
+        """Return whether the next request may begin; if not, postpone it until the client has read the answer."""
         self._postponed = self.flow.write_paused and not self.transport.is_closing()
         return not self._postponed
 
@@ -107,7 +108,7 @@ class _Base(asyncio.Protocol):
             self.transport.close()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Log nothing: a client may offer HTTP/2, and is answered by HTTP/1.1."""
+        """Log nothing: a client may offer HTTP/2, and gets an answer by HTTP/1.1."""
 
 
 class _H11(_Base, H11Protocol):
@@ -134,7 +135,7 @@ class _H11(_Base, H11Protocol):
             return
         self._tiny_chunks += len(TINY_CHUNK.findall(data))
         if self._tiny_chunks > MAX_TINY_CHUNKS:
-            self.send_400_response("Chunks of a few bytes are too many.")
+            self.send_400_response("The body has too many chunks of a few bytes.")
             return
         super().data_received(data)
         if self.transport.is_closing():
@@ -150,7 +151,7 @@ class _H11(_Base, H11Protocol):
     def on_response_complete(self) -> None:
         """Go on with the bytes that have come meanwhile."""
         self._tiny_chunks = 0
-        if self._is_read():
+        if self._may_begin_next():
             super().on_response_complete()
             self._close_if_ended()
 
@@ -162,7 +163,7 @@ class _H11(_Base, H11Protocol):
         return super().eof_received()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what cannot be parsed; close the connection when an answer has begun already."""
+        """Refuse a request that cannot be parsed; close the connection when an answer has begun already."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(msg)
         else:
@@ -172,7 +173,7 @@ class _H11(_Base, H11Protocol):
         return bool(self._waiting or self.conn.trailing_data[0])
 
     def _limit_head(self) -> None:
-        """Give a head that has begun MAX_HEAD_S from its first bytes, however slowly the rest comes."""
+        """Close the connection if a head is not complete MAX_HEAD_S after its first bytes."""
         if self.conn.their_state is not h11.IDLE or not self.conn.trailing_data[0]:
             self._head_due = None
             return
@@ -183,14 +184,14 @@ class _H11(_Base, H11Protocol):
 
 
 class Connection(_Base, HttpToolsProtocol):  # type: ignore[misc]  # as for `_H11.eof_received`
-    """Hands on a request when its head is complete and the one before is answered; holds its bytes until then."""
+    """Hands on a request when its head is complete and the previous one is answered; holds its bytes until then."""
 
     _held = b""
     _body_left = 0
     """Bytes of the current request's body that have not come yet."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to watch what the client reads."""
+        """Begin to watch whether the client reads."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=HIGH_WATER_LIMIT, low=0)
         connected = transport.get_extra_info("socket")
@@ -215,7 +216,7 @@ class Connection(_Base, HttpToolsProtocol):  # type: ignore[misc]  # as for `_H1
 
     def on_response_complete(self) -> None:
         """Go on with the bytes that have come meanwhile."""
-        if self._is_read():
+        if self._may_begin_next():
             super().on_response_complete()
             if self._held and not self._body_left and not self.transport.is_closing():
                 self._begin(0)

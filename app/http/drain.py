@@ -1,7 +1,7 @@
-"""How the gateway stops: it reports that it will, serves on until others have noticed, finishes requests, and ends.
+"""How the gateway stops: it reports not ready, serves on until load balancers notice, finishes requests, and ends.
 
 SIGTERM --> readyz 503, answers say `Connection: close` --GATEWAY_DRAIN_DELAY_S--> no new connections
-        --until all is answered, GATEWAY_DRAIN_TIMEOUT_S at most--> the end
+        --until all requests are answered, at most GATEWAY_DRAIN_TIMEOUT_S--> the end
 SIGINT (Ctrl-C), or a worker whose master is gone --> no new connections, at once
 
 Before the gateway serves, both signals end it at once (`app.http.server`).
@@ -20,7 +20,7 @@ logger = structlog.get_logger(__name__)
 
 
 class Drain:
-    """Whether the gateway is about to stop and should get no more requests."""
+    """The state of stopping: `begun` is true once the gateway should get no more requests."""
 
     def __init__(self, delay_s: float = 0) -> None:
         self._delay_s = delay_s

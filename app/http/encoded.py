@@ -49,7 +49,7 @@ async def decode_pieces(pieces: list[bytes]) -> bytes:
 
 
 def _content(piece: bytes) -> bytes:
-    """Return what follows the header of a `data:` URL; anything else is returned as it is."""
+    """Return the content of a `data:` URL without its header; return any other text as it is."""
     if piece[:5].lower() != b"data:":
         return piece
     header, comma, content = piece.partition(b",")
@@ -65,7 +65,7 @@ class _Decoder:
         self._held = b""
 
     def decode(self, piece: bytes, *, last: bool) -> bytes:
-        """Return the bytes of all complete groups but the newest, which may be padded; with the last piece, of all."""
+        """Return the bytes of all complete groups except the newest, which may be padded; of all at the last piece."""
         characters = self._held + _without_space(piece)
         whole = len(characters) if last else max(0, (len(characters) - 1) // 4 * 4)
         self._held = characters[whole:]

@@ -43,7 +43,7 @@ class Fetch:
             InvalidParameterError: when fetching is off or the host is not allowed.
             ImageUndecodableError: when the image cannot be fetched.
             BodyTooLargeError: when it is larger than an image may be.
-            OverloadedError: when the process holds as many bytes as it may.
+            OverloadedError: when the process may hold no more bytes.
 
         """
         self._check(url)

@@ -2,9 +2,9 @@
 
 chunks -> feed() -> tokens -> values -> close()
 
-What costs more memory than its bytes is limited before it is built: depth, elements, names. A chunk is read in a few
-milliseconds, whatever it holds, so that the event loop runs between two chunks. Values are those of `json.loads`: the
-last of two equal names wins, NaN is a number, half a surrogate pair is kept. Long strings stay UTF-8.
+Depth, elements and names cost more memory than their bytes, so they are limited before they are built. Any chunk is
+read in a few milliseconds, so that the event loop runs between two chunks. Values are those of `json.loads`: the last
+of two equal names wins, NaN is a number, half a surrogate pair is kept. Long strings stay UTF-8.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class JsonReader:
 
     Args:
         names: the names that the outermost object may have; empty for any.
-        max_items: how many elements a list in the outermost object may have, for a batch: in addition to those that
-            any body may have.
+        max_items: for a batch, limit on the elements of a list in the outermost object; they are allowed in addition to
+            the elements that any body may have.
 
     Attributes:
         items: the newest list in the outermost object, which may be incomplete; the caller may replace its elements.
@@ -78,7 +78,7 @@ class JsonReader:
         """The names that wait for their values, one at most for each open object."""
         self._elements = 0
         self._held = ""
-        """The end of the text so far, when it is not a whole token."""
+        """The end of the text so far, if it is an incomplete token."""
         self._string: _String | None = None
         self._result: Any = None
 
@@ -218,7 +218,7 @@ class _String:
         self._newest = bytearray()
 
     def read(self, text: str, at: int) -> int:
-        """Read on; return where to continue in `text`, or from where to hold it until more has come."""
+        """Read on; return where to continue in `text`, or where the part begins that waits for more text."""
         end = STRING.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing too
         self.open = text[end : end + 1] != '"'
         if self.open and len(text) - end >= ESCAPE:

@@ -1,9 +1,9 @@
-"""What surrounds every request: its id, its line in the access log, its metrics, and the answer to a fault of ours.
+"""The code around every request: its id, its access log line, its metrics, and the answer to an unexpected exception.
 
-Plain ASGI, since Starlette's BaseHTTPMiddleware hides the client's disconnect. When the client leaves, the connection
-reports it at once (`app.http.connection`), and the request is cancelled: nobody waits for its answer. When a request
-is answered before its body was read, the rest of the body is read and thrown away for a moment before the connection
-closes. A connection that is closed with unread bytes is reset, and the client would never see the answer.
+It is plain ASGI, because Starlette's BaseHTTPMiddleware hides the client's disconnect. When the client leaves, the
+connection reports it at once (`app.http.connection`), and the request is cancelled: nobody waits for its answer. When a
+request is answered before its body was read, the rest of the body is read and discarded for a moment before the
+connection closes: closing it with unread bytes would reset it, and the client would never see the answer.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from app.telemetry.metrics import Metrics
 
 LINGER_S = 2.0
 CLIENT_LEFT = 499
-"""The status in logs and metrics of a request whose client did not wait; nginx has the same number."""
+"""The status in logs and metrics of a request whose client left before the answer; nginx uses the same number."""
 QUIET_ROUTES = ("/livez", "/readyz", "/healthz", "/health", "/metrics")
 
 logger = structlog.get_logger("gateway.access")
 
 
 class Lifecycle:
-    """The one middleware."""
+    """The gateway's only middleware."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, drain: Drain) -> None:
         self._app = app
@@ -89,12 +89,12 @@ class Lifecycle:
             if exchange.client_left:
                 asyncio.current_task().uncancel()  # type: ignore[union-attr]  # there is one: we run in it
                 return
-            # At the end of the drain the server cancels what still runs, and would answer a plain 500 itself.
+            # At the end of the drain the server cancels the running requests, and would answer a plain 500 itself.
             if exchange.status:
                 raise
             await self._answer(DrainingError("The gateway stopped before it could answer."), scope, exchange, context)
         except Exception:
-            structlog.get_logger(__name__).exception("a fault of the gateway")
+            structlog.get_logger(__name__).exception("unexpected exception in the gateway")
             if exchange.status:
                 raise
             await self._answer(InternalError("The gateway failed on this request."), scope, exchange, context)
@@ -105,7 +105,7 @@ class Lifecycle:
 
 
 class _Exchange:
-    """The request's messages on their way in and out."""
+    """The messages of one request and its answer."""
 
     def __init__(self, headers: Headers, receive: Receive, send: Send, context: Context, drain: Drain) -> None:
         self._receive = receive
@@ -124,7 +124,7 @@ class _Exchange:
         message = await self._receive()
         if message["type"] == "http.disconnect":
             self._body_read = True
-            self.client_left = not self.status  # after its answer the client need not send the rest
+            self.client_left = not self.status  # a client that has its answer may leave
         elif not message.get("more_body", False):
             self._body_read = True
         return message

@@ -2,8 +2,8 @@
 
     receive() -> Body (caps, clock) -> media type -> one item, or the items of a batch
 
-A body of more than SMALL bytes is read in slices, so that no body holds up the event loop, whatever it holds.
-An item of a batch that cannot be used is returned as its error, in its place; the other items are served.
+A body of more than SMALL bytes is read in slices, so that no body blocks the event loop. An unusable item of a batch is
+returned as its error, in its place; the other items are served.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ JSON, MULTIPART, RAW = "application/json", "multipart/form-data", "application/o
 # Room for JSON's braces and keys, and for multipart's boundaries, around the items.
 FRAMING_BYTES = 16_384
 SMALL = 65_536
-"""JSON of up to this many bytes is parsed at once, in a few milliseconds at most."""
+"""JSON of up to this many bytes is parsed in one call, which takes a few milliseconds at most."""
 SLICE = 8_192
-"""Bytes of a form that are parsed at once: the parser is slow on many short lines."""
+"""Bytes of a form that are parsed in one call: the parser is slow on many short lines."""
 # JSON may write a byte of text as six: \u00e9.
 ESCAPED = 6
 
@@ -258,7 +258,7 @@ def _one_field(fields: object, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 class _Batch:
-    """Turns the elements of a batch into items while the rest arrives, so that they are not kept twice."""
+    """Turns the elements of a batch into items while the rest arrives, so that no element is kept in both forms."""
 
     def __init__(self, reader: JsonReader, read: Callable[[object], Awaitable[bytes]]) -> None:
         self._reader = reader
@@ -282,7 +282,7 @@ class _Batch:
 
 
 async def _slices(body: Body) -> AsyncGenerator[bytes, None]:
-    """Yield the body in slices, with time for others between them."""
+    """Yield the body in slices; the event loop runs other tasks between them."""
     async for chunk in body.stream():
         for at in range(0, len(chunk), SLICE):
             if at:

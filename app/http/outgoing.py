@@ -1,11 +1,11 @@
-"""Answers on their way out: their bytes count while they wait, and a client that does not read is cut off.
+"""Answers on their way out: their bytes count until the client reads them, and a client that does not read is cut off.
 
     connection --unsent bytes of its transport, every second--> Budget
                                                             --> too slow: the connection is cut
 
-The web server hands a whole answer to the transport, which would keep what the client does not read for ever. A client
-must read at a rate, measured over whole windows of time: a byte now and then does not help, and a reader that is slow
-but steady gets all of a large answer.
+The web server hands a whole answer to the transport, which would keep unread bytes for ever. A client must read at a
+minimum rate, measured over whole time windows: a byte now and then is not enough, and a slow but steady reader gets all
+of a large answer.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import structlog
 from app.memory import Budget
 
 OUTGOING = "outgoing"
-"""The key of the lifespan's state under which connections find this."""
+"""The key of the lifespan's state under which connections find the `Outgoing`."""
 MIN_RATE = 20_000
 """Bytes per second that a client must read."""
 LOOK_S = 1.0
 UNSENT_BYTES = 128 * 1024
-"""Bytes that the kernel buffers beyond the client's window (TCP_NOTSENT_LOWAT). By default it may buffer megabytes,
-which count nowhere, and which keep a slow client busy for so long that it seems to have stopped."""
+"""Bytes that the kernel buffers beyond the client's window (TCP_NOTSENT_LOWAT). By default it may buffer megabytes: no
+budget counts them, and while a slow client reads them it seems to have stopped."""
 
 logger = structlog.get_logger(__name__)
 
@@ -52,7 +52,7 @@ class Outgoing:
 
     Args:
         budget: counts the bytes that wait.
-        timeout_s: the length of a window, in which a client must read all that waited, or `MIN_RATE` on average.
+        timeout_s: the length of a window, in which a client must read all waiting bytes, or `MIN_RATE` on average.
 
     """
 
@@ -82,7 +82,7 @@ class Outgoing:
             self._budget.settle()
 
     def look(self, backlog: Backlog) -> None:
-        """Count what a connection holds back now, and cut it when its client reads too slowly."""
+        """Count a connection's unsent bytes, and close it when its client reads too slowly."""
         size = backlog.transport.get_write_buffer_size()
         if not size and not backlog.size:
             return
@@ -95,6 +95,6 @@ class Outgoing:
             backlog.since, backlog.first = now, size
         elif size and now - backlog.since >= self._timeout_s:
             if backlog.first - size < min(backlog.first, MIN_RATE * self._timeout_s):
-                logger.info("a client does not take its answer", waiting=size)
+                logger.info("a client reads its answer too slowly and is disconnected", unsent_bytes=size)
                 backlog.transport.abort()
             backlog.since, backlog.first = now, size

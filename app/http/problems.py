@@ -49,7 +49,7 @@ def response(error: GatewayError, request_id: str, headers: dict[str, str] | Non
     """Return the answer to a request that failed with `error`."""
     headers = dict(headers or {})
     if error.retry_after_s is not None:
-        headers["Retry-After"] = str(error.retry_after_s)
+        headers.setdefault("Retry-After", str(error.retry_after_s))
     body = problem(error, request_id).model_dump_json(exclude_none=True)
     return Response(body, status_code=error.status, media_type=MEDIA_TYPE, headers=headers)
 

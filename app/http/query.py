@@ -19,7 +19,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read(kind: type[Model], query: bytes) -> Model:
-    """Return the options of a query; short queries are cached, because the same ones come again and again.
+    """Return the options of a query. Short queries are cached, because most of them repeat.
 
     Raises:
         InvalidParameterError: when an option is unknown, out of its range or given twice.

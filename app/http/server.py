@@ -1,4 +1,4 @@
-"""The web server of one process, and what it does at a signal.
+"""The web server of one process, and its answer to signals.
 
 starting: SIGTERM and SIGINT end the process at once, because no request is running; the exit code is 128 + the signal
 serving:  they begin the drain that `app.http.drain` describes; the exit code is 0
@@ -24,14 +24,14 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Keep the signals: uvicorn raises them again at its end, and they would become the exit code."""
+        """Handle the signals for good. uvicorn would raise them again at its end, and they would set the exit code."""
         for number in HANDLED_SIGNALS:
             signal.signal(number, self.handle_exit)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED_SIGNALS)  # `workers` starts its workers with SIGINT blocked
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop serving; end the process at once when it does not serve yet."""
+        """Stop serving; end the process at once if it does not serve yet."""
         if not self.started:
             os._exit(128 + sig)
         super().handle_exit(sig, frame)

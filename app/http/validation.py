@@ -1,4 +1,4 @@
-"""Pydantic's errors as sentences that go on after the name of the value."""
+"""Pydantic's errors as the rest of a sentence that begins with the name of the value."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-# Replacements for pydantic's words where they would not be clear after a name.
+# Replacements for pydantic's words that would not be clear after a name, by type of error.
 SENTENCES = {
-    "extra_forbidden": "is no option of this route",
+    "extra_forbidden": "is not an option of this route",
     "missing": "is missing",
     "model_type": "must be an object",
     "string_too_short": "must not be empty",
@@ -24,6 +24,6 @@ def first(error: ValidationError) -> Mapping[str, Any]:
 
 
 def sentence(error: Mapping[str, Any]) -> str:
-    """Return what is wrong, by one of pydantic's errors."""
+    """Return the rest of the sentence for one of pydantic's errors."""
     found: str = SENTENCES.get(error["type"], error["msg"].removeprefix("Input "))
     return found

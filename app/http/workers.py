@@ -54,13 +54,13 @@ def serve(settings: Settings) -> int:
 
 
 class Worker:
-    """One process that serves."""
+    """One process that serves, as the master sees it."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._beats, beats = SPAWN.Pipe(duplex=False)
         self.process = SPAWN.Process(target=work, args=(listener, beats))
-        # Ctrl-C reaches all processes of a terminal. It stays blocked in the worker until that has handlers: before
-        # that, Python would print a traceback.
+        # Ctrl-C reaches all processes of a terminal. It stays blocked in the worker until the worker has handlers:
+        # before that, Python would print a traceback.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self.process.start()
@@ -105,7 +105,7 @@ class Master:
         number = int(signal.SIGTERM)
         try:
             number, code = self._keep_workers()
-        finally:  # also after a fault of ours: workers without a master would serve on
+        finally:  # after an unexpected exception too: workers without a master would serve on
             self._stop(number)
         return code
 
@@ -119,7 +119,7 @@ class Master:
             if missing and time.monotonic() >= self._start_at:
                 self._start_worker()
                 continue
-            with _logged("metrics of workers that ended are not merged yet"):
+            with _logged("counts of workers that ended could not be merged yet"):
                 self._files.merge([worker.process.pid or 0 for worker in self._workers])
             self._wait(LOOK_S)
             for worker in [worker for worker in self._workers if worker.is_silent()]:
@@ -143,7 +143,7 @@ class Master:
         code, pid = worker.process.exitcode or 0, worker.process.pid or 0
         logger.warning("a worker ended", worker=pid, exit_code=code)
         self._workers.remove(worker)
-        with _logged("metrics of a worker that ended are kept"):
+        with _logged("gauges of a worker that ended could not be removed"):
             self._files.forget(pid)
         if code > 0:
             self._start_at = time.monotonic() + FAILED_S
@@ -162,7 +162,7 @@ class Master:
         return []
 
     def _stop(self, number: int) -> None:
-        """Pass a signal on and wait until the workers have ended; kill those that do not, all at a second Ctrl-C."""
+        """Pass a signal on and wait until the workers have ended; kill those that hang, and all at a second Ctrl-C."""
         self._listener.close()
         numbers = [number]  # after the first, SIGTERM: a worker that is starting does not take SIGINT yet
         interrupts = 0
@@ -189,7 +189,7 @@ def work(listener: socket.socket, beats: Connection) -> None:
 
 
 class WorkerServer(Server):
-    """Serves as a worker. Each Ctrl-C comes from the terminal and from the master; uvicorn would take two for haste."""
+    """Serves as a worker. It gets each Ctrl-C twice, from terminal and master: uvicorn would force a stop."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop serving; finish requests, however many signals come."""
@@ -197,7 +197,7 @@ class WorkerServer(Server):
 
 
 def _follow_master(beats: Connection, seconds: float) -> None:
-    """Beat while the master lives. Then stop as at Ctrl-C, so that the port is free at once; be gone in `seconds`."""
+    """Send beats while the master lives. Then stop as at Ctrl-C, which frees the port at once; end within `seconds`."""
     master = multiprocessing.parent_process()
     while master is not None and master.is_alive():
         with suppress(OSError):
@@ -209,7 +209,7 @@ def _follow_master(beats: Connection, seconds: float) -> None:
 
 
 def _keep_files_from_children() -> None:
-    """Let no child of a worker inherit its files: it would hold the port after the worker has ended."""
+    """Keep a worker's children from inheriting its files: they would hold the port after the worker has ended."""
     for number in map(int, os.listdir("/proc/self/fd")):
         if number > 2:  # not the standard streams
             with suppress(OSError):  # the descriptor of the listing itself is closed
@@ -218,7 +218,7 @@ def _keep_files_from_children() -> None:
 
 @contextmanager
 def _logged(event: str) -> Iterator[None]:
-    """Log an error of the operating system, which may pass, and go on."""
+    """Log an error of the operating system, which may be temporary, and go on."""
     try:
         yield
     except OSError as error:
@@ -227,7 +227,7 @@ def _logged(event: str) -> Iterator[None]:
 
 @contextmanager
 def _signals() -> Iterator[socket.socket]:
-    """Yield a socket that gives the numbers of signals that have come, as bytes; the signals do nothing else."""
+    """Yield a socket that receives the number of each signal as a byte; the signals do nothing else."""
     reading, writing = socket.socketpair()
     with reading, writing:
         reading.setblocking(False)

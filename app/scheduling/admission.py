@@ -1,4 +1,4 @@
-"""Which items may go to Triton now, which wait in their model's queue, and which are refused instead.
+"""Which items may go to Triton now, which wait in their model's queue, and which are refused.
 
     single request --enter--> a slot | a turn in the queue | 429 at once, when the queue is full or too long to wait
     batch --admit--> its items --wait--> a slot each, in turns with the single requests
@@ -26,19 +26,20 @@ from app.triton.served import ServedModel
 MIN_SLOTS = 4
 """The lowest limit of a model, whatever is measured."""
 SHARE_OF_NEW = 0.5
-"""While slots are promised, a new request may wait for this share of its deadline: the rest is for the promised."""
-BATCHES = 8
-"""The most items of batches under way, as a multiple of the queue of single requests."""
+"""While slots are promised, a new request may expect to wait for at most this share of its remaining time: promised
+requests come first."""
+BATCH_QUEUE_FACTOR = 8
+"""The limit on the items of batches under way, as a multiple of the limit on waiting single requests."""
 
 
 class Admission:
     """Hands out slots, per model. Whoever gets one hands it to `Coalescer.send`, which gives it back.
 
     Args:
-        ceiling: the most items of one model that are ever with Triton at once.
-        queue: the most single requests for one model that wait.
+        ceiling: upper bound of each model's concurrency limit.
+        queue: limit on the waiting single requests for one model.
         metrics: shows the limits.
-        servers: returns how many servers there are for a model.
+        servers: returns the number of servers that serve a model.
 
     """
 
@@ -66,8 +67,8 @@ class Admission:
         """Refuse a single request that would get no slot in time; called before its body is read.
 
         Raises:
-            OverloadedError: when the queue is full, or too long for the deadline; it says when to come back.
-            DeadlineExceededError: when even a call without a wait takes longer.
+            OverloadedError: when the queue is full or too long for the deadline; holds the time to come back.
+            DeadlineExceededError: when even a call without a wait takes longer than the deadline allows.
 
         """
         self._check(self._queue(model), model, deadline.left_s(), request_id)
@@ -83,7 +84,7 @@ class Admission:
         room_s = left_s if promised or not queue.has_promised else left_s * SHARE_OF_NEW
         expected_s = queue.expected_s()
         if queue.waiting(SINGLE) >= self._max_waiting * (2 if promised else 1):
-            sentence = "As many requests wait for the model as may."
+            sentence = "The gateway's queue for the model is full."
         elif expected_s > room_s:
             sentence = f"The model's queue takes {expected_s:.1f} s, too long for the request's deadline."
         else:
@@ -99,7 +100,7 @@ class Admission:
 
         Raises:
             OverloadedError: as `check` does.
-            DeadlineExceededError: when its turn did not come by its deadline after all.
+            DeadlineExceededError: when it got no slot by its deadline.
 
         """
         queue = self._queue(question.model)
@@ -109,15 +110,15 @@ class Admission:
 
     @contextmanager
     def admit(self, model: ServedModel, items: int, deadline: Deadline) -> Iterator[Batch]:
-        """Count a batch's items as under way; those with Triton until their calls end, even after the batch.
+        """Count a batch's items as under way until the batch ends, those with Triton until their calls end.
 
         Raises:
-            OverloadedError: when earlier batches alone would take until its deadline.
+            OverloadedError: when the queue of batches is full, or would take until this batch's deadline.
 
         """
         queue = self._queue(model)
         rate = queue.limit.rate / (2 if queue.waiting(SINGLE) else 1)
-        too_many = queue.batched + items > BATCHES * self._max_waiting
+        too_many = queue.batched + items > BATCH_QUEUE_FACTOR * self._max_waiting
         if queue.batched and (too_many or (rate and (queue.batched + items) / rate > deadline.left_s())):
             raise OverloadedError(
                 "The queue of batches is full, or takes longer than the request's deadline.",
@@ -134,7 +135,7 @@ class Admission:
         """Return a slot for an item of an admitted batch, as soon as there is one.
 
         Raises:
-            DeadlineExceededError: when there is none by its deadline.
+            DeadlineExceededError: when it got none by its deadline.
 
         """
         return await self._slot(self._queue(question.model), BATCH, question, batch)

@@ -1,15 +1,15 @@
-"""Items on their way to Triton: each in a call of its own, or, where that is cheaper, several in one call.
+"""Items on their way to Triton: each in its own call or, where that is cheaper, several in one call.
 
     item --> a call at once
          --> waits while calls of its group are under way --one ends--> one call for all that wait, 8 at most
 
-Coalesced are texts for a model so fast that a call costs more than its item, and only while other calls are under way:
-an idle gateway coalesces nothing. Pictures never are, because decoding is to be spread over the steps' instances. When
-a coalesced call is refused, its items are sent one by one, once, so that none is refused for another's fault.
+The gateway coalesces only texts, only for a model so fast that a call costs more than its item, and only while other
+calls are under way. It sends each picture alone, so that decoding is spread over the steps' instances. When a coalesced
+call is refused, its items are sent once more, one by one, so that no item is refused for another's fault.
 
-An item owns its slot from the moment it comes until its call has ended. Its caller may go before: at the deadline, or
-when the client leaves. Where a cancelled call would do harm, the call then runs on, and the slot and the item's bytes
-count until it ends.
+An item owns its slot from its arrival until its call has ended. Its caller may go earlier: at the deadline, or when the
+client leaves. Where a cancelled call would do harm, the call then runs on, and the slot and the item's bytes count
+until it ends.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAX_CALLS_PER_SERVER = 2
 """Concurrent calls of a group per server before further items wait to be coalesced: one is prepared while Triton works
 on the other."""
 MAX_ITEM_S = 0.002
-"""Only models that take less time than this for an item are sent coalesced calls."""
+"""Only models that take less than this per item get coalesced calls."""
 MIN_LEFT_S = 1.0
 """Items closer to their deadline are never coalesced, because the earliest deadline applies to the whole call."""
 PAUSE_S = 60.0
@@ -47,7 +47,7 @@ class _Item:
     slot: Slot
     answer: asyncio.Future[Answer]
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
-    """The request's, for the log."""
+    """The request's context variables, for log lines about its call."""
     task: asyncio.Task[None] | None = None
     """Its call; None while it waits to be coalesced."""
     alone: bool = False
@@ -55,7 +55,7 @@ class _Item:
     ended: bool = False
     """Whether it is no longer with Triton, and its slot is given back."""
     kept_bytes: int = 0
-    """Its bytes that still count after its caller has gone."""
+    """Bytes of the item that still count after its caller has gone."""
 
 
 @dataclass(eq=False)
@@ -127,7 +127,7 @@ class Coalescer:
             self._start(key, group, [item])
 
     def _go_on_without_caller(self, item: _Item) -> None:
-        """Drop an item that was not sent; let the bytes of one that was count until its call ends."""
+        """Drop an item that was not sent; count the bytes of a sent one until its call ends."""
         if item.task is None:
             item.ended = True
             item.slot.end(measured=False)
@@ -155,12 +155,12 @@ class Coalescer:
 
     def _after_call(self, key: Hashable, group: _Group, items: list[_Item], task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        # The call was cancelled, or it failed by a fault of ours; Triton's failures are answers.
+        # The call was cancelled or hit a bug of the gateway. Triton's failures are handled in `_run`.
         fault = asyncio.CancelledError() if task.cancelled() else task.exception()
         for item in items:
             self._end(item, fault, measured=False)
         group.running -= 1
-        # One call has ended, so one may begin, however many others did not wait for their turn.
+        # One call has ended, so one may begin, even if calls that skipped the queue exceed the limit.
         first = True
         while group.waiting and (first or group.running < self._max_calls(group)):
             first = False
@@ -214,7 +214,7 @@ class Coalescer:
             self._paused_until[items[0].question.model.name] = time.monotonic() + PAUSE_S
 
     def _end(self, item: _Item, error: BaseException | None, *, measured: bool = True) -> None:
-        """Give back all that an item has held while it was with Triton."""
+        """Give back the slot and the bytes that an item held while it was with Triton."""
         if item.ended:
             return
         item.ended = True

@@ -1,9 +1,9 @@
 """The concurrency limit of one model, by the rule of TCP Vegas: how many items may be with Triton at once.
 
-While calls take little longer than the best ones did, the limit grows. When they take much longer, items only wait
-inside Triton, where nobody can be fair to them, so it shrinks (Brakmo and Peterson, 1995; for servers: Netflix,
-concurrency-limits). With dynamic batching the best call is not a lone one: the floor, two full batches for each server,
-is never left.
+While calls take little longer than the fastest ones did, the limit grows. When they take much longer, further items
+only wait inside Triton, where the gateway cannot schedule them fairly, so the limit shrinks (Brakmo and Peterson, 1995;
+for servers: Netflix, concurrency-limits). With dynamic batching a lone call is not the fastest way to serve an item, so
+the limit never falls below its floor: two full batches for each server.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 
 WINDOW_S = 0.5
-"""The shortest window of measurement."""
+"""The shortest measurement window."""
 CALM, CROWDED = 0.25, 0.5
-"""The share of the limit that seems to wait in Triton: below the first the limit grows, above the second it shrinks."""
+"""The limit grows when a smaller share of a call's time than CALM is spent waiting in Triton, and shrinks above
+CROWDED."""
 FORGET_S = 30.0
-"""How long the best service time is remembered: pictures may become larger."""
+"""How long the best service time is remembered. It cannot hold for ever: pictures may become larger."""
 
 
 class ConcurrencyLimit:
@@ -42,7 +43,7 @@ class ConcurrencyLimit:
         self.value = max(self.value, self.floor)
 
     def begin(self, now: float) -> None:
-        """Open a window of measurement; also after an idle time, which says nothing about capacity."""
+        """Open a measurement window; called after an idle time too, which says nothing about capacity."""
         self._begun, self._count, self._served, self._total, self._busiest, self._failed = now, 0, 0, 0.0, 0, False
 
     def observe(self, now: float, seconds: float | None, with_triton: int, *, failed: bool = False) -> None:
@@ -66,7 +67,7 @@ class ConcurrencyLimit:
 
     def _close(self, now: float) -> None:
         self.service_s = self._total / self._count
-        if self._busiest > self.value / 2:  # a quieter window says nothing about what Triton could take
+        if self._busiest > self.value / 2:  # a quieter window says nothing about Triton's capacity
             self.rate = self._served / (now - self._begun)
             if now > self._forget_at:
                 self._bests, self._forget_at = [math.inf, self._bests[0]], now + FORGET_S

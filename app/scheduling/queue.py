@@ -1,8 +1,8 @@
 """The slots of one model and its queues: single requests and items of batches take turns.
 
-Whoever is refused is told when to come back, as if everybody who was told so before will come: slots are promised one
-after the other, at the measured rate. A request that comes back then is known by its request id and finds a longer
-queue than others do, so the promise holds while the overload lasts.
+A refused request is told when to come back. Slots are promised one after the other at the measured rate, as if every
+refused request will return. A request that returns in time is recognised by its request id and may join a longer queue
+than others, so the promise holds while the overload lasts.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ModelQueue:
         return self.with_triton < self.limit.value and not self.waiting(SINGLE) and not self.waiting(BATCH)
 
     def waiting(self, queue: int) -> int:
-        """Return how many single requests, or items of batches, wait."""
+        """Return the number of single requests, or of items of batches, that wait."""
         return len(self._queues[queue])
 
     def expected_s(self) -> float:
@@ -69,7 +69,7 @@ class ModelQueue:
         self._promises.pop(request_id, None)
 
     def promise(self, request_id: str, now: float) -> int:
-        """Return after how many seconds a request that is refused now will find a slot."""
+        """Promise a slot to a request that is refused now; return the seconds until then."""
         self._promises.pop(request_id, None)
         while self._promises and next(iter(self._promises.values())) + GRACE_S < now:
             del self._promises[next(iter(self._promises))]
@@ -98,14 +98,14 @@ class ModelQueue:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.leave()  # the slot came just as the wait ended
+                self.give_back()  # the slot came just as the wait ended
             elif turn in self._queues[queue]:
                 self._queues[queue].remove(turn)
                 self._show()
             raise
 
-    def leave(self) -> None:
-        """Give a slot back; the next in the queues gets it, single requests and items of batches in turns."""
+    def give_back(self) -> None:
+        """Give a slot back. The next in the queues gets it; single requests and items of batches take turns."""
         self.with_triton -= 1
         while any(self._queues) and self.with_triton < self.limit.value:
             self._turn = 1 - self._turn

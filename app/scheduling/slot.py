@@ -1,4 +1,4 @@
-"""What an admitted item holds: its slot until its call has ended, and its share in the count of its batch."""
+"""The slot of an admitted item, which it holds until its call has ended, and the count of its batch's items."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Batch:
 
 
 class Slot:
-    """Leave for one item to be with Triton. It belongs to the item's call and ends with it, not with its caller.
+    """Permission for one item to be with Triton. It ends with the item's call, not when the caller leaves.
 
-    If a request kept its slot only until its client left, clients that leave could bring more to Triton than the limit.
+    If a slot ended when the client leaves, impatient clients could push Triton past the limit.
     """
 
     __slots__ = ("_batch", "_begun", "_queue")
@@ -59,11 +59,11 @@ class Slot:
         if queue is None:
             return
         now = time.monotonic()
-        # A Triton that is not there says nothing about what it could take.
+        # An unreachable Triton says nothing about its capacity.
         if measured and (error is None or isinstance(error, DeadlineExceededError)):
             queue.limit.observe(now, now - self._begun, queue.with_triton, failed=error is not None)
         elif measured and isinstance(error, GatewayError) and error.status < 500:
             queue.limit.observe(now, None, queue.with_triton)
         if self._batch is not None:
             self._batch.end()
-        queue.leave()
+        queue.give_back()

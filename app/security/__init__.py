@@ -1,1 +1,1 @@
-"""Who may use the gateway: by which host names, from which web pages; and a warning when there are no keys."""
+"""Who may use the gateway: allowed host names and web pages, and a warning when other machines can reach it."""

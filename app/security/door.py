@@ -1,4 +1,4 @@
-"""The first check of every request: by which host name it came, and from which web page."""
+"""The first check of every request: the host name that it addresses, and the web page that sends it."""
 
 from __future__ import annotations
 
@@ -57,17 +57,17 @@ class Door:
         """Return why a request is refused; empty when it is allowed."""
         name = host.decode("latin-1")
         if not self._hosts.allows(name):
-            return "This gateway is not called by that host name; GATEWAY_HOSTS allows further ones."
+            return "This host name is not allowed; add it to GATEWAY_HOSTS."
         if origin is None or ANY in self._origins:
             return ""
         page = origin.decode("latin-1")
         if page in self._origins or is_same(page, name):
             return ""
-        return "Pages of that origin may not use this gateway; GATEWAY_CORS_ORIGINS allows further ones."
+        return "Pages of this origin may not use the gateway; add the origin to GATEWAY_CORS_ORIGINS."
 
 
 def _without_url(scope: Scope) -> Scope:
-    """Return a scope whose target is a URL with its path as the path, and its host as the host (RFC 9112, 3.2.2)."""
+    """Split a target that is a URL: return the scope with the URL's path and host (RFC 9112, 3.2.2)."""
     found = URL.fullmatch(scope["raw_path"])
     if found is None:
         raise MalformedRequestError("The request's target must be a path.")

@@ -16,7 +16,7 @@ ANY = "*"
 
 
 def split(host: str) -> tuple[str, str] | None:
-    """Return name and port of a `Host`, in lower case; the port is empty when it has none. None when it is no host."""
+    """Return name and port of a `Host` in lower case, with an empty port if it has none; None for an invalid one."""
     found = HOST.fullmatch(host.lower()) if len(host) <= MAX_LENGTH else None
     if found is None:
         return None
@@ -42,7 +42,7 @@ class Hosts:
         self._ends = tuple(name[1:] for name in names if name.startswith("*."))
 
     def allows(self, host: str) -> bool:
-        """Return whether a header `Host` is allowed. An empty one is: no browser sends it."""
+        """Return whether a header `Host` is allowed. An empty one is, because no browser sends it."""
         if self.any or not host:
             return True
         parts = split(host)

@@ -12,10 +12,13 @@ from app.security import hosts
 
 PORTS = {"http": "80", "https": "443"}
 METHODS = ("GET", "HEAD", "POST")
-READ = ("Accept", "Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms", "traceparent")
+REQUEST_HEADERS = (
+    *("Accept", "Authorization", "Content-Type", "X-API-Key"),
+    *("X-Request-ID", "X-Request-Timeout-Ms", "traceparent"),
+)
 """Headers of requests that a page of an allowed origin may set."""
-SHOWN = ("X-Request-ID", "Server-Timing", "Retry-After")
-"""Headers of answers that it may read."""
+ANSWER_HEADERS = ("X-Request-ID", "Server-Timing", "Retry-After")
+"""Headers of answers that such a page may read."""
 
 
 def is_same(origin: str, host: str) -> bool:
@@ -28,13 +31,19 @@ def is_same(origin: str, host: str) -> bool:
 
 
 class Cors(CORSMiddleware):
-    """Starlette's, for pages of allowed origins, without cookies; what it refuses is answered as a problem."""
+    """Starlette's middleware, for pages of allowed origins, without cookies; its refusals are answered as problems."""
 
     def __init__(self, app: ASGIApp, allowed: tuple[str, ...]) -> None:
-        super().__init__(app, allow_origins=allowed, allow_methods=METHODS, allow_headers=READ, expose_headers=SHOWN)
+        super().__init__(
+            app,
+            allow_origins=allowed,
+            allow_methods=METHODS,
+            allow_headers=REQUEST_HEADERS,
+            expose_headers=ANSWER_HEADERS,
+        )
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer what a browser asks before a request.
+        """Answer the question that a browser asks before it sends a page's request.
 
         Raises:
             ForbiddenError: when the page may not send that request.

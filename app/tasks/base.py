@@ -1,4 +1,4 @@
-"""What every task has: a route, options, the tensors it expects of a model, and how its answer is read.
+"""The type `Task`: a route, its options, the tensors that a model must have, and the function that reads them.
 
 query -> Options -> parameters of the gRPC call -> tensors -> result (one item of the answer)
 """
@@ -21,7 +21,7 @@ Parameter = int | float | bool | str
 
 
 def _spelled(pattern: str, kind: str) -> BeforeValidator:
-    """Refuse a text of the query that does not match. (pydantic accepts what Python's int() does, such as 5_0.)"""
+    """Refuse a text of the query that does not match: pydantic takes everything that Python's int() takes, as 5_0."""
 
     def check(value: object) -> object:
         if isinstance(value, str) and re.fullmatch(pattern, value) is None:
@@ -72,6 +72,14 @@ class ImageSize(BaseModel):
 Score = Annotated[float, Field(ge=0, le=1, description="A probability.")]
 
 
+class Prediction(BaseModel):
+    """One class."""
+
+    label: str
+    class_id: int
+    score: Score
+
+
 @dataclass(frozen=True)
 class Tensor:
     """One tensor of the contract: its Triton data type and its dims without the batch; -1 is any length."""
@@ -102,6 +110,15 @@ class Task:
         return {self.input: Tensor("STRING", (1,))}
 
 
+PREDICTIONS: Mapping[str, Tensor] = {
+    "label": Tensor("STRING", (-1,)),
+    "class_id": Tensor("INT32", (-1,)),
+    "score": Tensor("FP32", (-1,)),
+    "image_size": Tensor("INT32", (2,)),
+}
+"""The outputs of every task that predicts classes from an image."""
+
+
 def texts(array: npt.NDArray[Any]) -> list[str]:
     """Return the strings of a BYTES tensor of shape [1, k]."""
     return [value.decode("utf-8", "replace") for value in array[0]]
@@ -119,3 +136,9 @@ def image_size(tensors: Tensors) -> dict[str, int]:
     """Return the upright size from `image_size`, INT32 [1, 2]."""
     width, height = tensors["image_size"][0].tolist()
     return {"width": width, "height": height}
+
+
+def predictions(tensors: Tensors) -> list[dict[str, Any]]:
+    """Return the fields of each `Prediction` from `label`, `class_id` and `score` of shape [1, k]."""
+    rows = zip(texts(tensors["label"]), tensors["class_id"][0].tolist(), scores(tensors["score"]), strict=True)
+    return [{"label": label, "class_id": class_id, "score": score} for label, class_id, score in rows]

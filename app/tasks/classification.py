@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from app.tasks.base import (
+    PREDICTIONS,
     WHOLE_NUMBER,
     ImageSize,
     Options,
+    Prediction,
     Result,
-    Score,
     Task,
-    Tensor,
     Tensors,
     image_size,
-    scores,
-    texts,
+    predictions,
 )
 
 
@@ -29,14 +28,6 @@ class ClassificationOptions(Options):
     ] = None
 
 
-class Prediction(BaseModel):
-    """One class."""
-
-    label: str
-    class_id: int
-    score: Score
-
-
 class Classification(Result):
     """The classes of one image, best first."""
 
@@ -46,9 +37,7 @@ class Classification(Result):
 
 def decode(tensors: Tensors) -> dict[str, Any]:
     """Read `label`, `class_id` and `score` of shape [1, k], and `image_size`."""
-    rows = zip(texts(tensors["label"]), tensors["class_id"][0].tolist(), scores(tensors["score"]), strict=True)
-    predictions = [{"label": label, "class_id": class_id, "score": score} for label, class_id, score in rows]
-    return {"image": image_size(tensors), "predictions": predictions}
+    return {"image": image_size(tensors), "predictions": predictions(tensors)}
 
 
 TASK = Task(
@@ -56,12 +45,7 @@ TASK = Task(
     route="classify",
     summary="Classify an image",
     input="image",
-    outputs={
-        "label": Tensor("STRING", (-1,)),
-        "class_id": Tensor("INT32", (-1,)),
-        "score": Tensor("FP32", (-1,)),
-        "image_size": Tensor("INT32", (2,)),
-    },
+    outputs=PREDICTIONS,
     options=ClassificationOptions,
     result=Classification,
     decode=decode,

@@ -10,17 +10,17 @@ from pydantic import BaseModel, Field
 from app.drawing.contract import MEDIA_TYPES
 from app.tasks.base import (
     NUMBER,
+    PREDICTIONS,
     WHOLE_NUMBER,
     ImageSize,
     Options,
+    Prediction,
     Result,
-    Score,
     Task,
     Tensor,
     Tensors,
     image_size,
-    scores,
-    texts,
+    predictions,
 )
 
 
@@ -47,12 +47,9 @@ class Box(BaseModel):
     ymax: float
 
 
-class Detection(BaseModel):
+class Detection(Prediction):
     """One object."""
 
-    label: str
-    class_id: int
-    score: Score
     box: Box
 
 
@@ -68,17 +65,11 @@ def decode(tensors: Tensors) -> dict[str, Any]:
     if not np.isfinite(tensors["box"]).all():
         raise ValueError("a box is not finite")
     boxes = np.round(tensors["box"][0].astype(np.float64), 2).tolist()
-    rows = zip(texts(tensors["label"]), tensors["class_id"][0].tolist(), scores(tensors["score"]), boxes, strict=True)
-    predictions = [
-        {
-            "label": label,
-            "class_id": class_id,
-            "score": score,
-            "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)),
-        }
-        for label, class_id, score, box in rows
+    rows = [
+        {**prediction, "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))}
+        for prediction, box in zip(predictions(tensors), boxes, strict=True)
     ]
-    return {"image": image_size(tensors), "predictions": predictions}
+    return {"image": image_size(tensors), "predictions": rows}
 
 
 TASK = Task(
@@ -86,13 +77,7 @@ TASK = Task(
     route="detect",
     summary="Detect objects in an image",
     input="image",
-    outputs={
-        "box": Tensor("FP32", (-1, 4)),
-        "label": Tensor("STRING", (-1,)),
-        "class_id": Tensor("INT32", (-1,)),
-        "score": Tensor("FP32", (-1,)),
-        "image_size": Tensor("INT32", (2,)),
-    },
+    outputs={"box": Tensor("FP32", (-1, 4)), **PREDICTIONS},
     options=DetectionOptions,
     result=Detections,
     decode=decode,

@@ -21,7 +21,7 @@ class LabelScore(BaseModel):
 
 
 class Usage(BaseModel):
-    """What the text cost."""
+    """The tokens of the text."""
 
     tokens: Annotated[int, Field(description="Tokens that the model read, including special tokens.")]
     truncated: Annotated[bool, Field(description="Whether the text was longer than the model reads.")]

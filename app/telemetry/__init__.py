@@ -1,1 +1,1 @@
-"""What the gateway reports about itself: logs and metrics."""
+"""The gateway's logs and metrics."""

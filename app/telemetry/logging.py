@@ -1,7 +1,7 @@
 """Structured logs on standard error: readable by default, JSON by setting, with the request id on every line.
 
-Our own lines go straight to the stream: there is one for every request, and Python's logging would cost more than the
-rest of the line. Libraries log through Python's logging, and their lines look the same.
+The gateway's own lines go straight to the stream: it writes one for every request, and Python's logging would cost more
+than the rest of the line. Libraries log through Python's logging, and their lines look the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from app.settings import Settings
 
 
 class _Stream(io.TextIOBase):
-    """Standard error. No request fails because nobody reads it or a disk is full."""
+    """Standard error without its errors: no request fails because nobody reads it or a disk is full."""
 
     def write(self, text: str) -> int:
         """Write, if that is possible."""
@@ -33,7 +33,7 @@ class _Stream(io.TextIOBase):
 
 
 class _Named(structlog.WriteLogger):
-    """Writes lines to standard error, and knows its name."""
+    """Writes lines to standard error; its name is shown in each line."""
 
     def __init__(self, name: str = "app") -> None:
         super().__init__(_Stream())  # type: ignore[arg-type]  # it writes text

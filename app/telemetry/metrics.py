@@ -23,7 +23,7 @@ from app.telemetry.worker_files import FOLDER, reading
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 MAX_READINGS, RETRY_S = 50, 0.001
-"""A worker fills a new file within a moment after it has made it; a scrape that finds it empty reads again."""
+"""A worker creates an empty file and fills it a moment later; a scrape that finds an empty file reads again."""
 
 
 class Metrics:
@@ -34,7 +34,7 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._scrape = asyncio.Lock()
-        """With several workers: their files are read once at a time, however many scrapes there are."""
+        """Lets one scrape at a time read the workers' files."""
         self._requests = self._counter(
             "gateway_requests",
             "Requests answered, by route, model, HTTP status (499: the client left) and problem code.",
@@ -103,7 +103,7 @@ class Metrics:
 
     @staticmethod
     def forget(gauge: Gauge, *labels: str) -> None:
-        """Drop the value of something that is gone; set it to 0 with several workers, where none can be dropped."""
+        """Drop the value of something that is gone. With several workers values cannot be dropped: it becomes 0."""
         if FOLDER in os.environ:
             gauge.labels(*labels).set(0)
         else:
@@ -119,7 +119,7 @@ class Metrics:
         async with self._scrape:
             while True:
                 try:
-                    return await asyncio.to_thread(_of_all, Path(folder))
+                    return await asyncio.to_thread(_text_of_all_workers, Path(folder))
                 except (FileNotFoundError, struct.error):
                     # Another worker has just made a file and not filled it yet.
                     left -= 1
@@ -128,7 +128,7 @@ class Metrics:
                     await asyncio.sleep(RETRY_S)
 
 
-def _of_all(folder: Path) -> bytes:
+def _text_of_all_workers(folder: Path) -> bytes:
     """Return the metrics of all workers; called in a thread, because it may wait for a merge."""
     registry = CollectorRegistry()
     with reading(folder):

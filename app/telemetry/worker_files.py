@@ -1,7 +1,7 @@
 """The folder in which the workers of one running gateway keep their metrics.
 
     <temporary folder>/gateway-<random>/
-        owner                      locked (flock(2)) by the master while it lives, whatever its pid means to others
+        owner                      locked (flock(2)) by the master while it lives; pids differ between containers
         reading                    locked: shared by scrapes, exclusively by a merge
         counter_<pid>.db ...       of a living worker, written by prometheus_client
         counter_dead.db ...        the sums over all workers that have ended
@@ -59,15 +59,15 @@ class WorkerFiles:
                     del os.environ[FOLDER]
 
     def forget(self, pid: int) -> None:
-        """Drop the gauges of a worker that has ended; its counts are merged at the next occasion."""
+        """Drop the gauges of a worker that has ended; the next `merge` adds its counts."""
         for path in self._folder.glob(f"gauge_*_{pid}.db"):
             path.unlink(missing_ok=True)
         self._ended.add(pid)
 
     def merge(self, living: Collection[int]) -> None:
-        """Add the counts of ended workers to the sums of the dead; later, when a scrape is under way.
+        """Add the counts of ended workers to the sums of the dead; do nothing now while a scrape reads the files.
 
-        A pid that a living worker has again is left out: prometheus_client goes on counting in the same files.
+        A pid that a living worker reuses is left out: prometheus_client goes on counting in the same files.
         """
         self._ended -= set(living)
         if not self._ended:
@@ -82,7 +82,7 @@ class WorkerFiles:
         self._ended.clear()
 
     def _add(self, path: Path) -> None:
-        """Add one file of counters or histograms to that of the dead: both hold sums, which can be added."""
+        """Add one file of counters or histograms to the file of the dead."""
         dead = path.with_name(f"{path.name.partition('_')[0]}_{DEAD}.db")
         new = dead.with_suffix(".new")
         new.unlink(missing_ok=True)
@@ -107,7 +107,7 @@ def sweep() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError), _taken(folder):
             shutil.rmtree(folder)
-            logger.info("removed what a killed gateway has left", folder=folder.name)
+            logger.info("removed the metrics files of a killed gateway", folder=folder.name)
 
 
 @contextmanager
@@ -115,7 +115,7 @@ def _taken(folder: Path) -> Iterator[IO[bytes]]:
     """Lock a folder's owner file.
 
     Raises:
-        OSError: when the folder is a link, not ours or without such a file, or when its owner lives.
+        OSError: when the folder is a link, belongs to another user or has no owner file, or when its owner lives.
 
     """
     at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -135,7 +135,7 @@ def _taken(folder: Path) -> Iterator[IO[bytes]]:
 def _sums(*paths: Path) -> dict[str, float]:
     sums = defaultdict[str, float](float)
     for path in paths:
-        # A worker may be killed right after it has made a file, which is empty then.
+        # The file is empty when its worker was killed right after creating it.
         with suppress(FileNotFoundError, struct.error):
             for key, value, _, _ in MmapedDict.read_all_values_from_file(str(path)):  # type: ignore[no-untyped-call]
                 sums[key] += value

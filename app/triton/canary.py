@@ -3,8 +3,8 @@
 A canary runs when somebody asks for readiness, at most once a second, and not where a real request has just been
 answered: it costs nothing while nobody asks or all goes well. When one of a Python step's two instances has died, every
 second canary is answered correctly. So an answer `is not healthy` to any request counts against the model for a while,
-whatever the canary says. A task that once had a default model and has none now is not ready either: its callers get no
-answer.
+even if the canary succeeds. A task that once had a default model and has none now is not ready either: its callers get
+no answer.
 
 A server whose canary fails gets no more requests for that model while another server serves it; it gets a canary every
 second until it answers again. Where there are several servers, idle ones get a canary now and then, so that their
@@ -37,7 +37,7 @@ FRESH_S = 1.0
 TIMEOUT_S = 5.0
 DEAD_STEP_COUNTS_S = 3.0
 IDLE_S = 5.0
-"""Where several servers share a model, one that has not answered for this long gets a canary."""
+"""Where several servers share a model, a server that has not answered for this long gets a canary."""
 
 logger = structlog.get_logger(__name__)
 
@@ -62,7 +62,7 @@ class Readiness:
 
 
 class Canaries:
-    """Asks models for the answers that are known.
+    """Sends canaries, inputs with a known answer, to the models.
 
     Args:
         draining: returns whether the gateway is about to stop.
@@ -155,7 +155,7 @@ class Canaries:
         return task
 
     async def _failure(self, client: TritonClient, model: ServedModel) -> str:
-        """Return what is wrong with the model on this server, empty when nothing is; note it in the client."""
+        """Return why the model fails on this server, empty when it works; note the reason in the client."""
         now = time.monotonic()
         if model.name not in client.unfit and now - client.answered.get(model.name, -FRESH_S) < FRESH_S:
             return ""

@@ -27,7 +27,7 @@ from app.triton.servers import Servers
 REFRESH_S = 2.0
 REMEMBERED_S = 30.0
 MAX_ATTEMPTS = 3
-"""Failed readings, within a second, after which a server counts as absent: a busy one may miss the first."""
+"""Failed readings, within a second, after which a server counts as absent: a busy server may miss the first."""
 # Models without a task serve other protocols; every tenth reading looks whether one has gained a task.
 OTHERS_EVERY = 10
 
@@ -40,11 +40,11 @@ class Catalog:
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
         self._models: dict[str, ServedModel] = {}
-        """What is served now, sorted by name."""
+        """The served models, sorted by name."""
         self._defaults: dict[str, ServedModel] = {}
         """The default model of each task that has one; the first by name where a task has several."""
         self._vanished: dict[str, tuple[ServedModel, float]] = {}
-        """What was served a moment ago, and when it vanished by the loop's clock; sorted by name."""
+        """Models that have vanished, with the time by the loop's clock; sorted by name."""
         self._others: dict[str, dict[str, tuple[str, ...]]] = {}
         self._readings: dict[str, tuple[TritonClient, asyncio.Task[None]]] = {}
         self._tried: set[str] = set()
@@ -55,11 +55,11 @@ class Catalog:
         """Whether any Triton has been read at least once."""
 
     def models(self) -> list[ServedModel]:
-        """Return what is served now, by name."""
+        """Return the served models, sorted by name."""
         return list(self._models.values())
 
     def vanished(self) -> list[ServedModel]:
-        """Return what was served within the last half minute and is not now, by name."""
+        """Return the models that have vanished within the last half minute, sorted by name."""
         self._forget()
         return [model for model, _ in self._vanished.values()]
 
@@ -132,7 +132,7 @@ class Catalog:
                 self._tried.add(client.address)
                 client.mark_reachable(True)
                 if not client.restriction:
-                    logger.error("triton does not tell its models", server=client.address, reason=error.detail)
+                    logger.error("triton does not list its models", server=client.address, reason=error.detail)
                 client.restriction = error.detail
             except BackendUnavailableError as error:
                 if reads >= MAX_ATTEMPTS - 1:

@@ -74,7 +74,7 @@ class TritonClient:
         dead_steps: when a step of a model was last found dead, by `time.monotonic`.
         unfit: why a model that it serves fails, by model, until its canary is answered again.
         answered: when each model last answered, by `time.monotonic`.
-        restriction: why it does not list its models although it answers; empty when it does.
+        restriction: why it answers but does not list its models; empty when it lists them.
         item_s: estimated seconds per item, by model: a call's latency divided by its items and the calls beside it.
 
     """
@@ -142,7 +142,7 @@ class TritonClient:
         return max(self._latencies.get(model, 0.0), oldest) * (self.outstanding + 1)
 
     async def infer(self, question: Question) -> Answer:
-        """Send one call and return its answer. The call ends by itself at its deadline, 50 ms from now at the earliest.
+        """Send one call and return its answer. The call ends by itself at its deadline, but lasts at least 50 ms.
 
         Where `cancels` is false the call must not be cancelled, and goes on for the question's `late_s`.
 
@@ -193,7 +193,7 @@ class TritonClient:
         if failure.status >= 500:
             # The full text, which the caller does not see.
             logger.warning("triton failed", server=self.address, model=model, grpc=error.code().name, details=details)
-        # Messages of other statuses may quote what a caller has sent.
+        # Only INTERNAL proves a dead step: messages of other statuses may quote a caller's input.
         if error.code() is grpc.StatusCode.INTERNAL and is_dead_step(details):
             self.dead_steps[model] = time.monotonic()
             self.mark_unfit(model, failure.detail)
@@ -213,7 +213,7 @@ class TritonClient:
 
     def _measure(self, model: str, seconds: float, items: int = 1) -> None:
         known, item_s = self._latencies.get(model), seconds / (len(self._running[model]) + 1) / items
-        # A lone call is taken as it is; beside others it is one of many.
+        # The latency of a lone call replaces the average; that of a call beside others is one of many.
         weight = WEIGHT if known and self.outstanding else 1.0
         self._latencies[model] = (1 - weight) * (known or 0.0) + weight * seconds
         self.item_s[model] = (1 - WEIGHT) * self.item_s.get(model, item_s) + WEIGHT * item_s

@@ -1,7 +1,7 @@
-"""The key of Triton's control protocols, of which the gateway calls one: the list of models.
+"""The key of Triton's control protocols. The gateway calls one of them, the list of models.
 
-`modelctl serve` starts Triton with it (`--grpc-restricted-protocol`). It is read from its file when a server demands
-it, so that it may be made or changed while the gateway runs, and a server that demands none gets none.
+`modelctl serve` starts Triton with the key (`--grpc-restricted-protocol`). The gateway reads the key's file when a
+server demands the key. So the file may be made or changed while the gateway runs, and other servers never get the key.
 """
 
 from __future__ import annotations

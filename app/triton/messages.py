@@ -25,7 +25,7 @@ DATA_TYPES: Mapping[str, type[np.generic]] = {
 def request_message(question: Question, timeout_s: float) -> Any:
     """Return a question as Triton's message: a STRING tensor of shape [n, 1], and the outputs of the task.
 
-    Steps read from the parameter `timeout`, in microseconds, when nobody waits any more.
+    The parameter `timeout`, in microseconds, tells the steps when nobody waits any more.
     """
     task = question.model.task
     message = service_pb2.ModelInferRequest(

@@ -24,8 +24,8 @@ class Question:
         items: encoded images or UTF-8 texts: one, or several that were coalesced.
         parameters: the options that the model's steps read.
         deadline: when nobody waits for the answer any more.
-        late_s: how long the call may go on after the deadline on a server that must not see it cancelled. gRPC cancels
-            it then, and what Triton still does would be seen by nobody.
+        late_s: seconds that the call may go on after the deadline, on a server where a cancelled call does harm. Then
+            gRPC cancels it all the same.
 
     """
 

@@ -34,7 +34,7 @@ class ServedModel:
     canary: Mapping[str, str] | None = field(default=None, repr=False)
 
     def check(self, version: str | None) -> None:
-        """Check that the model can be called, in that version where one is named.
+        """Check that the model can be called, in the given version if any.
 
         Raises:
             UnsupportedError: when its tensors do not fit the task's contract.
@@ -49,7 +49,7 @@ class ServedModel:
 
 
 def served_model(config: Any, versions: tuple[str, ...]) -> ServedModel | None:
-    """Return what a configuration says to the gateway; None when it declares no task that the gateway speaks."""
+    """Return the model of a configuration; None when it declares no task that the gateway knows."""
     parameters = {name: value.string_value for name, value in config.parameters.items()}
     task = BY_NAME.get(parameters.get("task", ""))
     if task is None:
@@ -71,14 +71,14 @@ def contract_fault(config: Any, task: Task) -> str:
     if config.max_batch_size < 1:
         return "max_batch_size must be 1 or more."
     if config.model_transaction_policy.decoupled:
-        return "decoupled models cannot be called by one request and one answer."
+        return "decoupled models cannot be called with one request and one answer."
     for kind, expected, given in (("input", task.inputs, config.input), ("output", task.outputs, config.output)):
         tensors = {tensor.name: _tensor(tensor) for tensor in given}
         for name, tensor in expected.items():
             if tensors.get(name) != tensor:
                 return f"{kind} '{name}' must be {tensor.data_type} {list(tensor.dims)}."
     extra = {tensor.name for tensor in config.input if not tensor.optional} - task.inputs.keys()
-    return f"input '{min(extra)}' is not of the task." if extra else ""
+    return f"input '{min(extra)}' is not part of the task." if extra else ""
 
 
 def _tensor(tensor: Any) -> Tensor:

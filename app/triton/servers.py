@@ -1,4 +1,4 @@
-"""All Tritons: which there are, which one gets a request, and the retry.
+"""All Triton servers: their addresses, the choice of one for each request, and the retry.
 
     addresses --every few seconds for a name in DNS--> one client each
     request --least loaded of those that serve the model and are fit--> client --failed connection--> another, once
@@ -24,7 +24,7 @@ from app.triton.question import Answer, Question
 DNS = "dns:///"
 RESOLVE_S = 5.0
 RETRY_SHARE = 0.1
-"""Retries that each request adds to the budget; an outage must not double the load."""
+"""Retries that each request adds to the budget. The budget keeps an outage from doubling the load."""
 MAX_SAVED_RETRIES = 10.0
 CLOSE_S = 1.0
 
@@ -53,7 +53,7 @@ class Servers:
     """The Tritons that the gateway calls.
 
     Args:
-        addresses: host:port of each, or one `dns:///name:port` that stands for all that the name has.
+        addresses: host:port of each, or one `dns:///name:port` for all addresses of the name.
         metrics: counts calls and retries.
         key_file: holds the key of Triton's control protocols.
 
@@ -86,7 +86,7 @@ class Servers:
             await client.close()
 
     async def keep_resolving(self) -> None:
-        """Resolve the name in DNS again and again, where there is one."""
+        """Resolve the name in DNS every few seconds, if there is one."""
         while self._name:
             await asyncio.sleep(RESOLVE_S)
             await self._resolve()
@@ -151,7 +151,7 @@ class Servers:
         return min((client.item_s.get(model, math.inf) for client in self.serving(model)), default=math.inf)
 
     async def infer(self, question: Question) -> Answer:
-        """Ask the best server; when the connection or the server fails, ask once more, another server if there is one.
+        """Ask the best server. When the connection or the server fails, retry once, on another server if there is one.
 
         Inference changes nothing, so a retry is safe. There is none after a deadline or a refusal.
 

@@ -1,4 +1,4 @@
-"""gRPC status -> GatewayError: one table, and nowhere else.
+"""The only mapping of gRPC statuses to GatewayErrors.
 
 Triton uses one status code for many different failures, so its messages are read too. Texts of INTERNAL errors hold
 tracebacks and paths: they go to the log, never to the caller.
@@ -74,14 +74,14 @@ def _unavailable(details: str, model: str) -> GatewayError:
     if "not ready" in details or "is not available" in details:
         return ModelNotReadyError("The model is not ready.", model=model)
     if RESTRICTED in details:
-        return RestrictedError("Triton wants a control key: TRITON_CONTROL_KEY_FILE must name its file.", model=model)
+        return RestrictedError("Triton demands a control key: TRITON_CONTROL_KEY_FILE must name its file.", model=model)
     return BackendUnavailableError("Triton cannot be reached or is stopping.", model=model)
 
 
 _TABLE: dict[grpc.StatusCode, tuple[type[GatewayError], str]] = {
-    # Only models of the catalogue are called, so one that Triton does not know has just gone.
+    # Only models of the catalogue are called, so a model that Triton does not know has just vanished.
     Code.NOT_FOUND: (ModelNotReadyError, "The model was served a moment ago and is not ready now."),
-    Code.INVALID_ARGUMENT: (InvalidTensorError, "The model does not take such a request."),
+    Code.INVALID_ARGUMENT: (InvalidTensorError, "The model does not accept this request."),
     Code.DEADLINE_EXCEEDED: (DeadlineExceededError, "The model did not answer within the request's deadline."),
     Code.RESOURCE_EXHAUSTED: (BodyTooLargeError, "The request is larger than Triton accepts."),
     Code.CANCELLED: (BackendUnavailableError, "The call was cancelled."),

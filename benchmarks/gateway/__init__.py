@@ -1,1 +1,1 @@
-"""What the gateway costs before a model that answers at once, against Triton asked directly."""
+"""The cost of the gateway, measured on a model that answers at once, against Triton called directly."""

@@ -1,10 +1,10 @@
-"""`python -m benchmarks gateway`: what the gateway costs before a light model, against Triton asked directly.
+"""`python -m benchmarks gateway`: the cost of the gateway in front of a light model, against Triton called directly.
 
     light model (light.py) <-- Triton <-- direct: perf_analyzer, over gRPC
-                                      <-- gateway: wrk, over HTTP, one item in each call to Triton
-                                      <-- joined: wrk, texts that wait share a call
+                                      <-- gateway: wrk, over HTTP, one item per call to Triton
+                                      <-- joined: wrk, over HTTP, waiting texts are coalesced
 
-In every round each number of callers is measured in all three ways, one after the other.
+Each round measures each number of callers in all three ways, one after the other.
 """
 
 from __future__ import annotations
@@ -25,13 +25,10 @@ from benchmarks.load import wrk
 from benchmarks.load.perf_analyzer import PerfAnalyzer
 from benchmarks.stack import Stack
 from modelctl.bench import memory, quiet
-from modelctl.bench.fresh import Stopped
-from modelctl.bench.instances import STOPPED
 from modelctl.bench.reading import number, numbers, whole
 from modelctl.bench.results import Machine
 from modelctl.console import say
 from modelctl.embedded import installation, processes
-from modelctl.embedded.server import on_stop
 from modelctl.embedded.state import take_state
 from modelctl.embedded.triton import Triton
 from modelctl.errors import CommandError
@@ -40,37 +37,31 @@ CALLERS = (1, 8, 32, 128)
 QUICK_CALLERS = (1, 8)
 SECONDS, ROUNDS, PATIENCE_S = 6.0, 5, 30.0
 TEXT = "I love this camera."
-# As in docker-compose.yml: a line for every request.
+# As in docker-compose.yml: a log line per request.
 SETTINGS = {"GATEWAY_LOG_LEVEL": "info", "GATEWAY_LOG_FORMAT": "json"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options that only this measurement has, or that mean more here."""
-    text = f"requests under way at once (default: {','.join(map(str, CALLERS))})"
+    """Declare the options of this measurement, and redefine shared ones that differ here."""
+    text = f"concurrent requests (default: {','.join(map(str, CALLERS))})"
     parser.add_argument("--callers", type=numbers(1, 128), metavar="N,N", help=text)
-    text = f"of load for each (default: {SECONDS:g})"
+    text = f"seconds of load for each way and number of callers in each round (default: {SECONDS:g})"
     parser.add_argument("--seconds", type=number(1, 3600), default=SECONDS, help=text)
-    parser.add_argument("--rounds", type=whole(1, 100), default=ROUNDS, help=f"turns of each (default: {ROUNDS})")
+    parser.add_argument("--rounds", type=whole(1, 100), default=ROUNDS, help=f"number of rounds (default: {ROUNDS})")
     parser.add_argument("--workers", type=whole(1, 64), default=1, help="processes of the gateway (default: 1)")
     for option in ("--models", "--backends"):
         parser.add_argument(option, type=_refused, help=argparse.SUPPRESS)
 
 
 def _refused(_: str) -> None:
-    raise CommandError("benchmarks gateway makes a model of its own: leave --models and --backends away.")
+    raise CommandError("benchmarks gateway makes its own model: leave out --models and --backends.")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, stopping: threading.Event) -> int:
     """Measure, print and write; return the exit code."""
-    stopping = threading.Event()
-    on_stop(stopping.set)
     callers = arguments.callers or (QUICK_CALLERS if arguments.quick else CALLERS)
     wrk.find()
-    try:
-        rounds, resident = measure(arguments, callers, stopping)
-    except Stopped:
-        say("Stopped: nothing is left running, and nothing was written.")
-        return STOPPED
+    rounds, resident = measure(arguments, callers, stopping)
     command = (
         f"python -m benchmarks gateway --callers {','.join(map(str, callers))} --seconds {arguments.seconds:g} "
         f"--rounds {arguments.rounds} --workers {arguments.workers}"
@@ -83,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 def measure(
     arguments: argparse.Namespace, callers: tuple[int, ...], stopping: threading.Event
 ) -> tuple[report.Measured, float]:
-    """Return all rounds, and the memory of one worker after them, in MB.
+    """Return the figures of all rounds, and the memory of one worker after them, in MB.
 
     Raises:
         CommandError: when something cannot be started, or fails under load.
@@ -125,16 +116,16 @@ def measure(
 
 def _stack(folder: Path, way: str, workers: int, stopping: threading.Event) -> Stack:
     settings = {**SETTINGS, "GATEWAY_WORKERS": str(workers), "GATEWAY_JOIN_ITEMS": str(way == JOINED).lower()}
-    return Stack(folder / "models", folder / "backends", folder / f"state-{way}", stopping, settings)
+    return Stack(folder / way, folder / "models", folder / "backends", settings, stopping=stopping)
 
 
 def _direct(
     analyzer: PerfAnalyzer, stack: Stack, callers: int, seconds: float, stopping: threading.Event
 ) -> dict[str, float]:
     spent = _Spent(stack)
-    found = analyzer.run(stack.grpc, light.TEXT, {"text": TEXT}, callers, seconds, stopping)
+    found = analyzer.run(stack.address, light.TEXT, {"text": TEXT}, callers, seconds, stopping)
     stack.check()
-    return {"throughput": found.throughput, "p50": found.p50_ms, "p99": found.p99_ms, **spent.a_request()}
+    return {"throughput": found.throughput, "p50": found.p50_ms, "p99": found.p99_ms, **spent.per_request()}
 
 
 def _through(stack: Stack, body: Path, callers: int, seconds: float, stopping: threading.Event) -> dict[str, float]:
@@ -142,12 +133,12 @@ def _through(stack: Stack, body: Path, callers: int, seconds: float, stopping: t
     found = wrk.run(f"{stack.url}/v1/sentiment", callers, seconds, body, {"Content-Type": "application/json"}, stopping)
     stack.check()
     if found.errors:
-        raise CommandError(f"{found.errors} requests failed at {callers} callers: read {stack.state}/gateway.log.")
-    return {"throughput": found.throughput, "p50": found.p50_ms, "p99": found.p99_ms, **spent.a_request()}
+        raise CommandError(f"{found.errors} requests failed at {callers} callers: read {stack.folder}/gateway.out.")
+    return {"throughput": found.throughput, "p50": found.p50_ms, "p99": found.p99_ms, **spent.per_request()}
 
 
 class _Spent:
-    """Processor time from now on: of gateway, Triton, load generator, and all other programs."""
+    """Processor time since it was made: of gateway, Triton, load generator, and all other programs."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -163,8 +154,8 @@ class _Spent:
     def _groups(self) -> tuple[int, int]:
         return self._stack.gateway_group, self._stack.triton_group
 
-    def a_request(self) -> dict[str, float]:
-        """Return milliseconds of gateway and Triton for each inference since, and the cores that others kept busy."""
+    def per_request(self) -> dict[str, float]:
+        """Return CPU milliseconds per inference of gateway, Triton and load generator, and cores busy with others."""
         seconds = time.monotonic() - self._begun
         gateway, triton, load, others = (now - before for now, before in zip(self._now(), self._before, strict=True))
         count = max(1, inferences(self._stack) - self._inferences)
@@ -177,8 +168,8 @@ class _Spent:
 
 
 def inferences(stack: Stack) -> int:
-    """Return how many items Triton says that the light model has answered."""
-    triton = Triton(stack.grpc)
+    """Return the number of items that the light model has answered, as Triton counts them."""
+    triton = Triton(stack.address)
     with closing(triton):
         return triton.inferences(light.TEXT)
 

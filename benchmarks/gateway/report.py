@@ -1,4 +1,4 @@
-"""What `python -m benchmarks gateway` has measured: ratios to Triton asked directly, then a table and a chart."""
+"""The results of `python -m benchmarks gateway`: ratios to Triton called directly, then a table and a chart."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def of(
 
 
 def compare(measured: Measured, callers: Sequence[int]) -> dict[str, Spread]:
-    """Return throughputs relative to Triton's own, such as `gateway/direct@8`, and what a lone caller waits longer.
+    """Return throughputs relative to Triton's own, such as `gateway/direct@8`, and the added latency of a lone caller.
 
-    `added p50 ms@1` are milliseconds: the median latency through the gateway less that of Triton asked directly.
+    `added p50 ms@1` is in milliseconds: the median latency through the gateway minus that of Triton called directly.
     """
     made = {}
     for count in callers:
@@ -70,19 +70,19 @@ def _meaning(measured: Measured, worker_mb: float, workers: int) -> str:
     count = len(next(iter(measured.values())))
     processes = "one process" if workers == 1 else f"{workers} processes"
     return (
-        f"Requests a second relative to Triton asked directly by perf_analyzer over gRPC: median of {count} rounds,\n"
-        "the least and the greatest. wrk asks the gateway over HTTP: `gateway` sends each item in a call of its own,\n"
-        "`joined` lets texts that wait share one, as it does by default. The load generator uses the same cores,\n"
-        f"the gateway runs as {processes}, with a log line for every request. A process of it took {worker_mb:.0f} MB\n"
-        f"after all runs. Other programs kept {min(others):.1f} to {max(others):.1f} cores busy."
+        f"Requests per second relative to Triton called directly by perf_analyzer over gRPC: median of {count}\n"
+        "rounds, with the smallest and the largest. wrk calls the gateway over HTTP: `gateway` sends each item in\n"
+        "a call of its own, `joined` coalesces waiting texts, which is the default. The load generator uses the\n"
+        f"same cores. The gateway runs as {processes} and writes a log line per request. Its largest process took\n"
+        f"{worker_mb:.0f} MB after all runs. Other programs kept {min(others):.1f} to {max(others):.1f} cores busy."
     )
 
 
 def _figures(rounds: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     names = ("throughput", "p50", "p99", "gateway_ms", "triton_ms", "load_ms")
     rows = [[label, *(figure(one[name].median) for name in names)] for label, one in spreads(rounds).items()]
-    header = ["how@callers", "requests/s", "p50, ms", "p99, ms", "gateway CPU, ms", "Triton CPU, ms", "load CPU, ms"]
-    return table(header, rows) + "\n\nCPU: processor milliseconds for a request, by the operating system."
+    header = ["way@callers", "requests/s", "p50, ms", "p99, ms", "gateway CPU, ms", "Triton CPU, ms", "load CPU, ms"]
+    return table(header, rows) + "\n\nCPU: processor milliseconds per request, as the operating system counts them."
 
 
 def _chart(measured: Measured, callers: Sequence[int]) -> str:
@@ -92,7 +92,7 @@ def _chart(measured: Measured, callers: Sequence[int]) -> str:
         return Series(way, [Spread.of([one[metric] for one in measured[way, count]]) for count in callers])
 
     ratio = Panel(
-        "requests/s to Triton's own",
+        "requests/s relative to Triton's own",
         "callers",
         categories,
         [
@@ -101,6 +101,6 @@ def _chart(measured: Measured, callers: Sequence[int]) -> str:
         ],
     )
     cost = Panel(
-        "gateway CPU of a request, ms", "callers", categories, [series(way, "gateway_ms") for way in (GATEWAY, JOINED)]
+        "gateway CPU per request, ms", "callers", categories, [series(way, "gateway_ms") for way in (GATEWAY, JOINED)]
     )
     return chart.draw(TITLE, [ratio, cost])

@@ -1,1 +1,1 @@
-"""What a request costs the gateway as connections, models, batches and pictures grow."""
+"""The CPU time of a request in the gateway as connections, models, batches and pictures grow."""

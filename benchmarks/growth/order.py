@@ -1,4 +1,4 @@
-"""What `python -m benchmarks growth` is asked to measure: one thing grows at a time, and all else is as in the base."""
+"""The settings of `python -m benchmarks growth`: one dimension grows at a time, the others stay at their base."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from modelctl.bench.results import Pair
 
 WARM_UP_S = 0.5
 START_S, STUB_S = 5.0, 0.25
-"""How long a server with its gateway takes to start, and each process of its models: for the estimate alone."""
+"""Seconds that a server with its gateway takes to start, and each process of its models; for the estimate only."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """What a Triton has loaded: ensembles for texts, and models of tensors that nobody asks."""
+    """The models of one Triton: ensembles for texts, and tensor models that are never called."""
 
     ensembles: int = 1
     tensor_models: int = 10
 
     @property
     def stubs(self) -> int:
-        """The processes of its models; that for pictures is the one more."""
+        """The number of its models' processes; the model for pictures adds one."""
         return self.ensembles + self.tensor_models + 1
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured.
+    """One measured setting.
 
     Attributes:
-        image_kb: size of the picture that is sent; 0: texts are.
-        batch: texts in a request; 0: one, by the route for one.
-        connections: that are open.
+        image_kb: size of the picture in each request; 0: requests carry texts.
+        batch: texts in a request to the batch route; 0: one text, to the route for single texts.
+        connections: number of open connections.
 
     """
 
@@ -47,7 +47,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Axis:
-    """What grows: the name of it, its values, and the value that the others are compared with."""
+    """A dimension that grows: its name, its values, and the base that they are compared with."""
 
     name: str
     values: tuple[int, ...]
@@ -74,7 +74,7 @@ class Axis:
 
     @property
     def pairs(self) -> list[Pair]:
-        """Return what is compared: every other value with the base."""
+        """Return the comparisons: every other value with the base."""
         return [
             Pair(f"{self.name} {value}/{self.base}", f"{self.name} {value}", f"{self.name} {self.base}")
             for value in self.values
@@ -95,7 +95,7 @@ AXES = (
     Axis("batch", (1, 8, 32, 64), 1),
     Axis("image KB", (10, 100, 1000, 10000), 10),
 )
-# Two servers at most: their start takes most of a minute.
+# At most two servers, whose start takes most of a minute.
 QUICK: Mapping[str, tuple[int, ...]] = {
     "connections": (10, 2000),
     "tensor models": (10, 100),
@@ -107,12 +107,12 @@ QUICK: Mapping[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class Growth:
-    """What the command line asks for.
+    """The order given on the command line.
 
     Attributes:
-        callers: requests under way at once.
-        seconds: of each turn.
-        patience: how many seconds each turn waits for a quiet machine.
+        callers: concurrent requests.
+        seconds: load per setting and round.
+        patience: longest wait in seconds for an idle machine before each measurement.
 
     """
 
@@ -129,7 +129,7 @@ class Growth:
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> Growth:
-        """Return what the command line asks for; the base of each axis is always among its values."""
+        """Return the order of the command line; the values of each axis always include its base."""
         axes = []
         for axis in AXES:
             given = getattr(arguments, axis.option.strip("-").replace("-", "_"))
@@ -156,13 +156,13 @@ class Growth:
 
     @property
     def estimate_s(self) -> float:
-        """Return how long it takes where no other programs are in the way."""
+        """Return the seconds that it takes on an idle machine."""
         starts = sum(START_S + STUB_S * served.stubs for served in self.served)
         return starts + self.rounds * len(self.settings) * (self.seconds + WARM_UP_S)
 
     @property
     def command(self) -> str:
-        """The command line that repeats it on any machine."""
+        """The command line that repeats it."""
         values = " ".join(f"{axis.option} {','.join(map(str, axis.values))}" for axis in self.axes)
         load = f"--callers {self.callers} --seconds {self.seconds:g} --rounds {self.rounds}"
         return f"python -m benchmarks growth {values} {load}"

@@ -1,4 +1,4 @@
-"""What `python -m benchmarks growth` has measured, as ratios, a table and a chart."""
+"""The results of `python -m benchmarks growth`: ratios, a table and a chart."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _table(order: Growth, rounds: Rounds) -> str:
             return "-"
         return f"{one.median:.2f} ({one.low:.2f} to {one.high:.2f})" if one.low < one.high else f"{one.median:.2f}"
 
-    header = ["what", "cost to the base's", "cost, ms", "requests/s", "p50, ms", "p99, ms"]
+    header = ["setting", "cost / base", "cost, ms", "requests/s", "p50, ms", "p99, ms"]
     rows = [
         [label, ratio(label), *(figure(measured[label][name].median) for name in ("cost", "throughput", "p50", "p99"))]
         for label in rounds
@@ -56,17 +56,16 @@ def _table(order: Growth, rounds: Rounds) -> str:
 def _sentences(order: Growth, rounds: Rounds) -> str:
     others = [one["cores_others"] for each in rounds.values() for one in each]
     lines = [
-        "Cost: processor milliseconds of the gateway for a request, of batches for an item. Requests under way at "
-        f"once: {order.callers}; rounds: {order.rounds}, of {order.seconds:g} s each, in turns.",
-        "To the base's: to "
-        + ", ".join(f"{axis.base} of {axis.name}" for axis in order.axes)
-        + "; within rounds, their median, the least and the greatest.",
+        "Cost: CPU milliseconds of the gateway per request, for batches per item. Concurrent requests: "
+        f"{order.callers}; rounds: {order.rounds}; each setting runs {order.seconds:g} s per round.",
+        "Base: " + ", ".join(f"{axis.name} {axis.base}" for axis in order.axes) + ". Each ratio is taken within a "
+        "round; the table gives the median of all rounds with the smallest and the largest.",
         f"Other programs kept {min(others):.1f} to {max(others):.1f} cores busy.",
     ]
     again = {label: max(one["reopened"] for one in each) for label, each in rounds.items()}
     if any(again.values()):
         most = ", ".join(f"{count:.0f} at {label}" for label, count in again.items() if count)
-        lines.append(f"Connections that the gateway closed for being idle, and that were opened again: {most}.")
+        lines.append(f"Idle connections that the gateway closed and that were opened again: {most}.")
     return "\n".join(lines)
 
 
@@ -74,7 +73,7 @@ def _chart(order: Growth, rounds: Rounds) -> str:
     measured = spreads(rounds)
     panels = []
     for axis in order.axes:
-        unit = "cost of an item, ms" if axis.name == "batch" else "cost of a request, ms"
+        unit = "cost per item, ms" if axis.name == "batch" else "cost per request, ms"
         values = [measured[f"{axis.name} {value}"]["cost"] for value in axis.values]
         panels.append(Panel(unit, axis.name, list(map(str, axis.values)), [Series("cost", values)]))
     return chart.draw(TITLE, panels, columns=3)

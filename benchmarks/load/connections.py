@@ -1,7 +1,7 @@
-"""HTTP load over many connections: so many stay open, and each request takes the next of them in turn.
+"""HTTP over many open connections: a transport of `modelctl.bench.load`, which sends each request on the next of them.
 
-A few requests are under way at once, however many connections there are. So what a connection costs by being there can
-be told from what a queue of requests costs: a closed load of 2,000 callers measures the queue.
+A few requests run at once, whatever the number of connections, so that the cost of an open connection is measured apart
+from the cost of a queue: a closed load of 2,000 callers, as `wrk` makes it, would measure the queue.
 """
 
 from __future__ import annotations
@@ -9,15 +9,11 @@ from __future__ import annotations
 import asyncio
 import re
 import resource
-import threading
-import time
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Self
 
-from modelctl.bench.load import LOOK_S, TIMEOUT_S, Answered, Cores, cores
+from modelctl.bench.load import TIMEOUT_S
 from modelctl.errors import CommandError
 
 HOST = "127.0.0.1"
@@ -26,7 +22,7 @@ LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
 
 def allow(connections: int) -> None:
-    """Let this process, and those that it starts, hold so many connections; raises CommandError when it may not."""
+    """Let this process and its children hold that many connections; raises CommandError when it may not."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + SPARE_FILES
     if hard != resource.RLIM_INFINITY and hard < wanted:
@@ -47,7 +43,7 @@ def post(path: str, kind: str, body: bytes) -> bytes:
 
 
 class Connection:
-    """One connection that stays open; where the server has closed it meanwhile, it is opened again."""
+    """One connection that stays open; when the server has closed it meanwhile, it is opened again."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -67,17 +63,17 @@ class Connection:
             self._streams = None
 
     async def ask(self, request: bytes) -> None:
-        """Send a request, and read its answer.
+        """Send a request and read its answer.
 
         Raises:
             RefusedError: when its status is not 200.
-            OSError, EOFError: when the server cannot be reached, or ends the connection under way, twice.
+            OSError, EOFError: when the server cannot be reached, or closes the connection before its answer, twice.
 
         """
         try:
             await self._ask(request)
         except (OSError, EOFError):
-            # An idle connection may be closed at the very moment at which it is taken.
+            # The server may close an idle connection at the moment at which it is used.
             await self.open()
             await self._ask(request)
 
@@ -95,86 +91,55 @@ class Connection:
             raise RefusedError(f"The gateway answered {head.splitlines()[0].decode()}: {body[:300].decode()}")
 
 
-@dataclass(frozen=True)
-class Held:
-    """What was answered.
+class Connections:
+    """Requests to the gateway, each over the connection that was idle longest."""
 
-    Attributes:
-        beside: cores that the group beside the server kept busy; `answered` does not count them as others'.
-        reopened: how many connections the server had closed, so that they were opened again.
-
-    """
-
-    answered: Answered
-    beside: float
-    reopened: int
-
-
-@dataclass(frozen=True)
-class HttpLoad:
-    """How much is asked for: requests of `callers` at once over `connections`, as many or more."""
-
-    callers: int
-    connections: int
-    seconds: float
-    warm_up: float = 0.5
-
-    def run(self, port: int, request: bytes, group: int, beside: int, stopping: threading.Event) -> Held:
-        """Send a request again and again; when `stopping` is set, what was answered until then is returned.
+    def __init__(self, port: int, request: bytes, count: int) -> None:
+        """Send one request again and again.
 
         Args:
             port: of the server, on this machine.
             request: as `post` makes it.
-            group: the server's process group.
-            beside: the process group of what the server asks in turn.
-            stopping: ends it.
-
-        Raises:
-            CommandError: when a request is refused or fails, or none was answered.
+            count: open connections, as many as callers or more.
 
         """
+        self._request = request
+        self._all = [Connection(port) for _ in range(count)]
+        self._idle = deque(self._all)
+
+    @property
+    def reopened(self) -> int:
+        """Number of connections that were opened again after the server had closed them."""
+        return sum(one.opened - 1 for one in self._all)
+
+    async def __aenter__(self) -> Self:
         try:
-            held = asyncio.run(self._run(port, request, group, beside, stopping))
+            for number in range(0, len(self._all), OPENED_AT_ONCE):
+                await asyncio.gather(*(one.open() for one in self._all[number : number + OPENED_AT_ONCE]))
+        except BaseException as error:
+            self._close()
+            if isinstance(error, OSError):
+                raise _failed(error) from error
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._close()
+
+    async def ask(self) -> None:
+        """Send the request; raises CommandError when it fails, and RefusedError when it is refused."""
+        connection = self._idle.popleft()
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await connection.ask(self._request)
         except (OSError, EOFError, TimeoutError) as error:
-            raise CommandError(f"The gateway failed under load: {error or type(error).__name__}.") from error
-        if not held.answered.latencies and not stopping.is_set():
-            raise CommandError(f"No request was answered in {self.seconds:g} s: give more by --seconds.")
-        return held
+            raise _failed(error) from error
+        self._idle.append(connection)
 
-    async def _run(self, port: int, request: bytes, group: int, beside: int, stopping: threading.Event) -> Held:
-        idle = deque(Connection(port) for _ in range(self.connections))
-        every = list(idle)
-        try:
-            for number in range(0, len(every), OPENED_AT_ONCE):
-                await asyncio.gather(*(one.open() for one in every[number : number + OPENED_AT_ONCE]))
-            begin = time.perf_counter() + self.warm_up
-            end = begin + self.seconds
-            latencies: list[float] = []
+    def _close(self) -> None:
+        for one in self._all:
+            one.close()
 
-            async def caller() -> None:
-                while (begun := time.perf_counter()) < end and not stopping.is_set():
-                    connection = idle.popleft()
-                    async with asyncio.timeout(TIMEOUT_S):
-                        await connection.ask(request)
-                    idle.append(connection)
-                    done = time.perf_counter()
-                    if begin <= done <= end:
-                        latencies.append((done - begun) * 1e3)
 
-            measured = [asyncio.create_task(cores(one, begin, end)) for one in (group, beside)]
-            work: asyncio.Future[Any] = asyncio.gather(*(caller() for _ in range(self.callers)), *measured)
-            while not work.done():
-                await asyncio.wait([work], timeout=LOOK_S)
-                if stopping.is_set():
-                    work.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await work
-                    return Held(Answered(self.seconds, latencies, Cores()), 0.0, 0)
-            await work  # raises what a caller has raised
-            server, second = (task.result() for task in measured)
-            busy = replace(server, others=max(0.0, server.others - second.server))
-            reopened = sum(one.opened - 1 for one in every)
-            return Held(Answered(self.seconds, latencies, busy), second.server, reopened)
-        finally:
-            for one in every:
-                one.close()
+def _failed(error: Exception) -> CommandError:
+    return CommandError(f"The gateway failed under load: {error or type(error).__name__}.")

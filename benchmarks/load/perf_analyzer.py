@@ -1,6 +1,6 @@
-"""Load straight to Triton over gRPC by NVIDIA's `perf_analyzer`, the measure that the gateway is held against.
+"""Load on Triton itself over gRPC, by NVIDIA's `perf_analyzer`: the throughput that the gateway is compared with.
 
-It lies in one wheel of tritonclient only (perf_analyzer.txt), which is installed into a folder of its own.
+Its last release is in one wheel of tritonclient (perf_analyzer.txt), which is installed into a folder of its own.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ MISSING = "perf_analyzer needs the library libb64.so.0d: install it (Debian, Ubu
 
 
 @dataclass(frozen=True)
-class Straight:
-    """What Triton itself answers: inferences a second, and latencies in milliseconds."""
+class Measured:
+    """The result of Triton itself: inferences per second, and latencies in milliseconds."""
 
     throughput: float
     p50_ms: float
@@ -37,7 +37,7 @@ class Straight:
 
     @classmethod
     def of(cls, table: str) -> Self:
-        """Read perf_analyzer's CSV; raises CommandError when it holds no result."""
+        """Read the CSV of perf_analyzer; raises CommandError when it holds no result."""
         try:
             row = next(csv.DictReader(table.splitlines()))
             p50, p99 = (float(row[f"p{percent} latency"]) / 1e3 for percent in (50, 99))
@@ -47,14 +47,14 @@ class Straight:
 
 
 class PerfAnalyzer:
-    """The program, installed below a folder when it is not there yet."""
+    """The program, installed when it is missing."""
 
     def __init__(self, folder: Path, libraries: Path) -> None:
-        """Make it ready.
+        """Install it if it is missing.
 
         Args:
-            folder: keeps it from run to run.
-            libraries: of the embedded server's wheel, which bring the CUDA runtime that the program is linked with.
+            folder: holds the installation, for later runs too.
+            libraries: of the embedded server's wheel, which hold the CUDA runtime that the program is linked with.
 
         Raises:
             CommandError: when it cannot be installed here.
@@ -84,8 +84,8 @@ class PerfAnalyzer:
 
     def run(
         self, target: str, model: str, inputs: dict[str, str], callers: int, seconds: float, stopping: threading.Event
-    ) -> Straight:
-        """Ask a model from so many callers, one item a request, and return what the steadiest window came to.
+    ) -> Measured:
+        """Call a model from concurrent callers, one item per request, and return the result.
 
         Raises:
             CommandError: when it fails.
@@ -97,7 +97,7 @@ class PerfAnalyzer:
         table.unlink(missing_ok=True)
         words = [str(self._program), "-m", model, "-u", target, "-i", "grpc", "--input-data", str(data)]
         words += [word for name in inputs for word in ("--shape", f"{name}:1")]
-        # The windows of three trials are one measurement: none is thrown away for having been less steady.
+        # Three windows make one measurement: a stability of 999 percent discards none of them.
         words += ["--concurrency-range", str(callers), "--stability-percentage", "999", "--max-trials", str(TRIALS)]
         words += ["--measurement-interval", str(round(1e3 * seconds / TRIALS)), "-f", str(table)]
         process = subprocess.Popen(  # noqa: S603 - our own command line
@@ -119,4 +119,4 @@ class PerfAnalyzer:
             said, _ = process.communicate()
         if process.returncode or not table.is_file():
             raise CommandError(f"perf_analyzer failed: {said.strip()[-500:]}")
-        return Straight.of(table.read_text())
+        return Measured.of(table.read_text())

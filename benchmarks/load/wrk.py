@@ -1,4 +1,4 @@
-"""HTTP load by `wrk`, a compiled load generator, which leaves the cores to the servers.
+"""HTTP load by `wrk`, a compiled load generator that leaves the cores to the servers.
 
     callers, seconds, body --wrk with post.lua--> one line of JSON --Measured.of--> throughput, latency, errors
 
@@ -23,19 +23,19 @@ from modelctl.errors import CommandError
 
 SCRIPT = Path(__file__).with_name("post.lua")
 TIMEOUT_S, LOOK_S = 60, 0.1
-MISSING = "wrk, which makes the load, is missing: install it (Debian, Ubuntu: apt-get install wrk)."
+MISSING = "The load generator wrk is missing: install it (Debian, Ubuntu: apt-get install wrk)."
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a load came to.
+    """The result of a load.
 
     Attributes:
-        answers: how many, refusals left out.
-        seconds: in which.
-        p50_ms: the latency that half of all answers did not exceed, as wrk tells it, refusals included.
-        p99_ms: the same of 99 percent.
-        errors: answers with a status of 400 and above, and failures of the connection.
+        answers: number of answers, without refusals.
+        seconds: duration.
+        p50_ms: the median latency as wrk reports it, with refusals.
+        p99_ms: the 99th percentile, likewise.
+        errors: answers with a status of 400 and above, and connection failures.
 
     """
 
@@ -47,12 +47,12 @@ class Measured:
 
     @property
     def throughput(self) -> float:
-        """Answers a second, refusals left out."""
+        """Answers per second, without refusals."""
         return self.answers / self.seconds
 
     @classmethod
     def of(cls, printed: str) -> Self:
-        """Read what wrk has printed; raises CommandError when the line of post.lua is not there."""
+        """Read wrk's output; raises CommandError when the line of post.lua is missing."""
         try:
             found = json.loads(printed.rstrip().rpartition("\n")[2])
             answered = found["requests"] - found["status"]
@@ -63,7 +63,7 @@ class Measured:
 
 
 def find() -> str:
-    """Return where wrk is; raises CommandError, with how to install it, when it is nowhere."""
+    """Return the path of wrk; raises CommandError, which says how to install it, when it is missing."""
     found = shutil.which("wrk")
     if found is None:
         raise CommandError(MISSING)
@@ -78,15 +78,15 @@ def run(
     headers: Mapping[str, str] | None = None,
     stopping: threading.Event | None = None,
 ) -> Measured:
-    """Put a load on a URL, whole seconds long (rounded up); wrk takes one core at most.
+    """Put a load on a URL for whole seconds (rounded up); wrk uses at most one core.
 
     Args:
         url: of an HTTP server.
-        callers: requests under way at once.
-        seconds: how long.
-        body: the file that every request posts; None: they get.
-        headers: of every request that posts, such as Content-Type.
-        stopping: ends the load when it is set; what was answered until then is returned.
+        callers: concurrent requests.
+        seconds: duration.
+        body: the file that every request posts; None: every request is a GET.
+        headers: of every POST, such as Content-Type.
+        stopping: when set, the load ends; its answers until then are returned.
 
     Raises:
         CommandError: when wrk is missing, cannot connect, or counts nothing.
@@ -106,7 +106,7 @@ def run(
     try:
         while True:
             if stopping is not None and stopping.is_set():
-                process.send_signal(signal.SIGINT)  # upon which it prints what it has
+                process.send_signal(signal.SIGINT)  # wrk then prints its result so far
             try:
                 printed, _ = process.communicate(timeout=LOOK_S)
                 break

@@ -1,6 +1,6 @@
-"""The limit: one process that reads, runs and answers in a loop, without any server. The command starts one a core.
+"""The upper bound: a process that reads, runs and answers in a loop, without a server. The command starts one per core.
 
-Told on standard input, line by line, `TASK FILE SECONDS`; says how many answers it made in how many seconds.
+Each line of standard input is a JSON list: task, file, seconds. It prints the number of its answers and the seconds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from benchmarks.peers.pipeline import Facts, Pipeline, item
 
 
 def main() -> None:
-    """Load every task, say so, and do what is asked."""
+    """Load every task, print `"ready"`, and carry out each line of standard input."""
     facts = Facts.read()
     pipelines = {task: Pipeline(facts, task) for task in facts.tasks}
     print(json.dumps("ready"), flush=True)
@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def loop(pipeline: Pipeline, task: str, body: bytes, seconds: float) -> dict[str, object]:
-    """Answer the same request for so long, at least once; as a server would, write each answer as JSON."""
+    """Answer the same request for `seconds`, at least once; write each answer as JSON, as a server does."""
     begun, count = time.perf_counter(), 0
     while True:
         written = json.dumps(pipeline([item(task, body)])[0]).encode()

@@ -1,9 +1,9 @@
-"""The three tasks in BentoML: one service, whose workers batch adaptively what waits.
+"""The three tasks in BentoML: one service whose workers batch waiting requests adaptively.
 
-A worker a core with one thread; one worker with two threads took no less time of the cores. Adaptive batching is
-BentoML's own way, and is what it is here for; it has no setting for batches of one.
+One worker per core with one thread; one worker with two threads took no less CPU time. Adaptive batching is the feature
+compared here, and it has no setting for batches of one.
 
-An API that batches takes a list, so that callers would have to send lists of one: `Item` makes such a list of a body.
+An API that batches takes a list; `Item` makes a list of one from a body, so that callers need not send lists.
 """
 
 # BentoML reads the types of the APIs at run time: no postponed annotations here.

@@ -1,7 +1,7 @@
-"""A plain FastAPI application that runs the networks itself: no queue of its own, no batching.
+"""A plain FastAPI application that runs the networks itself, without a queue and without batching.
 
-Each process answers as many requests at once as it has cores (one, with a process a core). FastAPI's 40 threads would
-take turns on a core and took more of its time for an answer; one process with two threads took no less.
+Each process answers as many concurrent requests as it has cores: one, with a process per core. FastAPI's default of 40
+threads, which take turns on a core, took more CPU per answer; one process with two threads took no less.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The three tasks in LitServe: a queue and worker processes for each, a process a core with one thread.
+"""The three tasks in LitServe: a queue and worker processes for each, one process per core with one thread.
 
-Nothing is batched, which is LitServe's default: on a CPU, batches of up to 8 that wait for 2 ms at most took more of
-its time for a picture and no less for a text. One process with two threads instead of two with one was no better.
+Nothing is batched, which is LitServe's default: on a CPU, batches of up to 8 with a wait of up to 2 ms took more CPU
+time per picture and no less per text. One process with two threads was not better than two with one.
 """
 
 # LitServe reads the type of `decode_request`'s argument at run time: no postponed annotations here.
@@ -36,11 +36,11 @@ class Task(litserve.LitAPI):  # type: ignore[misc]  # a package of the peer's ow
         self._pipeline = Pipeline(Facts.read(), self._task)
 
     def batch(self, inputs: list[bytes]) -> list[bytes]:
-        """Leave joining to the pipeline."""
+        """Leave batching to the pipeline."""
         return inputs
 
     def predict(self, x: Any) -> Any:
-        """Answer a batch, or one where nothing is batched."""
+        """Answer a batch, or a single item when nothing is batched."""
         return self._pipeline(x) if isinstance(x, list) else self._pipeline([x])[0]
 
     def unbatch(self, output: list[Answer]) -> list[Answer]:
@@ -56,7 +56,7 @@ class PictureTask(Task):
     """One task about pictures."""
 
     def decode_request(self, request: Annotated[bytes, Body(media_type="image/jpeg")]) -> bytes:
-        """Take the body as it is."""
+        """Return the body unchanged."""
         return request
 
 
@@ -64,7 +64,7 @@ class TextTask(Task):
     """One task about texts."""
 
     def decode_request(self, request: Text) -> bytes:
-        """Take the text out of its JSON."""
+        """Return the text of the JSON body."""
         return request.text.encode()
 
 

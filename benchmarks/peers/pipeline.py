@@ -1,8 +1,8 @@
-"""The three tasks in one process: the very functions of the gateway's Triton steps (`stages`) around ONNX Runtime.
+"""The three tasks in one process: the functions of the gateway's Triton steps (`stages`) around ONNX Runtime.
 
     pictures or texts --read--> inputs --one run of the network--> outputs --answer--> JSON-able answers
 
-All facts about the models come from their `config.pbtxt`, which the command hands over as JSON in PEER_FACTS.
+The facts about the models come from their `config.pbtxt`, as a JSON file that PEER_FACTS names.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True)
 class Facts:
-    """What a peer is told.
+    """Facts for a peer.
 
     Attributes:
-        cores: how many it may keep busy.
+        cores: number that it may keep busy.
         repository: the model repository.
-        triton: where Triton's gRPC listens, as host:port.
-        tasks: the ensembles by route, each with its config and its steps' as Triton writes them in JSON.
+        triton: address of Triton's gRPC, host:port.
+        tasks: configs of each route's ensemble and of its steps, in Triton's JSON form.
 
     """
 
@@ -52,21 +52,21 @@ class Facts:
 
     @property
     def workers(self) -> int:
-        """How many processes a peer has: PEER_WORKERS, by default one a core."""
+        """Number of processes of a peer: PEER_WORKERS, by default one per core."""
         return int(os.environ.get("PEER_WORKERS", self.cores))
 
     @property
     def threads(self) -> int:
-        """How many threads one run of a network has: PEER_THREADS, by default 1."""
+        """Number of threads of one run of a network: PEER_THREADS, by default 1."""
         return int(os.environ.get("PEER_THREADS", 1))
 
     @staticmethod
     def batch(default: int) -> int:
-        """How many requests a peer joins for one run at most: PEER_BATCH, by default what suits the peer."""
+        """Largest batch of a peer, in requests: PEER_BATCH, by default the peer's own."""
         return int(os.environ.get("PEER_BATCH", default))
 
     def step(self, task: str, step: str) -> StepConfig:
-        """Return the config of one step, as the step itself would read it."""
+        """Return the config of one step, as the step reads it."""
         return StepConfig.of(self._arguments(task, step))
 
     def _arguments(self, task: str, step: str) -> dict[str, str]:
@@ -80,15 +80,15 @@ def item(task: str, body: bytes) -> bytes:
 
 
 def port() -> int:
-    """Return the port that this peer shall listen on."""
+    """Return the port for this peer to listen on."""
     return int(os.environ["PEER_PORT"])
 
 
 class Steps(Protocol):
-    """What is particular to a task: the steps before and after the network."""
+    """The steps of a task before and after the network."""
 
     def read(self, items: Sequence[bytes]) -> list[Arrays]:
-        """Return what each picture or UTF-8 text makes for the network and for `answer`; raises RefusalError."""
+        """Return the arrays of each picture or UTF-8 text for the network and for `answer`; raises RefusalError."""
 
     def answer(self, outputs: Arrays, item: Arrays) -> Answer:
         """Return the answer of one item, from its part of the network's outputs."""
@@ -104,7 +104,7 @@ class Pipeline:
         self._session = _session(facts, task)
 
     def __call__(self, items: Sequence[bytes]) -> list[Answer]:
-        """Answer about encoded pictures or UTF-8 texts, as one batch of the network."""
+        """Answer encoded pictures or UTF-8 texts, as one batch of the network."""
         read = self._steps.read(items)
         feed = {name: np.stack([item[made] for item in read]) for name, made in self._inputs.items()}
         made = self._session.run(list(self._outputs.values()), feed)
@@ -141,7 +141,7 @@ class Pictures:
 
 
 class Classify(Pictures):
-    """Pictures to their best labels."""
+    """From pictures to their best labels."""
 
     def __init__(self, facts: Facts, task: str) -> None:
         super().__init__(facts, task)
@@ -159,7 +159,7 @@ class Classify(Pictures):
 
 
 class Detect(Pictures):
-    """Pictures to labelled boxes."""
+    """From pictures to labelled boxes."""
 
     def __init__(self, facts: Facts, task: str) -> None:
         super().__init__(facts, task)
@@ -182,10 +182,10 @@ class Detect(Pictures):
 
 
 class Sentiment:
-    """Texts to all labels with their scores."""
+    """From texts to all labels with their scores."""
 
     def __init__(self, facts: Facts, task: str) -> None:
-        # As the step does: one text takes less than handing it to a thread.
+        # As in the step: tokenizing one text takes less time than handing it to a thread.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         tokens = facts.step(task, "preprocess")
         length, pad = tokens.integer("max_length", 1, 1_000_000), tokens.integer("pad_id", 0, 2**31 - 1, 0)
@@ -247,7 +247,7 @@ def _link(giver: Mapping[str, Any], taker: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _session(facts: Facts, task: str) -> Any:
-    """Return the network's session, with the settings of the gateway's own but for the threads."""
+    """Return the network's session, with the gateway's settings except the number of threads."""
     config = facts.tasks[task]["network"]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = facts.threads, 1

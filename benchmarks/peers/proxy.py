@@ -1,6 +1,6 @@
-"""A proxy as they are often written: before the same Triton ensembles, with a client made for each request.
+"""A typical proxy in front of the same Triton ensembles, which makes a client for each request.
 
-FastAPI, uvicorn and tritonclient with all their defaults: one process, endpoints on FastAPI's own threads.
+FastAPI, uvicorn and tritonclient with their defaults: one process, endpoints on FastAPI's threads.
 """
 
 from __future__ import annotations

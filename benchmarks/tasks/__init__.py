@@ -1,1 +1,1 @@
-"""The gateway end to end, against other ways to serve the same tasks."""
+"""The gateway end to end, against other servers of the same tasks."""

@@ -1,4 +1,4 @@
-"""The limit: bare processes, one a core, that do the whole job in a loop without any server."""
+"""The upper bound: bare processes, one per core, that do the whole job in a loop, without a server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROGRAM = ("-m", "benchmarks.peers.bare")
 
 
 class Bare:
-    """A process a core, each with all networks and one thread."""
+    """One process per core, each with all networks and one thread."""
 
     def __init__(self, state: Path, facts: Path) -> None:
         self._processes: list[Process] = []
@@ -28,25 +28,25 @@ class Bare:
             self._processes.append(Process(name, words, environment, state / f"{name}.log"))
 
     def wait(self, workloads: list[Workload], answers: list[Any], stopping: threading.Event) -> None:
-        """Wait until all have loaded the networks; hold their answers against the gateway's.
+        """Wait until all have loaded the networks; compare their answers with the gateway's.
 
         Raises:
-            CommandError: when one ends, or answers something else.
+            CommandError: when one ends, or its answer differs.
             Stopped: when told to stop meanwhile.
 
         """
         for process in self._processes:
-            process.hear()
+            process.receive()
         for workload, wanted in zip(workloads, answers, strict=True):
-            for said in self._tell(workload, 0.0, stopping):
+            for said in self._loop(workload, 0.0, stopping):
                 if not same(said["answer"], wanted):
-                    raise CommandError(f"The bare processes do another job than the gateway ({workload.name}).")
+                    raise CommandError(f"The bare processes answer {workload.name} differently from the gateway.")
 
     def measure(self, workload: Workload, seconds: float, stopping: threading.Event) -> dict[str, float]:
-        """Let all work for so long; return the figures of all together."""
+        """Let all work for `seconds`; return the figures of all together."""
         groups = [group for process in self._processes for group in process.groups]
         before = sum(map(processes.processor_seconds, groups))
-        said = self._tell(workload, seconds, stopping)
+        said = self._loop(workload, seconds, stopping)
         cpu = sum(map(processes.processor_seconds, groups)) - before
         count = sum(one["count"] for one in said)
         return {
@@ -61,10 +61,10 @@ class Bare:
         for process in self._processes:
             process.stop()
 
-    def _tell(self, workload: Workload, seconds: float, stopping: threading.Event) -> list[dict[str, Any]]:
+    def _loop(self, workload: Workload, seconds: float, stopping: threading.Event) -> list[dict[str, Any]]:
         for process in self._processes:
-            process.tell([workload.task, str(workload.body.absolute()), seconds])
+            process.send([workload.task, str(workload.body.absolute()), seconds])
         stopping.wait(seconds)
         for process in self._processes:
             process.check(stopping)
-        return [process.hear() for process in self._processes]
+        return [process.receive() for process in self._processes]

@@ -1,6 +1,6 @@
-"""What peers are told of the models: the configs of each task's default ensemble and its steps, as one JSON file.
+"""Facts about the models for the peers: the configs of each task's default ensemble and its steps, as one JSON file.
 
-Peers run in environments of their own, which cannot read `config.pbtxt`: they get what Triton would hand to a step.
+Peers run in environments of their own, which cannot read `config.pbtxt`: they get the JSON that Triton gives to a step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STEPS = ("preprocess", "network", "postprocess")
 
 
 def write(path: Path, models: Path, routes: list[str], triton: str) -> None:
-    """Write the facts about the tasks of some routes; `triton` is where its gRPC listens.
+    """Write the facts about the tasks of these routes; `triton` is the address of its gRPC, host:port.
 
     Raises:
         CommandError: when a task has no default model.
@@ -29,7 +29,7 @@ def write(path: Path, models: Path, routes: list[str], triton: str) -> None:
     tasks = {route: _configs(models, model) for route, model in defaults(models).items() if route in routes}
     missing = [route for route in routes if route not in tasks]
     if missing:
-        raise CommandError(f"No model in {models} is the default of {missing[0]}: leave it out by --tasks.")
+        raise CommandError(f"No model in {models} is the default of {missing[0]}: leave it out of --tasks.")
     facts = {"cores": len(os.sched_getaffinity(0)), "repository": str(models.resolve()), "triton": triton}
     path.write_text(json.dumps({**facts, "tasks": tasks}), "utf-8")
 

@@ -2,7 +2,7 @@
 
     benchmarks/peers/<peer>.txt --uv or pip--> <state>/peers/<peer>-<hash>/ --PEER_FACTS, PEER_PORT--> a server
 
-Whoever is not being measured is halted (SIGSTOP), so that it takes no time from whoever is.
+Peers that are not being measured are halted (SIGSTOP), so that they take no CPU time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import packages
-from benchmarks.stack import HOST, free_port, open_url
+from benchmarks.stack import HOST, free_port
 from benchmarks.tasks.workload import Workload, same
 from modelctl.bench.fresh import Stopped
 from modelctl.console import say
@@ -34,7 +34,7 @@ from modelctl.errors import CommandError
 
 FOLDER = Path("benchmarks/peers")
 START_S, STOP_S, SET_UP_S = 180, 5, 900
-CHECKED, TOGETHER = 16, 8
+CHECKS, CONCURRENT_CHECKS = 16, 8
 QUIET = {"BENTOML_DO_NOT_TRACK": "true"}
 
 
@@ -43,8 +43,8 @@ class Peer:
     """One peer.
 
     Attributes:
-        words: what starts it, after `python`.
-        lock: what its environment holds, a file in benchmarks/peers; empty when it runs in ours.
+        words: its command line, after `python`.
+        lock: the lock file of its environment, in benchmarks/peers; empty when it runs in ours.
 
     """
 
@@ -53,7 +53,7 @@ class Peer:
     lock: str = ""
 
     def python(self, state: Path) -> str:
-        """Return its interpreter; make its environment below `state` first, where it is not there yet.
+        """Return its interpreter; make its environment below `state` first, if it is missing.
 
         Raises:
             CommandError: when its packages cannot be installed.
@@ -86,7 +86,7 @@ PEERS = {
 
 
 class Process:
-    """A process of a peer with all that it starts. Waiting for it ends, by Stopped, when `stopping` is set."""
+    """A peer's process with its descendants."""
 
     def __init__(self, name: str, words: list[str], environment: dict[str, str], log: Path) -> None:
         self.name = name
@@ -106,19 +106,19 @@ class Process:
 
     @property
     def groups(self) -> tuple[int, ...]:
-        """Its process group, and those that its descendants made for themselves."""
+        """Its process group and the groups that its descendants made."""
         self._groups |= processes.groups(self._process.pid)
         return tuple(self._groups)
 
-    def tell(self, value: object) -> None:
+    def send(self, value: object) -> None:
         """Send it one line of JSON."""
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
         with suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(value) + "\n")
             self._process.stdin.flush()
 
-    def hear(self) -> Any:
-        """Wait for one line of JSON from it; raises CommandError when it has ended instead."""
+    def receive(self) -> Any:
+        """Read one line of JSON from it; raises CommandError when it has ended instead."""
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
         line = self._process.stdout.readline()
         if not line:
@@ -126,11 +126,11 @@ class Process:
         return json.loads(line)
 
     def halt(self) -> None:
-        """Halt it, so that it takes no time from others."""
+        """Halt it, so that it takes no CPU time."""
         self._signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
-        """Let it go on after `halt`."""
+    def resume(self) -> None:
+        """Let it run again after `halt`."""
         self._signal(signal.SIGCONT)
 
     def check(self, stopping: threading.Event) -> None:
@@ -141,12 +141,12 @@ class Process:
             raise CommandError(f"{self.name} ended by itself: {self._last_words()}")
 
     def ask_to_stop(self) -> None:
-        """Ask it to stop, and do not wait for it."""
+        """Ask it to stop, without waiting."""
         self._process.terminate()
-        self.go_on()
+        self.resume()
 
     def stop(self) -> None:
-        """Ask it to stop, then kill what is left of it."""
+        """Ask it to stop, then kill its remaining processes."""
         groups = self.groups
         self.ask_to_stop()
         with suppress(subprocess.TimeoutExpired):
@@ -181,10 +181,10 @@ class Running(Process):
         super().__init__(peer.name, words, environment, state / f"{peer.name}.log")
 
     def wait(self, workloads: list[Workload], answers: list[Any], stopping: threading.Event) -> None:
-        """Wait until it gives the same answers as the gateway, to several callers at once.
+        """Wait until it gives the same answers as the gateway, to concurrent callers too.
 
         Raises:
-            CommandError: when it answers something else, or nothing in time.
+            CommandError: when its answer differs, or does not come in time.
             Stopped: when told to stop meanwhile.
 
         """
@@ -195,22 +195,23 @@ class Running(Process):
                 if time.monotonic() > deadline:
                     raise CommandError(f"{self.name} did not answer in {START_S} s: {self._last_words()}")
                 stopping.wait(0.2)
-            with ThreadPoolExecutor(TOGETHER) as pool:
-                rest = pool.map(lambda _, one=workload: ask(self.url, one), range(CHECKED))
+            with ThreadPoolExecutor(CONCURRENT_CHECKS) as pool:
+                rest = pool.map(lambda _, one=workload: ask(self.url, one), range(CHECKS))
                 for one in (answer, *rest):
                     if not same(one, wanted):
                         raise CommandError(
-                            f"{self.name} does another job than the gateway ({workload.name}): "
+                            f"{self.name} answers {workload.name} differently from the gateway: "
                             f"{json.dumps(one)[:300]} instead of {json.dumps(wanted)[:300]}"
                         )
         self.check(stopping)
 
 
 def ask(url: str, workload: Workload) -> Any:
-    """Return a server's answer to one request; None when it does not answer, or refuses."""
+    """Return a server's answer to one request; None when it refuses or does not answer."""
     request = urllib.request.Request(f"{url}{workload.path}", workload.body.read_bytes(), dict(workload.headers))  # noqa: S310
     try:
-        with open_url(request, 60) as response:
+        # Whatever proxy the environment names for the world outside.
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as response:
             return json.loads(response.read())
     except (OSError, urllib.error.URLError, ValueError):
         return None

@@ -1,4 +1,4 @@
-"""What `python -m benchmarks tasks` has measured: ratios first, then tables and a chart."""
+"""The results of `python -m benchmarks tasks`: ratios first, then tables and a chart."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from modelctl.bench.results import Machine, Report, Spread, figure, table
 
 GATEWAY, PROXY, BARE = "gateway", "proxy", "bare"
 OTHERS = ("fastapi", "litserve", "bentoml")
-"""Those of which the best is looked for: servers that run the networks themselves."""
+"""Candidates for the best peer: servers that run the networks themselves."""
 BEST = "best peer"
 BUSY = 2
-"""Callers from which on a server is held against the bare processes: one alone cannot keep all cores busy."""
+"""Least callers for a comparison with the bare processes: a single caller cannot keep all cores busy."""
 
 Rounds = Mapping[tuple[str, str, int], Sequence[Mapping[str, float]]]
 
@@ -57,7 +57,7 @@ def of(
 
 
 def best(rounds: Rounds, work: str, callers: int) -> str | None:
-    """Return the server of `OTHERS` with the highest throughput, as the median of the rounds; None without any."""
+    """Return the server of `OTHERS` with the highest median throughput of the rounds; None if none was measured."""
     medians = {
         name: Spread.of([one["throughput"] for one in rounds[work, name, callers]]).median
         for name in OTHERS
@@ -67,9 +67,9 @@ def best(rounds: Rounds, work: str, callers: int) -> str | None:
 
 
 def compare(rounds: Rounds, workloads: Sequence[str], callers: Sequence[int]) -> dict[str, Spread]:
-    """Return the gateway's throughput to each other's, taken within rounds, by names such as `detect: gateway/bare@8`.
+    """Return the gateway's throughput relative to each peer's, per round, by names such as `detect: gateway/bare@8`.
 
-    `best peer` is one server, the best by its median: not the luckiest of each round.
+    `best peer` is the same server in all rounds, the one with the best median.
     """
     made = {}
     for work in workloads:
@@ -108,18 +108,18 @@ def _ratios(
     rows = [
         [f"{work} @{count}", *(cell(work, label, count) for label in labels)] for work in workloads for count in callers
     ]
-    return table(["gateway to, @callers", *labels], rows)
+    return table(["workload @callers", *labels], rows)
 
 
 def _meaning(rounds: Rounds, extra: Mapping[str, Any]) -> str:
     count = len(next(iter(rounds.values())))
     return (
-        f"Requests a second, the gateway's to each other's: above 1 the gateway answers more. Rounds: {count}; each "
-        "ratio is taken within a round, and is the median of the rounds, with the least and the greatest. `bare` is "
-        "the limit: processes without any server; `best peer` the best of those servers that run the networks "
-        "themselves.\n\n"
-        "Below: CPU is processor time of all the server's processes (of `gateway` and `proxy`: Triton's too) for a "
-        f"request, memory theirs together (PSS). The gateway's own process takes {extra['gateway_worker_mb']:.0f} MB."
+        "The gateway's requests per second relative to each peer's: above 1 the gateway answers more. Rounds: "
+        f"{count}. Each ratio is taken within a round; the table gives the median of all rounds with the smallest and "
+        "the largest. `bare` is the upper bound: processes without a server. `best peer` is the best server that runs "
+        "the networks itself.\n\n"
+        "Below, CPU is the processor time per request of all processes of a server, memory their sum (PSS); `gateway` "
+        f"and `proxy` include Triton. The gateway's own process takes {extra['gateway_worker_mb']:.0f} MB."
     )
 
 
@@ -138,7 +138,7 @@ def _figures(rounds: Rounds, work: str) -> str:
 
 
 def _shown(callers: Sequence[int]) -> int:
-    """Return the callers of the chart: 8, or the most where 8 is not among them."""
+    """Return the number of callers in the chart: 8, or the highest number if 8 was not measured."""
     return 8 if 8 in callers else max(callers)
 
 

@@ -1,6 +1,6 @@
-"""What the callers of `python -m benchmarks tasks` send: one request for each workload, as a file that the load posts.
+"""The requests of `python -m benchmarks tasks`: one for each workload, as a file that the load generator posts.
 
-Texts are as long as their names say, in tokens; that is checked by the gateway's answer, which counts them.
+Workloads of texts are named after their length in tokens.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Workload:
     """One kind of request.
 
     Attributes:
-        name: as ratios call it.
+        name: its name in ratios.
         task: the last part of its route.
-        body: the file that is posted.
-        headers: with which.
+        body: the file to post.
+        headers: of the request.
 
     """
 
@@ -51,7 +51,7 @@ TASKS = ("classify", "detect", "sentiment")
 
 
 def write(folder: Path, names: list[str]) -> list[Workload]:
-    """Write the requests' bodies to a folder; raises CommandError when the sample pictures are not there."""
+    """Write the requests' bodies to a folder; raises CommandError when the sample pictures are missing."""
     return [_write(folder, name) for name in names]
 
 
@@ -73,14 +73,14 @@ def _write(folder: Path, name: str) -> Workload:
 
 
 def text(tokens: int) -> str:
-    """Return a text of so many tokens, special ones included."""
+    """Return a text of `tokens` tokens, with the special ones."""
     return " ".join(WORDS[number % len(WORDS)] for number in range(tokens - SPECIAL_TOKENS))
 
 
 def same(answer: Any, wanted: Any) -> bool:
-    """Tell whether two answers name the same labels, best first, with scores that differ by rounding only.
+    """Return whether two answers have the same labels in the same order, with scores within `SCORE`.
 
-    An answer may be a list of one: so does a peer whose API is of batches.
+    An answer may be a list with one element, from a peer whose API takes batches.
     """
     ours, theirs = _labels(answer), _labels(wanted)
     return (

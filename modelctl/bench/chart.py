@@ -1,4 +1,8 @@
-"""Charts as SVG, without a library: bars or points, one panel for each unit, readable on light and on dark pages."""
+"""Charts as SVG: bars or points, one panel for each unit, readable on light and on dark pages.
+
+By hand, because the installed `modelctl bench` draws them: matplotlib would be a runtime dependency, and cannot write
+an SVG that follows the page's colour scheme.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from modelctl.bench import memory
-from modelctl.bench.load import Answered, Load
+from modelctl.bench.load import Answered, Grpc, Load
 from modelctl.embedded.server import Launch, Server
 from modelctl.embedded.state import StateFolder
 from modelctl.embedded.triton import READY, Triton, TritonError
@@ -84,7 +84,7 @@ class Fresh:
 
     def ask(self, load: Load, requests: Sequence[bytes]) -> Answered:
         """Put a load on it; raises as Load.run does, and Stopped when told to stop meanwhile."""
-        answered = load.run(self.target, requests, self._server.group, self._stopping)
+        answered = load.run(Grpc(self.target, requests), self._server.group, self._stopping)
         self._check()
         return answered
 

@@ -14,18 +14,15 @@ from contextlib import closing
 
 from modelctl.bench import copy, instances_report, quiet, sample, trial
 from modelctl.bench.copy import Setting
-from modelctl.bench.fresh import Stopped
 from modelctl.bench.order import Order
 from modelctl.bench.results import Machine
 from modelctl.bench.trial import Trial
 from modelctl.console import say
-from modelctl.embedded.server import on_stop
 from modelctl.embedded.state import take_state
 from modelctl.errors import CommandError
 
 STEPS = ("preprocess", "network", "postprocess")
 COUNTS, MAX_INSTANCES = "1,2,3,4", 64
-STOPPED = 130  # the exit code that shells give a command ended by Ctrl-C
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,16 +47,10 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, stopping: threading.Event) -> int:
     """Measure, print and write; return the exit code."""
-    stopping = threading.Event()
-    on_stop(stopping.set)
-    try:
-        order = Order.of(arguments)
-        report = instances_report.of(order, measure(order, stopping), Machine.this())
-    except Stopped:
-        say("Stopped: nothing is left running, and nothing was written.")
-        return STOPPED
+    order = Order.of(arguments)
+    report = instances_report.of(order, measure(order, stopping), Machine.this())
     report.publish(arguments.out, as_json=arguments.json)
     return 0
 

@@ -1,6 +1,9 @@
-"""Callers: each sends its next request as soon as the last is answered, over one gRPC channel.
+"""Callers: each sends its next request as soon as the last is answered.
 
-The load is closed, so its latency grows with the callers: concurrent calls = throughput x latency (Little's law).
+    Transport (one request and its answer) --Load.run--> latencies of a window of time, cores that were busy meanwhile
+
+`Grpc` calls Triton over one channel; `benchmarks.load.connections` calls the gateway over HTTP. The load is closed, so
+its latency grows with the callers: calls under way = throughput x latency (Little's law).
 """
 
 from __future__ import annotations
@@ -11,8 +14,8 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import cycle, islice
-from typing import Any
+from itertools import cycle
+from typing import Any, Protocol, Self
 
 import grpc
 import grpc.aio
@@ -33,21 +36,27 @@ OPTIONS = [
 
 @dataclass(frozen=True)
 class Cores:
-    """Busy cores, or processor seconds: of the server with its steps, of the load generator, of everything else.
+    """Cores, or processor seconds.
 
-    Everything else is the other programs of this machine, and the time that its hypervisor gave to other machines. It
-    shows that a measurement was disturbed.
+    Attributes:
+        server: of the server with its steps.
+        client: of the load generator.
+        others: of other programs and, through the hypervisor, of other machines: high when a measurement was disturbed.
+        beside: of a second process group, such as the Triton that a gateway asks; 0 without one.
+
     """
 
     server: float = 0.0
     client: float = 0.0
     others: float = 0.0
+    beside: float = 0.0
 
     @classmethod
-    def now(cls, group: int) -> Cores:
-        """Return the processor seconds so far; `group` is the server's process group."""
+    def now(cls, group: int, beside: int | None = None) -> Cores:
+        """Return the processor seconds so far, of the server's process group and of a second one."""
         server, client = processes.processor_seconds(group), time.process_time()
-        return cls(server, client, processes.machine_seconds() - server - client)
+        second = 0.0 if beside is None else processes.processor_seconds(beside)
+        return cls(server, client, processes.machine_seconds() - server - client - second, second)
 
     def since(self, before: Cores, seconds: float) -> Cores:
         """Return the cores that were busy on average since `before`, that many seconds ago."""
@@ -55,6 +64,7 @@ class Cores:
             (self.server - before.server) / seconds,
             (self.client - before.client) / seconds,
             max(0.0, (self.others - before.others) / seconds),
+            (self.beside - before.beside) / seconds,
         )
 
 
@@ -63,9 +73,9 @@ class Answered:
     """The calls that ended in a window of time.
 
     Attributes:
-        seconds: how long the window was.
+        seconds: length of the window.
         latencies: of each call, in milliseconds.
-        cores: busy cores in the window, on average.
+        cores: busy on average during the window.
 
     """
 
@@ -75,7 +85,7 @@ class Answered:
 
     @property
     def throughput(self) -> float:
-        """Inferences a second."""
+        """Calls per second."""
         return len(self.latencies) / self.seconds
 
     def percentile(self, percent: float) -> float:
@@ -83,50 +93,87 @@ class Answered:
         return float(np.percentile(self.latencies, percent))
 
 
+class Transport(Protocol):
+    """Sends requests to a server, while it is open as an asynchronous context manager.
+
+    Opening it and `ask` raise CommandError when the server fails.
+    """
+
+    async def __aenter__(self) -> object: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def ask(self) -> None:
+        """Send the next request and wait for its answer; several callers may do so at the same time."""
+
+
+class Grpc:
+    """Calls to Triton over one gRPC channel."""
+
+    def __init__(self, target: str, requests: Sequence[bytes]) -> None:
+        """Send serialized ModelInferRequests, in turn, to `target`, a host:port."""
+        self._target = target
+        self._requests = cycle(requests)
+
+    async def __aenter__(self) -> Self:
+        self._channel = grpc.aio.insecure_channel(self._target, options=OPTIONS)
+        self._call = self._channel.unary_unary(METHOD)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._channel.close()
+
+    async def ask(self) -> None:
+        """Make the next call; raises CommandError when it fails."""
+        try:
+            await self._call(next(self._requests), timeout=TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise CommandError(f"Triton failed under load: {error.details() or error.code()}") from error
+
+
 @dataclass(frozen=True)
 class Load:
-    """A load: `callers` concurrent calls, for `warm_up` seconds that do not count, then for `seconds` that do."""
+    """Number of concurrent callers, `warm_up` seconds that do not count, then `seconds` that do."""
 
     callers: int
     seconds: float
     warm_up: float = 1.0
 
-    def run(self, target: str, requests: Sequence[bytes], group: int, stopping: threading.Event) -> Answered:
-        """Send requests, given as serialized ModelInferRequests, in turn; `group` is the server's process group.
+    def run(
+        self, transport: Transport, group: int, stopping: threading.Event, *, beside: int | None = None
+    ) -> Answered:
+        """Send requests; when `stopping` is set, give up the calls under way and return what was answered until then.
 
-        When `stopping` is set, the calls in progress are cancelled, and the calls answered so far are returned.
+        Args:
+            transport: sends them.
+            group: the server's process group.
+            stopping: ends the load.
+            beside: a second process group whose cores are counted apart.
 
         Raises:
             CommandError: when a call fails, or when none was answered.
 
         """
-        try:
-            answered = asyncio.run(self._run(target, requests, group, stopping))
-        except grpc.aio.AioRpcError as error:
-            raise CommandError(f"Triton failed under load: {error.details() or error.code()}") from error
+        answered = asyncio.run(self._run(transport, (group, beside), stopping))
         if not answered.latencies and not stopping.is_set():
             raise CommandError(f"No call was answered in {self.seconds:g} s: give a higher --seconds.")
         return answered
 
-    async def _run(self, target: str, requests: Sequence[bytes], group: int, stopping: threading.Event) -> Answered:
-        async with grpc.aio.insecure_channel(target, options=OPTIONS) as channel:
-            call = channel.unary_unary(METHOD)
+    async def _run(self, transport: Transport, groups: tuple[int, int | None], stopping: threading.Event) -> Answered:
+        async with transport:
             begin = time.perf_counter() + self.warm_up
             end = begin + self.seconds
             latencies: list[float] = []
 
-            async def caller(number: int) -> None:
-                for request in islice(cycle(requests), number % len(requests), None):
-                    begun = time.perf_counter()
-                    if begun >= end:
-                        return
-                    await call(request, timeout=TIMEOUT_S)
+            async def caller() -> None:
+                while (begun := time.perf_counter()) < end:
+                    await transport.ask()
                     done = time.perf_counter()
                     if begin <= done <= end:
                         latencies.append((done - begun) * 1e3)
 
-            measured = asyncio.create_task(cores(group, begin, end))
-            work: asyncio.Future[Any] = asyncio.gather(*map(caller, range(self.callers)), measured)
+            measured = asyncio.create_task(_cores(groups, begin, end))
+            work: asyncio.Future[Any] = asyncio.gather(*(caller() for _ in range(self.callers)), measured)
             while not work.done():
                 await asyncio.wait([work], timeout=LOOK_S)
                 if stopping.is_set():
@@ -138,9 +185,9 @@ class Load:
             return Answered(self.seconds, latencies, measured.result())
 
 
-async def cores(group: int, begin: float, end: float) -> Cores:
-    """Return the cores that are busy on average between two times of `perf_counter`."""
+async def _cores(groups: tuple[int, int | None], begin: float, end: float) -> Cores:
+    """Return the cores that are busy between two moments of `perf_counter`."""
     await asyncio.sleep(begin - time.perf_counter())
-    begun, before = time.perf_counter(), Cores.now(group)
+    begun, before = time.perf_counter(), Cores.now(*groups)
     await asyncio.sleep(end - time.perf_counter())
-    return Cores.now(group).since(before, time.perf_counter() - begun)
+    return Cores.now(*groups).since(before, time.perf_counter() - begun)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
+from modelctl.bench.fresh import Stopped
 from modelctl.bench.load import CALLERS
+from modelctl.console import say
+from modelctl.embedded.server import on_stop
 from modelctl.errors import CommandError
 
 SECONDS, ROUNDS, PATIENCE_S = 8.0, 2, 30.0
 QUICK_SECONDS, QUICK_ROUNDS = 2.0, 1
 RESULTS = Path("benchmarks/results")
+STOPPED = 130  # the exit code that shells give a command ended by Ctrl-C
 
 
 def add_measurements(parser: argparse.ArgumentParser, measurements: Mapping[str, tuple[ModuleType, str]]) -> None:
@@ -21,7 +26,7 @@ def add_measurements(parser: argparse.ArgumentParser, measurements: Mapping[str,
 
     Args:
         parser: of the command.
-        measurements: name -> a module with `add_arguments` and `run`, and one line of help.
+        measurements: name -> a module with `add_arguments` and `run(arguments, stopping)`, and one line of help.
 
     """
     subparsers = parser.add_subparsers(required=True, metavar="MEASUREMENT")
@@ -35,12 +40,18 @@ def add_measurements(parser: argparse.ArgumentParser, measurements: Mapping[str,
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure; return the exit code."""
+    """Measure until told to stop; return the exit code."""
     if arguments.quick:
         arguments.seconds, arguments.rounds, arguments.patience = QUICK_SECONDS, QUICK_ROUNDS, 0.0
     if arguments.out is None:
         arguments.out = Path(tempfile.mkdtemp(prefix="bench-")) if arguments.quick else RESULTS
-    code: int = arguments.measure(arguments)
+    stopping = threading.Event()
+    on_stop(stopping.set)
+    try:
+        code: int = arguments.measure(arguments, stopping)
+    except Stopped:
+        say("Stopped: nothing is left running, and nothing was written.")
+        return STOPPED
     return code
 
 

@@ -17,15 +17,12 @@ from dataclasses import dataclass
 
 from modelctl.bench import apply, copy, front, quiet, sample, sweep_order, sweep_report, trial
 from modelctl.bench.copy import Setting
-from modelctl.bench.fresh import Stopped
 from modelctl.bench.front import Point
-from modelctl.bench.instances import STOPPED
 from modelctl.bench.reading import number, numbers
 from modelctl.bench.results import Machine
 from modelctl.bench.sweep_order import MAX_REPEATED, Sweep
 from modelctl.bench.trial import Trial
 from modelctl.console import say
-from modelctl.embedded.server import on_stop
 from modelctl.embedded.state import take_state
 from modelctl.errors import CommandError
 
@@ -67,18 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Measure, print and write; with --apply, change model.yaml; return the exit code."""
-    stopping = threading.Event()
-    on_stop(stopping.set)
-    try:
-        order = Sweep.of(arguments)
-        _announce(order, arguments.minutes)
-        swept = measure(order, stopping)
-        report, choice = sweep_report.of(order, swept.screened, swept.repeated, Machine.this())
-    except Stopped:
-        say("Stopped: nothing is left running, and nothing was written.")
-        return STOPPED
+def run(arguments: argparse.Namespace, stopping: threading.Event) -> int:
+    """Measure, print, write, and apply where that is asked for; return the exit code."""
+    order = Sweep.of(arguments)
+    _announce(order, arguments.minutes)
+    swept = measure(order, stopping)
+    report, choice = sweep_report.of(order, swept.screened, swept.repeated, Machine.this())
     if arguments.apply:
         if choice is None:
             report.write(arguments.out)

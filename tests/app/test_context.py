@@ -1,4 +1,4 @@
-"""What a request carries along: its deadline and its id."""
+"""The context of a request: its deadline and its id."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_new_request_ids_are_uuids_in_order() -> None:
 
 
 def test_the_earlier_deadline_counts() -> None:
-    """A body must have arrived within its own time, and within the request's."""
+    """A body must arrive within its own timeout and within the request's deadline."""
     soon, late = Deadline.after(1), Deadline.after(60)
     assert min(late, soon) is soon
     assert soon.within(30) is soon

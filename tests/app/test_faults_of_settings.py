@@ -1,4 +1,4 @@
-"""What is said of settings that cannot be right: the variable as it is documented, the value, and what it may be."""
+"""Sentences about invalid settings: the documented variable, its value, and the allowed values."""
 
 from __future__ import annotations
 
@@ -26,22 +26,26 @@ ROOT = Path(__file__).resolve().parents[2]
         (
             "GATEWAY_HOST",
             "http://a",
-            ": 'http://a' is no address to listen on, such as 0.0.0.0, without scheme and port.",
+            ": 'http://a' is not an address to listen on, such as 0.0.0.0, without scheme and port.",
         ),
-        ("GATEWAY_HOST", "a:80", ": 'a:80' is no address to listen on, such as 0.0.0.0, without scheme and port."),
-        ("GATEWAY_HOSTS", "http://a", ": 'http://a' is no host name (without scheme and port), nor *.name, nor *."),
+        ("GATEWAY_HOST", "a:80", ": 'a:80' is not an address to listen on, such as 0.0.0.0, without scheme and port."),
+        (
+            "GATEWAY_HOSTS",
+            "http://a",
+            ": 'http://a' is neither a host name (without scheme and port) nor *.name nor *.",
+        ),
         (
             "GATEWAY_IMAGE_URL_HOSTS",
             "https://a.example",
-            ": 'https://a.example' is no host name, such as images.example.com, without scheme and port.",
+            ": 'https://a.example' is not a host name such as images.example.com, without scheme and port.",
         ),
     ],
 )
 @pytest.mark.parametrize("written", [False, True])
-def test_a_fault_names_the_variable_and_what_it_may_be(
+def test_a_fault_names_the_variable_and_its_allowed_values(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, value: str, sentence: str, written: bool
 ) -> None:
-    """And the file, where it is written there; never pydantic's own words."""
+    """It names the file too, if the value is there; never pydantic's words."""
     monkeypatch.chdir(tmp_path)
     if written:
         (tmp_path / ".env").write_text(f"{variable}={value}\n")
@@ -67,7 +71,7 @@ def test_words_may_be_in_capitals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_empty_means_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Of the environment, whatever `.env` says; and in `.env`."""
+    """An empty variable of the environment overrides `.env`; an empty one in `.env` counts too."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("GATEWAY_WORKERS=3\nGATEWAY_HOST=\n")
     monkeypatch.setenv("GATEWAY_WORKERS", "")
@@ -77,7 +81,7 @@ def test_empty_means_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 def test_the_start_ends_with_these_sentences(tmp_path: Path) -> None:
-    """One line for each, and exit code 2."""
+    """One line for each fault, and exit code 2."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRITON_GRPC_PORT": "x", "GATEWAY_PORT": "y"}
     command = [sys.executable, "-m", "app"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)

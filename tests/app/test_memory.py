@@ -1,4 +1,4 @@
-"""The bytes that a process may hold."""
+"""The limit on the bytes that a process may hold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from app.memory import Budget
 
 
 def test_the_budget_is_never_exceeded() -> None:
-    """What does not fit is refused and not counted."""
+    """Bytes beyond the limit are refused and not counted."""
     budget = Budget(10)
     budget.take(8)
     with pytest.raises(OverloadedError):

@@ -1,4 +1,4 @@
-"""Settings come from the environment and `.env`, and names that nothing reads are found."""
+"""Settings come from the environment and `.env`; unknown variables are found."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_variables_that_no_setting_reads_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A misspelt GATEWAY_ variable, of the environment or of .env, is found with the setting it is most like."""
+    """A misspelt GATEWAY_ variable, of the environment or of .env, is found with the most similar setting."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GATEWAY_PORT", "1")
     monkeypatch.setenv("GATEWAY_TIMEOUT", "1")

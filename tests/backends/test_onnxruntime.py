@@ -59,7 +59,7 @@ class Request:
 
 
 class ModelException(Exception):  # noqa: N818 - Triton's name ends so
-    """What keeps a model from loading."""
+    """The error that keeps a model from loading."""
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def load(backend: ModuleType, folder: Path, network: bytes = b"", **config: Any) -> Any:
-    """Load a network, by default the gathering one, with a configuration."""
+    """Load a network, by default one that gathers rows, with a configuration."""
     (folder / "1").mkdir(exist_ok=True)
     (folder / "1" / "model.onnx").write_bytes(network or base64.b64decode(GATHER))
     model = backend.TritonPythonModel()
@@ -122,7 +122,7 @@ def test_requests_run_as_one_batch_and_are_split_again(backend: ModuleType, tmp_
 def test_a_request_that_breaks_the_network_fails_alone(
     backend: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its neighbours are answered, its error tells the step, as a refusal does, and no path; the log tells all."""
+    """Other requests are answered; its error names the step and no path; the log has the full text."""
     model = load(backend, tmp_path)
     broken = ("invalid", "backend_error@network: the network failed on this input")
     assert answers(model.execute([Request(0), Request(100), Request(3)])) == [[[0.0]], broken, [[3.0]]]
@@ -130,7 +130,7 @@ def test_a_request_that_breaks_the_network_fails_alone(
 
 
 def test_requests_of_other_shapes_run_apart(backend: ModuleType, tmp_path: Path) -> None:
-    """They cannot be one array; answers keep the order of the requests."""
+    """They cannot form one array; answers keep the order of the requests."""
     model = load(backend, tmp_path)
     model._session = Counted(SimpleNamespace(run=lambda names, feed: [feed["INPUT"].astype(np.float32)]))
     wide = Request(1, 2)
@@ -140,14 +140,14 @@ def test_requests_of_other_shapes_run_apart(backend: ModuleType, tmp_path: Path)
 
 
 def test_a_network_that_mixes_its_items_is_not_split_by_guess(backend: ModuleType, tmp_path: Path) -> None:
-    """An output that has not one row an item belongs to nobody."""
+    """An output without one row per item cannot be assigned to requests."""
     model = load(backend, tmp_path)
     model._session = SimpleNamespace(run=lambda names, feed: [np.zeros((7, 1), np.float32)])
     assert [code for code, _ in answers(model.execute([Request(0), Request(1)]))] == ["invalid", "invalid"]
 
 
 def test_without_batching_each_request_runs_alone(backend: ModuleType, tmp_path: Path) -> None:
-    """max_batch_size 0: the first axis is the network's own."""
+    """With max_batch_size 0, the first axis belongs to the network."""
     free = {"dims": [-1, 1]}
     model = load(backend, tmp_path, max_batch_size=0, input=[INPUT | free], output=[OUTPUT | free])
     model._session = Counted(model._session)
@@ -155,7 +155,7 @@ def test_without_batching_each_request_runs_alone(backend: ModuleType, tmp_path:
     assert model._session.rows == [1, 2]
 
 
-def test_only_what_was_asked_for_is_answered(backend: ModuleType, tmp_path: Path) -> None:
+def test_only_requested_outputs_are_answered(backend: ModuleType, tmp_path: Path) -> None:
     """A request may want no output at all."""
     model = load(backend, tmp_path)
     assert answers(model.execute([Request(0), Request(1, outputs=())])) == [[[0.0]], []]
@@ -176,13 +176,13 @@ def test_only_what_was_asked_for_is_answered(backend: ModuleType, tmp_path: Path
 def test_a_config_that_does_not_fit_the_network_keeps_it_from_loading(
     backend: ModuleType, tmp_path: Path, config: dict[str, Any], sentence: str
 ) -> None:
-    """The sentence says what does not fit, and how it is."""
+    """The sentence names the difference and the network's own value."""
     with pytest.raises(ModelException, match=sentence):
         load(backend, tmp_path, **config)
 
 
 def sized(given: list[int | str], made: list[int | str]) -> bytes:
-    """Return the gathering network with other declared sizes, computed by an operator that tells nothing of them."""
+    """Return the gathering network with other declared sizes; the operator that computes them declares none."""
     node = helper.make_node("Expand", ["INPUT", "SHAPE"], ["WIDE"])
     cast = helper.make_node("Cast", ["WIDE"], ["OUTPUT"], to=TensorProto.FLOAT)
     shape = helper.make_node("Shape", ["INPUT"], ["SHAPE"])
@@ -210,7 +210,7 @@ def sized(given: list[int | str], made: list[int | str]) -> bytes:
 def test_sizes_are_refused_as_by_nvidias_backend(
     backend: ModuleType, tmp_path: Path, given: Any, made: Any, config: dict[str, Any], culprit: str | None
 ) -> None:
-    """A batch must be free in the network, an output's sizes equal; an input may be freer than its config."""
+    """The batch axis must be free, output sizes equal; an input may have more free axes than its config."""
     if culprit is None:
         load(backend, tmp_path, sized(given, made), **config)
         return
@@ -236,5 +236,5 @@ def test_options_have_the_names_of_nvidias_backend(backend: ModuleType) -> None:
 
 
 def test_the_folder_hides_no_package() -> None:
-    """An `__init__.py` beside the backend would be imported in place of the real ONNX Runtime."""
+    """An `__init__.py` beside the backend would be imported instead of the real ONNX Runtime."""
     assert sorted(path.name for path in FILE.parent.iterdir() if path.suffix == ".py") == ["model.py"]

@@ -1,4 +1,4 @@
-"""`python -m benchmarks gateway`: what perf_analyzer's table says, and which ratios are made of the rounds."""
+"""`python -m benchmarks gateway`: perf_analyzer's table, and the ratios over the rounds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gateway import report
-from benchmarks.load.perf_analyzer import Straight
+from benchmarks.load.perf_analyzer import Measured
 from modelctl.bench.results import Machine
 from modelctl.errors import CommandError
 
@@ -23,24 +23,24 @@ Concurrency,Inferences/Second,Client Send,Network+Server Send/Recv,p50 latency,p
 
 def test_perf_analyzers_table_is_read() -> None:
     """Its microseconds become milliseconds."""
-    assert Straight.of(TABLE) == Straight(4140.33, 1.458, 9.353)
+    assert Measured.of(TABLE) == Measured(4140.33, 1.458, 9.353)
 
 
 @pytest.mark.parametrize("table", ["", "Concurrency,Inferences/Second\n", "a,b\n1,2\n"])
 def test_a_table_without_a_result_is_refused(table: str) -> None:
-    """It is no measurement of 0."""
+    """It does not count as a measurement of 0."""
     with pytest.raises(CommandError):
-        Straight.of(table)
+        Measured.of(table)
 
 
 def turn(throughput: float, p50: float) -> dict[str, float]:
-    """Return what one turn came to."""
+    """Return the figures of one turn."""
     spent = dict.fromkeys(("gateway_ms", "triton_ms", "load_ms", "cores_others"), 0.25)
     return {"throughput": throughput, "p50": p50, "p99": 2 * p50, **spent}
 
 
 def test_ratios_are_taken_within_rounds() -> None:
-    """By the names of the goals; a lone caller's wait is a difference of milliseconds."""
+    """They have the names of the goals; a lone caller's wait is a difference of milliseconds."""
     measured = {
         ("direct", 1): [turn(1000, 1.0), turn(500, 2.0), turn(1000, 1.0)],
         ("gateway", 1): [turn(500, 1.5), turn(300, 2.75), turn(700, 1.25)],

@@ -26,7 +26,8 @@ from benchmarks import commandline, light
 from benchmarks.growth import measure, report
 from benchmarks.growth.order import AXES, BASE, Growth, Served, Setting
 from benchmarks.load import connections
-from benchmarks.load.connections import HttpLoad, RefusedError
+from benchmarks.load.connections import Connections, RefusedError
+from modelctl.bench.load import Load
 from modelctl.bench.results import Machine
 from modelctl.errors import CommandError
 from modelctl.lint.linter import lint
@@ -36,7 +37,7 @@ OPTIONS = ("connections", "tensor_models", "ensembles", "batch", "image_kb")
 
 
 def order(tmp_path: Path, **given: Any) -> Growth:
-    """Return what the command line asks for; what is not given has no values but its base."""
+    """Return the parsed command line; options that are not given have only their base value."""
     values = {name: given.get(name, (1,) if name == "ensembles" else (10,)) for name in OPTIONS}
     values["batch"] = given.get("batch", (1,))
     return Growth.of(
@@ -48,7 +49,7 @@ def order(tmp_path: Path, **given: Any) -> Growth:
 
 
 def test_the_light_models_are_without_fault(tmp_path: Path) -> None:
-    """The repository has what was asked for, and lint finds nothing to say of it."""
+    """The repository has the requested models, and lint finds nothing."""
     light.write(tmp_path, ensembles=2, tensor_models=3)
     models, findings = lint(tmp_path / "models")
     assert not findings
@@ -62,14 +63,14 @@ def test_the_light_models_are_without_fault(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1_000, 10_000, 65_540, 1_000_000, 10_000_000])
 def test_a_picture_has_its_size_and_can_be_decoded(size: int) -> None:
-    """A real JPEG of so many bytes, whatever that leaves for the last comment."""
+    """It is a real JPEG of exactly this many bytes, even if few are left for the last comment."""
     made = measure.picture(size)
     assert size - 3 <= len(made) <= size
     assert Image.open(io.BytesIO(made)).convert("RGB").size == (64, 64)
 
 
 def test_a_request_is_as_its_setting_says() -> None:
-    """Texts by the route for one or for many, pictures to the model for pictures; the length is that of the body."""
+    """Texts go to the single or batch route, pictures to their model; Content-Length is right."""
     for setting, path, kind in (
         (BASE, "/v1/sentiment", "application/json"),
         (Setting(batch=8), "/v1/sentiment/batch", "application/json"),
@@ -87,7 +88,7 @@ def test_a_request_is_as_its_setting_says() -> None:
 
 
 class Page(BaseHTTPRequestHandler):
-    """A server that notes over which connection each request came, and may hang up after its answer."""
+    """A server that records the connection of each request, and may hang up after its answer."""
 
     protocol_version = "HTTP/1.1"
     status, hang_up = 200, False
@@ -109,7 +110,7 @@ class Page(BaseHTTPRequestHandler):
 
 @contextmanager
 def served(**attributes: object) -> Iterator[tuple[int, list[tuple[str, int]]]]:
-    """Serve; give the port, and the list of connections that requests came over."""
+    """Serve; yield the port, and the list of connections of the requests."""
     seen: list[tuple[str, int]] = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Own", (Page,), {"seen": seen, **attributes}))
     server.daemon_threads = True
@@ -127,45 +128,47 @@ REQUEST = connections.post("/", "text/plain", b"hello")
 
 
 def test_every_connection_is_used_in_turn() -> None:
-    """With three under way at once, 20 connections are open, and each waits for its turn."""
+    """With three calls at once, all 20 connections are open, and they take turns."""
     with served() as (port, seen):
-        held = HttpLoad(3, 20, 0.5, 0.1).run(port, REQUEST, os.getpgrp(), 2**30, threading.Event())
+        sent = Connections(port, REQUEST, 20)
+        answered = Load(3, 0.5, 0.1).run(sent, os.getpgrp(), threading.Event(), beside=2**30)
     assert len(set(seen)) == 20
     assert len(set(seen[:18])) == 18, "none comes twice before the others, of which two may be under way"
-    assert held.reopened == 0
-    assert 0 < len(held.answered.latencies) <= len(seen)
-    assert held.answered.cores.server > 0, "this process is the server here"
-    assert held.beside == 0
+    assert sent.reopened == 0
+    assert 0 < len(answered.latencies) <= len(seen)
+    assert answered.cores.server > 0, "this process is the server here"
+    assert answered.cores.beside == 0
 
 
 def test_a_connection_that_the_server_closed_is_opened_again() -> None:
-    """A server that hangs up after each answer loses no request, and is counted."""
+    """A server that hangs up after each answer loses no request, and reconnections are counted."""
     with served(hang_up=True) as (port, seen):
-        held = HttpLoad(2, 4, 0.3, 0.1).run(port, REQUEST, os.getpgrp(), 2**30, threading.Event())
+        sent = Connections(port, REQUEST, 4)
+        Load(2, 0.3, 0.1).run(sent, os.getpgrp(), threading.Event())
     assert len(set(seen)) == len(seen)
-    assert 0 <= len(seen) - 4 - held.reopened <= 4, "each request but the first four needed a new connection"
+    assert 0 <= len(seen) - 4 - sent.reopened <= 4, "each request but the first four needed a new connection"
 
 
 def test_a_refused_request_ends_the_measurement() -> None:
-    """What is not answered with 200 is no result: the sentence has the status and the answer."""
+    """Only 200 counts as a result: the sentence has the status and the answer."""
     with served(status=429) as (port, _), pytest.raises(RefusedError, match=r"429 Too Many Requests: hello"):
-        HttpLoad(1, 1, 0.5, 0.1).run(port, REQUEST, os.getpgrp(), 2**30, threading.Event())
+        Load(1, 0.5, 0.1).run(Connections(port, REQUEST, 1), os.getpgrp(), threading.Event())
     with pytest.raises(CommandError, match="failed under load"):
-        HttpLoad(1, 1, 0.5, 0.1).run(1, REQUEST, os.getpgrp(), 2**30, threading.Event())
+        Load(1, 0.5, 0.1).run(Connections(1, REQUEST, 1), os.getpgrp(), threading.Event())
 
 
 def test_stopping_ends_the_load() -> None:
-    """When it is told to stop, a load of an hour ends at once."""
+    """A load of an hour ends at once when it is stopped."""
     stopping = threading.Event()
     timer = threading.Timer(0.5, stopping.set)
     with served() as (port, seen):
         timer.start()
-        HttpLoad(1, 2, 3600, 0.1).run(port, REQUEST, os.getpgrp(), 2**30, stopping)
+        Load(1, 3600, 0.1).run(Connections(port, REQUEST, 2), os.getpgrp(), stopping)
     assert seen
 
 
 def test_open_files_are_allowed_as_far_as_they_can_be() -> None:
-    """The limit rises to what is wanted, and stays where that is more than this machine allows."""
+    """The limit rises to the wanted value, and stays if the machine allows less."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
@@ -184,7 +187,7 @@ def test_open_files_are_allowed_as_far_as_they_can_be() -> None:
 
 
 def test_one_thing_grows_at_a_time() -> None:
-    """Each value of an axis differs from the base in that alone; the base of three axes is the same setting."""
+    """Each value of an axis differs from the base in one setting; the three axes share their base."""
     made = {axis.name: axis.setting(axis.values[-1]) for axis in AXES}
     assert made == {
         "connections": Setting(connections=2000),
@@ -196,8 +199,8 @@ def test_one_thing_grows_at_a_time() -> None:
     assert [axis.setting(axis.base) == BASE for axis in AXES] == [True, True, True, False, False]
 
 
-def test_what_is_asked_for_is_compared_with_its_base(tmp_path: Path) -> None:
-    """The base is measured whether it was named or not, once for all axes that share it."""
+def test_measurements_are_compared_with_their_base(tmp_path: Path) -> None:
+    """The base is always measured, once for all axes that share it."""
     asked = order(tmp_path, connections=(2000,), tensor_models=(100,))
     assert asked.settings == (
         BASE,
@@ -211,7 +214,7 @@ def test_what_is_asked_for_is_compared_with_its_base(tmp_path: Path) -> None:
 
 
 def test_the_report_has_the_ratios_by_name(tmp_path: Path) -> None:
-    """Ratios are taken within rounds, by names that say what grew from where to where."""
+    """Ratios are taken within rounds; their names have the axis and both values."""
     asked = order(tmp_path, connections=(10, 2000), tensor_models=(1, 10, 100))
     costs = {BASE: (1.0, 2.0), Setting(connections=2000): (1.1, 2.0), Setting(Served(1, 100)): (1.0, 2.1)}
     measured = {
@@ -249,11 +252,11 @@ def test_quick_has_the_ends(tmp_path: Path) -> None:
 
 @pytest.mark.server
 def test_options_that_would_do_nothing_are_refused() -> None:
-    """The models are its own, so that another repository cannot be given."""
+    """The command makes its own models, so another repository cannot be given."""
     words = ["growth", "--models", "models"]
     done = subprocess.run([sys.executable, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "leave --models and --backends away" in done.stderr
+    assert "leave out --models and --backends" in done.stderr
     assert "growth" in commandline.MEASUREMENTS
 
 

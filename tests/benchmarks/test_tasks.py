@@ -1,4 +1,4 @@
-"""`python -m benchmarks tasks`: its load, its peers' pipeline, its figures, and a run on real servers."""
+"""`python -m benchmarks tasks`: its load, the peers' pipeline, the figures, and a run on real servers."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ MODELS = ROOT / "models"
 # The load
 
 
-def test_what_wrk_prints_is_read() -> None:
-    """The last line counts; refusals are errors, no answers."""
+def test_the_output_of_wrk_is_read() -> None:
+    """The last line counts; refusals are errors, not answers."""
     printed = (
         "Running 2s test @ http://127.0.0.1:1/v1/classify\n  1 threads and 8 connections\n"
         '{"seconds": 2.000000, "requests": 110, "p50_ms": 9.500, "p99_ms": 30.250, "status": 10, "sockets": 3}\n'
@@ -50,15 +50,15 @@ def test_what_wrk_prints_is_read() -> None:
         wrk.Measured.of("unable to connect to 127.0.0.1:9 Connection refused\n")
 
 
-def test_a_missing_wrk_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without wrk there is one sentence that says how to install it."""
+def test_a_missing_wrk_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says how to install wrk."""
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(CommandError, match="apt-get install wrk"):
         wrk.find()
 
 
 class Echo(BaseHTTPRequestHandler):
-    """Answers with what is posted, and refuses at /no."""
+    """Answers with the posted body, and refuses at /no."""
 
     protocol_version = "HTTP/1.1"
     seen: ClassVar[set[tuple[bytes, str]]] = set()
@@ -89,8 +89,8 @@ def echo() -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_wrk_posts_the_file_and_tells_refusals(echo: str, tmp_path: Path) -> None:
-    """Every request has the body and the header as they are; what is refused is an error and no answer."""
+def test_wrk_posts_the_file_and_counts_refusals(echo: str, tmp_path: Path) -> None:
+    """Every request has the given body and header; a refusal is an error, not an answer."""
     body = tmp_path / "body"
     body.write_bytes(bytes(range(256)))
     served = wrk.run(f"{echo}/ok", 2, 1, body, {"Content-Type": "image/jpeg"})
@@ -104,8 +104,8 @@ def test_wrk_posts_the_file_and_tells_refusals(echo: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_load_ends_when_told_to(echo: str, tmp_path: Path) -> None:
-    """A load of a minute ends at once when the command is stopped, with what was answered so far."""
+def test_a_load_ends_when_it_is_stopped(echo: str, tmp_path: Path) -> None:
+    """A load of a minute ends at once, with the answers so far."""
     (tmp_path / "body").write_bytes(b"x")
     stopping = threading.Event()
     threading.Timer(1, stopping.set).start()
@@ -119,7 +119,7 @@ def test_a_load_ends_when_told_to(echo: str, tmp_path: Path) -> None:
 
 @pytest.fixture
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Facts:
-    """Return what peers are told of the bundled models."""
+    """Return the peers' description of the bundled models."""
     facts.write(tmp_path / "facts.json", MODELS, list(workload.TASKS), "127.0.0.1:1")
     monkeypatch.setenv("PEER_FACTS", str(tmp_path / "facts.json"))
     return Facts.read()
@@ -127,7 +127,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Facts:
 
 @pytest.mark.parametrize("name", workload.NAMES)
 def test_peers_answer_as_the_gateway_does(name: str, told: Facts, tmp_path: Path, http: httpx.Client) -> None:
-    """The same labels, scores, boxes, sizes and token counts, from a network in this very process."""
+    """The same labels, scores, boxes, sizes and token counts, from a network in this process."""
     (work,) = workload.write(tmp_path, [name])
     wanted = http.post(work.path, content=work.body.read_bytes(), headers=dict(work.headers)).json()
     (found,) = Pipeline(told, work.task)([item(work.task, work.body.read_bytes())])
@@ -144,7 +144,7 @@ def test_peers_answer_as_the_gateway_does(name: str, told: Facts, tmp_path: Path
 
 
 def test_a_batch_gives_each_item_its_own_answer(told: Facts) -> None:
-    """What is joined for the network is answered apart, in order."""
+    """Items that shared a run of the network are answered separately, in order."""
     pictures = [(ROOT / "docs" / "samples" / name).read_bytes() for name in ("coffee.jpg", "chelsea.jpg")]
     pipeline = Pipeline(told, "classify")
     together, alone = pipeline(pictures), [pipeline([picture])[0] for picture in pictures]
@@ -154,7 +154,7 @@ def test_a_batch_gives_each_item_its_own_answer(told: Facts) -> None:
 
 
 def test_answers_are_the_same_by_labels_and_scores() -> None:
-    """A list of one counts as its item; another label, order or score, or no answer, is another job."""
+    """A list of one equals its item; another label, order or score, or no answer, is a difference."""
     answer = {"predictions": [{"label": "cup", "score": 0.6}, {"label": "bowl", "score": 0.3}]}
     assert workload.same([answer], answer)
     assert workload.same({"predictions": [{"label": "cup", "score": 0.605}, answer["predictions"][1]]}, answer)
@@ -169,16 +169,16 @@ def test_answers_are_the_same_by_labels_and_scores() -> None:
         assert not workload.same(other, answer)
 
 
-def test_a_task_without_a_default_model_is_told(tmp_path: Path) -> None:
-    """A repository that lacks a task is answered by which option leaves it out."""
+def test_a_task_without_a_default_model_is_refused(tmp_path: Path) -> None:
+    """The sentence names the option that leaves the task out."""
     shutil.copytree(MODELS / "simple_net", tmp_path / "models" / "simple_net")
-    with pytest.raises(CommandError, match=r"default of detect: leave it out by --tasks"):
+    with pytest.raises(CommandError, match=r"default of detect: leave it out of --tasks"):
         facts.write(tmp_path / "facts.json", tmp_path / "models", ["detect"], "")
 
 
 @pytest.mark.parametrize("peer", ["litserve", "bentoml"])
 def test_peers_run_networks_by_our_own_versions(peer: str) -> None:
-    """Environments of peers hold the ONNX Runtime, Pillow, numpy and tokenizers that ours holds, all with hashes."""
+    """Their environments have our versions of ONNX Runtime, Pillow, numpy and tokenizers, with hashes."""
     pins = r"^(numpy|onnxruntime|pillow|tokenizers)==(\S+)"
     ours = re.findall(pins, (ROOT / "requirements" / "local.txt").read_text(), re.MULTILINE)
     text = (ROOT / FOLDER / f"{peer}.txt").read_text()
@@ -188,7 +188,7 @@ def test_peers_run_networks_by_our_own_versions(peer: str) -> None:
 
 
 def test_a_process_is_found_in_groups_of_its_own() -> None:
-    """What a server starts in a group of its own belongs to it too."""
+    """Processes of a server in groups of their own belong to it too."""
     inner = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'], start_new_session=True)"
     with subprocess.Popen([sys.executable, "-c", inner], stdin=subprocess.PIPE, start_new_session=True) as process:
         deadline = time.monotonic() + 30
@@ -231,7 +231,7 @@ def rounds() -> measure.Rounds:
 
 
 def test_the_best_peer_is_the_best_by_its_median(rounds: measure.Rounds) -> None:
-    """One server is the best, of those that run the networks themselves; a naive proxy is never asked."""
+    """One server is the best, of those that run the networks themselves; a naive proxy never counts."""
     assert report.best(rounds, "detect", 1) == "litserve"
     assert report.best(rounds, "detect", 8) == "bentoml"  # 115 to 112.5
     rounds["detect", "proxy", 1] = [figures(1e6), figures(1e6)]
@@ -240,7 +240,7 @@ def test_the_best_peer_is_the_best_by_its_median(rounds: measure.Rounds) -> None
 
 
 def test_ratios_are_the_gateways_to_each_other(rounds: measure.Rounds) -> None:
-    """Ratios are taken within rounds; one caller alone is not held against processes on every core."""
+    """Ratios are taken within rounds; a single caller is not compared with a process per core."""
     found = report.compare(rounds, ["detect"], COUNTS)
     assert found["detect: gateway/bare@8"] == Spread(0.9, 0.9, 0.9)
     assert found["detect: gateway/proxy@1"] == Spread(2, 2, 2)
@@ -255,7 +255,7 @@ def test_ratios_are_the_gateways_to_each_other(rounds: measure.Rounds) -> None:
 
 
 def test_the_report_begins_with_ratios(rounds: measure.Rounds, tmp_path: Path) -> None:
-    """JSON has them flat; the page has them before the figures; the chart is an SVG; three files are written."""
+    """JSON has them flat; the page shows them before the figures; the chart is an SVG; three files exist."""
     extra = {"gateway_worker_mb": 65.0}
     machine = Machine(2, "x86_64", 25, "", "3.11.7")
     made = report.of("python -m benchmarks tasks", ["detect"], COUNTS, rounds, extra, machine)
@@ -275,13 +275,13 @@ def test_the_report_begins_with_ratios(rounds: measure.Rounds, tmp_path: Path) -
         "1.20",
         "1.14 (1.00 to 1.29)",
     ]
-    assert made.text.index("gateway to, @callers") < made.text.index("## detect")
+    assert made.text.index("workload @callers") < made.text.index("## detect")
     ET.fromstring(made.chart)
     assert [path.name for path in made.write(tmp_path)] == ["tasks.md", "tasks.json", "tasks.svg"]
 
 
 def test_charts_may_have_rows() -> None:
-    """Panels go on in a new row after so many columns, and the picture is as high as its rows."""
+    """After a number of columns panels go into a new row, and the picture is as high as its rows."""
     panel = Panel("requests/s", "server", ["gateway"], [Series("requests/s", [Spread(1, 1, 1)])], 420)
     tree = ET.fromstring(chart.draw("three", [panel] * 3, columns=2))
     assert (tree.get("width"), tree.get("height")) == ("840", "600")
@@ -311,8 +311,8 @@ def test_quick_is_less_of_the_same() -> None:
     assert quick.peers == everything.peers == ("proxy", "fastapi", "litserve", "bentoml", "bare")
 
 
-def test_what_is_asked_for_is_what_repeats_it() -> None:
-    """Options choose tasks, peers and callers, and stand in the command that repeats the measurement."""
+def test_the_report_has_the_command_that_repeats_it() -> None:
+    """Options choose tasks, peers and callers, and appear in that command."""
     words = ("--tasks", "sentiment", "--peers", "bare,proxy", "--callers", "32,8", "--seconds", "2", "--rounds", "4")
     order = measure.Order.of(options(*words))
     assert order.workloads == ("sentiment 16 tokens", "sentiment 128 tokens")
@@ -325,13 +325,13 @@ def test_what_is_asked_for_is_what_repeats_it() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--peers", "kserve"), "names something else than proxy, fastapi"),
-        (("--tasks", "detect,translate"), "names something else than classify, detect"),
+        (("--peers", "kserve"), "is not a list of names: give some of proxy, fastapi"),
+        (("--tasks", "detect,translate"), "is not a list of names: give some of classify, detect"),
         (("--callers", "0"), "from 1 to 512"),
     ],
 )
 def test_wrong_choices_are_refused(words: tuple[str, str], sentence: str) -> None:
-    """What is not there to be measured is refused with what is."""
+    """The sentence lists the possible choices."""
     with pytest.raises(CommandError, match=sentence):
         options(*words)
 

@@ -1,4 +1,4 @@
-"""The client on the real stack: every kind of input, many at a time, problems, and a gateway with too much to do."""
+"""The client on the real stack: every kind of input, many at a time, problems, and an overloaded gateway."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def test_results_are_what_the_gateway_sent(stack: Any, client: Client, http: httpx.Client, astronaut: bytes) -> None:
-    """Typed results hold the very JSON that a plain HTTP client gets, and the caller's request id."""
+    """Typed results hold the same JSON that a plain HTTP client gets, and the caller's request id."""
     text = "I love this camera."
     for name, item, plain in (
         ("classify", astronaut, http.post("/v1/classify", content=astronaut, headers={"Content-Type": "image/jpeg"})),
@@ -55,7 +55,7 @@ def test_every_kind_of_image_gives_the_same_answer(stack: Any, client: Client, c
 
 
 def test_options_reach_the_model(stack: Any, client: Client, astronaut: bytes) -> None:
-    """Each option does what it says."""
+    """Each option has its documented effect."""
     many = client(stack.url, "detect", astronaut, score_threshold=0.02, version=1, model="lite_detector")
     assert len(many) > 2
     assert len(client(stack.url, "detect", astronaut, score_threshold=0.02, max_detections=2)) == 2
@@ -75,8 +75,8 @@ def test_boxes_are_drawn_on_the_picture(stack: Any, client: Client, astronaut: b
     assert np.abs(column).max(axis=1).all()
 
 
-def test_many_are_joined_in_order(stack: Any, client: Client, coffee: bytes, chelsea: bytes) -> None:
-    """Over several batches each item has its own answer in its place, and a bad one hurts no other."""
+def test_many_items_come_back_in_order(stack: Any, client: Client, coffee: bytes, chelsea: bytes) -> None:
+    """Over several batches each item has its own answer in its place, and a bad one affects no other."""
     images = [coffee, chelsea, b"no image", "/not/there.jpg", coffee, np.asarray(Image.open(io.BytesIO(chelsea)))]
     options = {"batches": Batches(max_items=2, at_once=2)}
     outcomes = client(stack.url, "classify_many", images, top_k=1, options=options)
@@ -90,7 +90,7 @@ def test_many_are_joined_in_order(stack: Any, client: Client, coffee: bytes, che
 
 
 def test_any_text_may_be_sent(stack: Any, client: Client) -> None:
-    """Every script, quotes and controls; half a surrogate pair is refused for itself alone."""
+    """Every script, quotes and controls; half a surrogate pair fails for its own item only."""
     texts = ["Das ist schön.", "很好", "\u0000\n\"'", "😀", "\ud83d", " ", "fine"]
     outcomes = client(stack.url, "sentiment_many", texts)
     codes = [each.code if isinstance(each, GatewayError) else "" for each in outcomes]
@@ -107,7 +107,7 @@ def test_batches_larger_than_the_gateway_takes_are_split(stack: Any, client: Cli
 
 @pytest.mark.usefixtures("settled")
 def test_catalogue_and_health(stack: Any, client: Client, http: httpx.Client) -> None:
-    """They are what the routes say."""
+    """They equal the answers of the routes."""
     assert [each.to_dict() for each in client(stack.url, "models")] == http.get("/v1/models").json()["models"]
     assert client(stack.url, "model", "lite_detector").task == "object-detection"
     assert client(stack.url, "health").to_dict() == http.get("/readyz").json()
@@ -118,7 +118,7 @@ def test_catalogue_and_health(stack: Any, client: Client, http: httpx.Client) ->
 
 
 def test_problems_become_errors(stack: Any, client: Client, coffee: bytes) -> None:
-    """What a real gateway refuses is raised as its kind, with its code and request id."""
+    """A refusal of a real gateway is raised as its class, with its code and request id."""
     for name, item, options, kind, code in (
         ("classify", b"no image", {}, InvalidInputError, "image_undecodable"),
         ("classify", coffee, {"model": "none"}, NotFoundError, "model_not_found"),
@@ -132,22 +132,15 @@ def test_problems_become_errors(stack: Any, client: Client, coffee: bytes) -> No
 
 
 @pytest.fixture(scope="module")
-def narrow(stack: Any, make_stack: Callable[..., Any]) -> Iterator[str]:
+def narrow(stack: Any, make_gateway: Callable[..., Any]) -> Iterator[str]:
     """Return a second gateway before the same Triton, through which one item goes at once and one may wait."""
-    settings = {
-        "GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}",
-        "GATEWAY_MAX_ITEMS_PER_MODEL": "1",
-        "GATEWAY_MAX_QUEUE_PER_MODEL": "1",
-    }
-    gateway = make_stack(names=(), settings=settings, test_models=False)
-    gateway.start_gateway()
-    gateway.wait_ready()
+    gateway = make_gateway(stack, GATEWAY_MAX_ITEMS_PER_MODEL="1", GATEWAY_MAX_QUEUE_PER_MODEL="1")
     yield gateway.url
     gateway.stop()
 
 
 def test_refused_calls_come_back_and_are_served(narrow: str) -> None:
-    """More callers than may wait: some are refused and told when to come back; who comes back then is served."""
+    """With more callers than may wait, some are told when to return; those that return then are served."""
 
     async def ask(retries: int) -> list[Any]:
         async with AsyncGateway(narrow, retries=retries, timeout=60) as gateway:
@@ -173,10 +166,10 @@ def numbers(text: str) -> list[float]:
 
 
 @pytest.mark.parametrize("page", ["client/README.md", "docs/client.md"])
-def test_examples_print_what_their_pages_say(
+def test_examples_print_the_documented_output(
     stack: Any, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each block of Python runs, and prints the block that follows it: its words, and its numbers to a hundredth."""
+    """Each block of Python runs and prints the next block: its words, and its numbers to a hundredth."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     found = re.findall(r"```python\n(.*?)```.*?```\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)

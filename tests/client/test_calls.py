@@ -1,4 +1,4 @@
-"""Both clients have the calls of one list: the same signatures, the one blocking, the other awaited."""
+"""Both clients have the same calls with the same signatures; one client blocks, the other is awaited."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unittest import mock
 import httpx
 import pytest
 
-from tests.client.conftest import SENTIMENT
+from tests.standins.gateway import SENTIMENT
 from triton_gateway_client import AsyncGateway, Gateway
 from triton_gateway_client.calls import Call, Calls
 
@@ -18,7 +18,7 @@ NAMES = sorted(name for name, value in vars(Calls).items() if isinstance(value, 
 
 
 def test_no_call_is_missing() -> None:
-    """These are all of them; neither client has others."""
+    """This is the complete list, and neither client has other calls."""
     assert NAMES == [
         "classify",
         "classify_many",
@@ -37,8 +37,8 @@ def test_no_call_is_missing() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_help_tells_what_a_caller_gives_and_gets(name: str) -> None:
-    """Signatures are equal and name results, not steps; documentation is kept; only the one client's is awaited."""
+def test_help_shows_arguments_and_results(name: str) -> None:
+    """Signatures are equal and name results; docstrings are kept; only the asynchronous client's are awaited."""
     blocking: Callable[..., Any] = getattr(Gateway, name)
     awaited: Callable[..., Any] = getattr(AsyncGateway, name)
     assert inspect.signature(blocking) == inspect.signature(awaited)
@@ -49,7 +49,7 @@ def test_help_tells_what_a_caller_gives_and_gets(name: str) -> None:
 
 
 def test_calls_may_be_taken_from_the_class_and_mocked() -> None:
-    """As methods written in the class may."""
+    """As with methods written in the class."""
     transport = httpx.MockTransport(lambda _: httpx.Response(200, json=SENTIMENT))
     with httpx.Client(transport=transport) as http:
         assert Gateway.sentiment(Gateway(http=http), "fine").label == "positive"
@@ -61,7 +61,7 @@ def test_calls_may_be_taken_from_the_class_and_mocked() -> None:
 
 
 def test_a_subclass_keeps_its_own_methods() -> None:
-    """Whoever extends a client may replace a call."""
+    """A subclass of a client may replace a call."""
 
     class Own(Gateway):
         def ready(self) -> bool:  # type: ignore[override]

@@ -1,4 +1,4 @@
-"""The clients on real sockets: whatever a server does, the deadline holds, and a connection serves again."""
+"""The clients on real sockets: the deadline holds whatever a server does, and connections are reused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import httpcore
 import httpx
 import pytest
 
-from tests.client.conftest import SENTIMENT, Client
+from tests.client.conftest import Client
+from tests.standins.gateway import SENTIMENT
 from triton_gateway_client import Batches, DeadlineExceededError, Gateway, GatewayError, Sentiment, network
 from triton_gateway_client.exchange import Patience
 
@@ -92,7 +93,7 @@ def body_without_end(connection: socket.socket, end: threading.Event) -> None:
 
 @pytest.mark.parametrize("talk", [silent, headers_without_end, body_without_end])
 def test_deadline_holds_whatever_the_server_does(client: Client, talk: Talk) -> None:
-    """A server that says nothing, or a byte now and then for an hour, is left when the time is over."""
+    """A server that is silent, or sends a byte now and then for an hour, is given up at the deadline."""
     with listener(talk) as url:
         begun = time.monotonic()
         with pytest.raises(DeadlineExceededError):
@@ -100,8 +101,8 @@ def test_deadline_holds_whatever_the_server_does(client: Client, talk: Talk) -> 
         assert TIMEOUT_S <= time.monotonic() - begun < LONG_S
 
 
-def test_late_stall_gets_only_what_is_left(client: Client) -> None:
-    """Whoever falls silent after most of the time is over is waited for as long as is left, not as long again."""
+def test_a_late_stall_gets_only_the_remaining_time(client: Client) -> None:
+    """A server that falls silent late is waited for during the remaining time, not for another timeout."""
     timeout, part = 5.0, 4.0
 
     def talk(connection: socket.socket, end: threading.Event) -> None:
@@ -120,7 +121,7 @@ def test_late_stall_gets_only_what_is_left(client: Client) -> None:
 
 
 def test_deadline_holds_while_it_sends(client: Client) -> None:
-    """A server that takes a large request a little at a time is left too."""
+    """A server that reads a large request slowly is given up too."""
 
     def talk(connection: socket.socket, end: threading.Event) -> None:
         while not end.wait(0.05) and connection.recv(65536):
@@ -152,7 +153,7 @@ def wrapped(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_connection_is_used_again_and_has_each_calls_own_deadline(wrapped: Wrap | None) -> None:
-    """Two calls go over one connection; the second is left at its own deadline, and a third connects anew."""
+    """Two calls share a connection; the second ends at its own deadline, and a third connects anew."""
     calls: list[int] = []
 
     def talk(plain: socket.socket, end: threading.Event) -> None:
@@ -175,7 +176,7 @@ def test_connection_is_used_again_and_has_each_calls_own_deadline(wrapped: Wrap 
 
 
 def test_batches_leave_while_others_are_read(client: Client) -> None:
-    """Items that come slowly hold back no batch before them, however many may be under way."""
+    """Slow items hold back no earlier batch, however many batches may be under way."""
     content = json.dumps({"results": [{"index": 0, **SENTIMENT}], "failed": 0}).encode()
     header = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(content)
     sent, in_time = threading.Event(), []
@@ -198,7 +199,7 @@ def test_batches_leave_while_others_are_read(client: Client) -> None:
 
 
 def test_gateway_that_comes_up_is_found(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody listens at first: the call is tried again until somebody does."""
+    """Nobody listens at first: the call is retried until a gateway does."""
     refused = threading.Event()
     pause = Patience.pause
 
@@ -228,7 +229,7 @@ def test_gateway_that_comes_up_is_found(client: Client, monkeypatch: pytest.Monk
 
 
 def _kinds() -> list[type[Exception]]:
-    """Return httpcore's exceptions, but for the one that its pool keeps to itself."""
+    """Return httpcore's exceptions, except the one that its pool keeps to itself."""
     kinds = [kind for kind in vars(httpcore).values() if isinstance(kind, type) and issubclass(kind, Exception)]
     kinds.remove(httpcore.ConnectionNotAvailable)
     return sorted(kinds, key=lambda kind: kind.__name__)
@@ -236,7 +237,7 @@ def _kinds() -> list[type[Exception]]:
 
 @pytest.mark.parametrize("kind", _kinds(), ids=lambda kind: kind.__name__)
 def test_every_failure_of_httpcore_has_its_counterpart(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of its exceptions, raised by a connection, becomes its namesake in httpx, and none gets past the client."""
+    """Each of its exceptions on a connection becomes httpx's of the same name; none leaves the client."""
 
     def fail(*_: object, **__: object) -> bytes:
         raise kind("broken")
@@ -248,7 +249,7 @@ def test_every_failure_of_httpcore_has_its_counterpart(kind: type[Exception], mo
 
 
 def test_proxy_of_the_environment_is_used(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the environment sends through a proxy goes there; what it excepts goes straight."""
+    """Requests go through the environment's proxy, except to the hosts that it exempts."""
     lines: list[bytes] = []
 
     def talk(connection: socket.socket, _: threading.Event) -> None:
@@ -265,7 +266,7 @@ def test_proxy_of_the_environment_is_used(client: Client, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("talk", [headers_without_end, body_without_end])
 def test_deadline_holds_through_a_proxy(client: Client, talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy of the environment that sends a byte now and then is left when the time is over."""
+    """A proxy that sends a byte now and then is given up at the deadline."""
     with listener(talk) as url:
         monkeypatch.setenv("http_proxy", url)
         begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""The package is built and installed by itself, with what it needs and nothing more."""
+"""The package is built and installed alone, with its dependencies and nothing more."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_holds_the_package_its_types_and_its_licence(wheel: Path) -> None:
-    """Every module, the mark that it is typed, and the licence; nothing else of this repository."""
+    """Every module, the marker `py.typed`, and the licence; nothing else of this repository."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (licence,) = (name for name in names if name.endswith("/LICENSE"))
@@ -55,7 +55,7 @@ def test_wheel_holds_the_package_its_types_and_its_licence(wheel: Path) -> None:
 
 
 def test_it_works_alone(wheel: Path, tmp_path: Path) -> None:
-    """In an environment with nothing but it and what it depends on, it is imported and answers, without Pillow."""
+    """In an environment with only the package and its dependencies, it is imported and answers without Pillow."""
     environment = tmp_path / "environment"
     subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, str(environment)], check=True)
     python = str(environment / "bin" / "python")

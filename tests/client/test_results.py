@@ -1,4 +1,4 @@
-"""The client's models hold what the gateway's OpenAPI document serves, no more and no less; results can be drawn."""
+"""The client's models have exactly the fields of the gateway's OpenAPI document; results can be drawn."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ SERVED: list[tuple[str, str, type[BaseModel]]] = [
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    """Return what `/openapi.json` serves; no server is needed for it."""
+    """Return the content of `/openapi.json`, made without a server."""
     return create_app(Settings()).openapi()
 
 
 def shape(schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
-    """Return the names and types of a schema; a text of few possible values is a text."""
+    """Return the names and types of a schema; an enumeration of texts counts as a text."""
     if "$ref" in schema:
         return shape(definitions[schema["$ref"].rpartition("/")[2]], definitions)
     if "anyOf" in schema:
@@ -51,7 +51,7 @@ def shape(schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
 
 
 def answer_schema(document: dict[str, Any], method: str, path: str) -> dict[str, Any]:
-    """Return the schema of a route's success; where other formats are served too, the first is the gateway's own."""
+    """Return the schema of a route's success; of several formats, the gateway's own."""
     content = document["paths"][path][method]["responses"]["200"]["content"]
     schema: dict[str, Any] = content["application/json"]["schema"]
     own: dict[str, Any] = schema["anyOf"][0] if "anyOf" in schema else schema
@@ -59,15 +59,17 @@ def answer_schema(document: dict[str, Any], method: str, path: str) -> dict[str,
 
 
 @pytest.mark.parametrize(("method", "path", "model"), SERVED)
-def test_models_are_what_is_served(document: dict[str, Any], method: str, path: str, model: type[BaseModel]) -> None:
-    """Every field that is served is in the client's model with its type, and every field of the model is served."""
+def test_models_equal_the_served_schemas(
+    document: dict[str, Any], method: str, path: str, model: type[BaseModel]
+) -> None:
+    """Every served field is in the client's model with its type, and the other way round."""
     served = shape(answer_schema(document, method, path), document["components"]["schemas"])
     ours = model.model_json_schema(mode="serialization")
     assert shape(ours, ours.get("$defs", {})) == served
 
 
-def test_problems_and_batches_are_what_is_served(document: dict[str, Any]) -> None:
-    """So are the problem, and the two fields of each batch's answer."""
+def test_problems_and_batches_equal_the_served_schemas(document: dict[str, Any]) -> None:
+    """The problem, and the two fields of each batch's answer, have the served types."""
     schemas = document["components"]["schemas"]
     assert shape(Problem.model_json_schema(), {}) == shape(schemas["Problem"], schemas)
     for task in (tasks.CLASSIFY, tasks.DETECT, tasks.SENTIMENT):
@@ -83,15 +85,15 @@ def test_problems_and_batches_are_what_is_served(document: dict[str, Any]) -> No
         ("/v1/sentiment", tasks.BatchOptions),
     ],
 )
-def test_options_are_what_is_taken(document: dict[str, Any], path: str, options: Any) -> None:
-    """Every option of a route can be given, and no other, beside the client's own; formats are for others' clients."""
+def test_options_equal_those_of_the_routes(document: dict[str, Any], path: str, options: Any) -> None:
+    """A client takes every option of a route, and no other except its own; formats are for other clients."""
     taken = {each["name"] for each in document["paths"][path]["post"]["parameters"] if each["in"] == "query"}
     assert options.__annotations__.keys() - {"timeout"} == taken - {"format"}
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.code)
 def test_every_code_becomes_an_error(error: Any) -> None:
-    """Each problem of the gateway becomes the error of its status, with all that it tells."""
+    """Each problem of the gateway becomes the error of its status, with all fields."""
     told = problem(error("Sentence.", model="m", step="network"), "id")
     found = from_problem(Problem.model_validate_json(told.model_dump_json()), 2.0)
     assert type(found) is BY_STATUS.get(error.status, GatewayError)
@@ -111,8 +113,8 @@ DETECTED: dict[str, Any] = {
 }
 
 
-def test_results_are_frozen_and_take_what_is_new() -> None:
-    """Fields of a newer gateway are ignored, nothing can be changed, and `to_dict` gives what was sent."""
+def test_results_are_frozen_and_ignore_new_fields() -> None:
+    """Fields of a newer gateway are ignored, and `to_dict` gives the sent JSON."""
     found = Detections.model_validate({**DETECTED, "colour": "new"})
     assert found.to_dict() == DETECTED
     assert [each.label for each in found] == ["cat"]
@@ -124,7 +126,7 @@ def test_results_are_frozen_and_take_what_is_new() -> None:
 
 @pytest.mark.parametrize("scale", [0.2, 1, 20])
 def test_boxes_are_drawn_where_they_are(scale: float) -> None:
-    """The frame's pixels are where the box is, at any size; the picture that was given stays as it was."""
+    """The frame's pixels are at the box, at any size; the given picture does not change."""
     size = (round(200 * scale), round(100 * scale))
     picture = Image.new("RGB", size)
     drawn = np.asarray(Detections.model_validate(DETECTED).draw(picture)).max(axis=2)
@@ -139,7 +141,7 @@ def test_boxes_are_drawn_where_they_are(scale: float) -> None:
 
 
 def test_labels_stay_in_the_picture_and_off_each_other() -> None:
-    """Many boxes at one corner: each label has a place of its own, as large as the others'."""
+    """With many boxes at one corner, each label has its own place and the same size."""
     box = {"xmin": 0.0, "ymin": 0.0, "xmax": 1.0, "ymax": 1.0}
     rows = [{**DETECTED["predictions"][0], "class_id": n, "box": box} for n in range(4)]
     drawn = np.asarray(Detections.model_validate({**DETECTED, "predictions": rows}).draw(Image.new("RGB", (200, 100))))
@@ -171,7 +173,7 @@ def test_classes_are_written_on_the_picture() -> None:
 
 
 def test_pictures_lose_nothing_on_their_way() -> None:
-    """Arrays and PIL images become PNG with the same pixels, upright; what PNG cannot hold becomes RGB."""
+    """Arrays and PIL images become PNG with the same pixels, upright; modes that PNG lacks become RGB."""
     pixels = np.random.default_rng(1).integers(0, 256, (7, 5, 3), np.uint8)
     for given in (pixels, pixels[..., 0], Image.fromarray(pixels), pixels[::-1]):
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(encoded(given)))), np.asarray(given))
@@ -189,14 +191,14 @@ def test_pictures_lose_nothing_on_their_way() -> None:
     [np.zeros((2, 2, 3)), np.zeros((2, 2, 5), np.uint8), 3, io.StringIO("text"), None, "https://images.example/a.jpg"],
     ids=lambda wrong: type(wrong).__name__,
 )
-def test_what_is_no_image_is_refused_here(wrong: Any) -> None:
-    """It is named before anything is sent."""
+def test_arguments_that_are_not_images_are_refused(wrong: Any) -> None:
+    """The client names the type before it sends anything."""
     with pytest.raises((TypeError, ValueError)):
         encoded(wrong)
 
 
 def test_errors_survive_pickling() -> None:
-    """They come back whole from other processes."""
+    """They arrive complete from other processes."""
     error = InvalidInputError("Sentence.", code="text_empty", status=422, request_id="r", model="m")
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), again.__dict__) == (InvalidInputError, error.__dict__)

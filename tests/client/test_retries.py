@@ -1,4 +1,4 @@
-"""When a call is tried again, and when it is given up: what a real gateway does not do at will is scripted."""
+"""When a call is retried and when it is given up, against a scripted gateway."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.client.conftest import SENTIMENT, Client, Script, describe, overloaded, problem, result
+from tests.client.conftest import Client
+from tests.standins.gateway import SENTIMENT, Script, describe, overloaded, problem, result
 from triton_gateway_client import (
     AccessDeniedError,
     Batches,
@@ -28,8 +29,8 @@ from triton_gateway_client.exchange import FIRST_PAUSE_S, LONGEST_PAUSE_S, Deadl
 Make = Callable[..., Script]
 
 
-def test_refusal_is_tried_again_when_it_says_so(script: Make) -> None:
-    """After a 429 the same request goes out when Retry-After is over: under the same id, with the time that is left."""
+def test_refusals_are_retried_after_retry_after(script: Make) -> None:
+    """After a 429 and its Retry-After the same request goes out, with the same id and the remaining time."""
     gateway = script(overloaded("1"), result())
     begun = time.monotonic()
     assert gateway("sentiment", "fine", timeout=20).label == "positive"
@@ -42,7 +43,7 @@ def test_refusal_is_tried_again_when_it_says_so(script: Make) -> None:
 
 
 def test_no_pause_ends_after_the_deadline(script: Make) -> None:
-    """A Retry-After longer than what is left is not waited for: the refusal is raised at once, and says when."""
+    """A Retry-After beyond the deadline is not waited for: the refusal is raised at once, with that time."""
     gateway = script(overloaded("30"))
     begun = time.monotonic()
     with pytest.raises(OverloadedError) as caught:
@@ -64,7 +65,7 @@ def test_no_pause_ends_after_the_deadline(script: Make) -> None:
     ids=["503", "503 of a proxy", "429", "refused", "connects slowly", "cut"],
 )
 def test_retries_are_counted(script: Make, answer: Callable[[], Any], raised: type[GatewayError]) -> None:
-    """What may succeed later is tried `retries` times again, then raised; and its success is returned."""
+    """A retryable failure is retried `retries` times, then raised; a success is returned."""
     gateway = script(*(answer() for _ in range(3)))
     with pytest.raises(raised):
         gateway("sentiment", "fine", options={"retries": 2})
@@ -88,10 +89,10 @@ def test_retries_are_counted(script: Make, answer: Callable[[], Any], raised: ty
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
-def test_what_would_fail_again_is_not_tried_again(
+def test_lasting_failures_are_not_retried(
     script: Make, answer: httpx.Response | Exception, raised: type[GatewayError], code: str
 ) -> None:
-    """One request, and the error says what happened."""
+    """One request, and the error gives the reason."""
     gateway = script(answer)
     with pytest.raises(raised) as caught:
         gateway("sentiment", "fine")
@@ -106,7 +107,7 @@ def _kinds(kind: type[httpx.RequestError]) -> Iterator[type[httpx.RequestError]]
 
 @pytest.mark.parametrize("kind", sorted(_kinds(httpx.RequestError), key=lambda kind: kind.__name__))
 def test_every_failure_of_httpx_has_a_counterpart(script: Make, kind: type[httpx.RequestError]) -> None:
-    """No error of httpx's reaches the caller but as the cause of one of ours."""
+    """The caller sees httpx's errors only as the cause of the client's own."""
     with pytest.raises(ConnectionFailedError if not _is_timeout(kind) else DeadlineExceededError) as caught:
         script(kind("broken"))("sentiment", "fine", options={"retries": 0})
     assert isinstance(caught.value.__cause__, kind)
@@ -117,7 +118,7 @@ def _is_timeout(kind: type[httpx.RequestError]) -> bool:
 
 
 def test_pauses_grow_and_never_pass_the_deadline() -> None:
-    """Without a Retry-After pauses double, around their mean by half at most; one that would end too late is none."""
+    """Without Retry-After pauses double, varying by half at most; there is none beyond the deadline."""
     now = 0.0
     deadline = Deadline(1000, lambda: now)
     error = ConnectionFailedError("", retryable=True)
@@ -132,7 +133,7 @@ def test_pauses_grow_and_never_pass_the_deadline() -> None:
 
 
 def test_retry_after_may_be_a_date() -> None:
-    """Proxies send dates; what is neither a number nor a date is ignored."""
+    """Proxies send dates; any other text is ignored."""
     assert seconds_of("7") == 7
     assert 3000 < (seconds_of(time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 3600))) or 0) <= 3600
     assert seconds_of("Thu, 01 Jan 1970 00:00:00 GMT") == 0
@@ -140,7 +141,7 @@ def test_retry_after_may_be_a_date() -> None:
 
 
 def test_key_and_address_are_used(script: Make) -> None:
-    """The key travels as a bearer's, a prefix of the address is kept, the result carries the server's timing."""
+    """The key is sent as a bearer token, a path in the address is kept, the result has the server's timing."""
     gateway = script(result())
     answer = gateway("sentiment", "fine", request_id="mine", model="m", version=2, options={"api_key": "secret"})
     (asked,) = gateway.asked
@@ -169,15 +170,15 @@ def test_wrong_arguments_are_the_callers_mistake(
     assert gateway.asked == []
 
 
-def test_address_must_be_one(client: Client) -> None:
-    """An address without its scheme is refused when the client is made."""
+def test_an_address_needs_its_scheme(client: Client) -> None:
+    """An address without a scheme is refused when the client is made."""
     with pytest.raises(ValueError, match="base_url"):
         client("127.0.0.1:8080", "ready")
 
 
 @pytest.mark.parametrize("key", ["schlüssel", "line\n", "two words", ""])
-def test_key_must_be_one(client: Client, key: str) -> None:
-    """A key that no header can carry is refused when the client is made, without telling it."""
+def test_a_key_must_fit_into_a_header(client: Client, key: str) -> None:
+    """Any other key is refused when the client is made, and not shown."""
     with pytest.raises(ValueError, match=r"^api_key must be visible ASCII characters, without spaces$"):
         client("http://127.0.0.1:8080", "ready", options={"api_key": key})
 
@@ -204,7 +205,7 @@ def told(outcomes: list[Any]) -> list[str]:
 
 
 def test_only_failed_items_are_sent_again(script: Make) -> None:
-    """Of a batch, what may succeed later is sent again, it alone; what cannot stays as it is, in its place."""
+    """Only retryable items of a batch are sent again; other failures stay in their places."""
     busy = describe(503, "backend_unavailable", retryable=True)
     wrong = describe(422, "text_empty", retryable=False)
     gateway = script(
@@ -218,7 +219,7 @@ def test_only_failed_items_are_sent_again(script: Make) -> None:
 
 
 def test_refused_batch_is_sent_again_as_a_whole(script: Make) -> None:
-    """A problem of the whole batch that may pass is every item's; one that stays is told of every item."""
+    """A problem of the whole batch counts for every item: retryable ones are retried, lasting ones returned."""
     gateway = script(overloaded("0"), answer_texts)
     assert told(gateway("sentiment_many", "ab")) == ["a", "b"]
     gateway = script(problem(404, "model_not_found", retryable=False))
@@ -226,7 +227,7 @@ def test_refused_batch_is_sent_again_as_a_whole(script: Make) -> None:
 
 
 def test_batches_are_split_by_count_and_by_bytes(script: Make) -> None:
-    """No batch has more items or bytes than it may; one item that has more by itself goes alone."""
+    """No batch exceeds the limits of items and bytes; a single larger item goes alone."""
     one = {"options": {"batches": Batches(max_items=2, max_bytes=2000, at_once=1)}}
     texts = ["a", "b", "c", "x" * 3000, "d", "y" * 1200, "z" * 1200]
     gateway = script(*[answer_texts] * 5)
@@ -235,7 +236,7 @@ def test_batches_are_split_by_count_and_by_bytes(script: Make) -> None:
 
 
 def test_each_half_has_the_tries_of_a_batch(script: Make) -> None:
-    """When a batch was halved, each half is tried as often as a batch is; what was tried before they parted counts."""
+    """After a split, each half has the retries of a batch, less those used before the split."""
     busy = describe(503, "backend_unavailable", retryable=True)
     large = problem(413, "batch_too_large", retryable=False)
 
@@ -253,7 +254,7 @@ def test_each_half_has_the_tries_of_a_batch(script: Make) -> None:
 
 @pytest.mark.parametrize("code", ["batch_too_large", "body_too_large"])
 def test_smaller_limits_of_a_gateway_are_learnt(script: Make, code: str) -> None:
-    """A batch that is too large for this gateway goes in halves, and those after it are smaller at once."""
+    """A batch too large for the gateway is halved, and later batches are smaller from the start."""
     texts = [f"text {n}" for n in range(10)]
 
     def strict(request: httpx.Request) -> httpx.Response:
@@ -270,7 +271,7 @@ def test_smaller_limits_of_a_gateway_are_learnt(script: Make, code: str) -> None
 
 
 def test_order_is_kept_whatever_is_answered_first(script: Make) -> None:
-    """Batches travel side by side, and are joined in the order of their items."""
+    """Batches run in parallel, and their results have the order of the items."""
     first = threading.Event()
 
     def slow_at_first(request: httpx.Request) -> httpx.Response:
@@ -288,7 +289,7 @@ def test_order_is_kept_whatever_is_answered_first(script: Make) -> None:
 
 
 def test_items_past_the_deadline_say_so(script: Make) -> None:
-    """`timeout` is for all batches: those that had no time left are told as such, and are never sent."""
+    """`timeout` covers all batches: items without time left are never sent, and their outcome says so."""
 
     def slow(request: httpx.Request) -> httpx.Response:
         time.sleep(int(request.headers["X-Request-Timeout-Ms"]) / 1000 + 0.1)  # all that is left, and a little
@@ -301,8 +302,8 @@ def test_items_past_the_deadline_say_so(script: Make) -> None:
     assert len(gateway.asked) == 1
 
 
-def test_answers_that_make_no_sense_are_told_of_each_item(script: Make) -> None:
-    """Rows that are missing or are no results do not break the call."""
+def test_unreadable_answers_fail_their_items_only(script: Make) -> None:
+    """Missing or invalid rows do not break the call."""
     row = {"index": 0, **SENTIMENT}
     for rows in ([], [row], [row, {"index": 1, "label": 3}], [row, {"label": "no index"}]):
         gateway = script(httpx.Response(200, json={"results": rows, "failed": 0}))
@@ -310,7 +311,7 @@ def test_answers_that_make_no_sense_are_told_of_each_item(script: Make) -> None:
 
 
 def test_wrong_items_end_the_call(script: Make) -> None:
-    """A type that no task takes is the caller's mistake, and nothing more is sent."""
+    """An item of an unsupported type is the caller's mistake, and nothing more is sent."""
     gateway = script(answer_texts)
     options = {"batches": Batches(max_items=1, at_once=1)}
     with pytest.raises(TypeError, match="not int"):
@@ -319,15 +320,15 @@ def test_wrong_items_end_the_call(script: Make) -> None:
 
 
 def test_nothing_is_sent_for_no_items(script: Make) -> None:
-    """No items, no outcomes; files that are not there are told in their places."""
+    """No items give no outcomes; missing files are reported in their places."""
     gateway = script()
     assert gateway("classify_many", []) == []
     assert told(gateway("classify_many", ["/does/not/exist.jpg"])) == ["image_unreadable"]
     assert gateway.asked == []
 
 
-def test_waiting_until_ready_tells_why_it_is_not(script: Make) -> None:
-    """Who waits in vain is told the last reason; a gateway that becomes ready ends the wait."""
+def test_waiting_until_ready_gives_the_last_reason(script: Make) -> None:
+    """A wait in vain ends with the last reason; a gateway that becomes ready ends the wait."""
     health = {"model": "m", "task": "t", "ready": False, "reason": "It is loading."}
     red = httpx.Response(503, json={"status": "not_ready", "models": [health]})
     green = httpx.Response(200, json={"status": "ready", "models": [{**health, "ready": True}]})

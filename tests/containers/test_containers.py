@@ -47,7 +47,7 @@ def test_compose_reads_its_file(services: dict[str, Any]) -> None:
 
 
 def test_only_plans_may_write_models(services: dict[str, Any]) -> None:
-    """Serving mounts the repository read-only, and nothing keeps capabilities it does not need."""
+    """The serving services mount the repository read-only, and no service keeps unneeded capabilities."""
     for name in ("triton", "triton-cpu", "plans"):
         mount = next(str(volume) for volume in services[name]["volumes"] if "/models" in str(volume))
         read_only = mount.endswith(":ro") or "'read_only': True" in mount
@@ -62,7 +62,7 @@ def test_only_plans_may_write_models(services: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_plans_are_written_by_the_owner_of_the_models() -> None:
-    """Building plans runs as the user that is told, and as the first user of most machines when none is."""
+    """The service that builds plans runs as the given user, by default 1000, most machines' first user."""
     for settings, user in (({}, "1000:1000"), ({"PLANS_USER": "1234:5678"}, "1234:5678")):
         found = yaml.safe_load(compose("--profile", "plans", "config", **settings))["services"]
         assert str(found["plans"]["user"]) == user
@@ -71,7 +71,7 @@ def test_plans_are_written_by_the_owner_of_the_models() -> None:
 
 @pytest.mark.parametrize("name", ["Dockerfile.triton", "Dockerfile.app"])
 def test_dockerfiles_are_clean(name: str) -> None:
-    """The linter finds nothing; every image runs as somebody else than root and has a health check."""
+    """The linter finds nothing; every image runs as a user other than root and has a health check."""
     done = subprocess.run([Path(sys.prefix) / "bin" / "hadolint", name], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     text = (ROOT / name).read_text()
@@ -91,7 +91,7 @@ def test_everything_copied_exists_and_is_not_ignored(name: str) -> None:
 
 
 def test_the_image_of_triton_has_every_backend_but_the_stand_in() -> None:
-    """A backend that is added is added to the image too; the stand-in would hide NVIDIA's ONNX Runtime backend."""
+    """A new backend must be in the image; the stand-in would hide NVIDIA's ONNX Runtime backend."""
     copied = set(re.findall(r"^COPY backends/(\w+) ", (ROOT / "Dockerfile.triton").read_text(), re.MULTILINE))
     backends = {path.parent.name for path in (ROOT / "backends").glob("*/model.py")}
     assert copied == backends - {"onnxruntime"}
@@ -115,8 +115,8 @@ def test_plans_are_built_in_triton_s_image_with_modelopt_beside_it(services: dic
     assert any("/plans" in str(volume) for volume in services["plans"]["volumes"])
 
 
-def test_the_plans_service_runs_a_command_that_there_is() -> None:
-    """Its entrypoint is `modelctl plan` with options that it takes, on the folders that the service mounts."""
+def test_the_plans_service_runs_an_existing_command() -> None:
+    """It runs `modelctl plan` with valid options, on the folders that it mounts."""
     (line,) = re.findall(
         r'^ENTRYPOINT (\["modelctl", "plan".*\])$', (ROOT / "Dockerfile.triton").read_text(), re.MULTILINE
     )
@@ -128,14 +128,14 @@ def test_the_plans_service_runs_a_command_that_there_is() -> None:
     assert command[command.index("--cache") + 1] == "/plans"
 
 
-def test_what_cannot_write_has_a_place_for_temporary_files(services: dict[str, Any]) -> None:
-    """Python asks for one, and ends without."""
+def test_read_only_services_have_a_temporary_folder(services: dict[str, Any]) -> None:
+    """Python needs one to start."""
     for name, service in services.items():
         assert not service.get("read_only") or "/tmp" in str(service.get("tmpfs")), name
 
 
-def test_whoever_stops_the_gateway_waits_until_it_has_drained(services: dict[str, Any]) -> None:
-    """Compose and Kubernetes give it at least the time that its settings name, and a little more."""
+def test_compose_and_kubernetes_wait_for_the_drain(services: dict[str, Any]) -> None:
+    """Compose and Kubernetes give it slightly more time than its drain settings need."""
     image = re.findall(r"GATEWAY_DRAIN_(?:DELAY|TIMEOUT)_S=(\d+)", (ROOT / "Dockerfile.app").read_text())
     assert len(image) == 2
     grace = int(re.sub(r"\D", "", str(services["gateway"]["stop_grace_period"])))
@@ -151,7 +151,7 @@ def test_whoever_stops_the_gateway_waits_until_it_has_drained(services: dict[str
 def test_compose_hands_the_gateway_every_setting(
     tmp_path: Path, services: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From `.env`, by the names that everything else reads; its own network's addresses stay, the host's are mapped."""
+    """From `.env`, by the usual names; addresses inside the network stay, the host's ports are mapped."""
     file = tmp_path / "env"
     file.write_text(
         "GATEWAY_PORT=28080 # a comment\nGATEWAY_HOST=0.0.0.0\nTRITON_GRPC_PORT=28001\nGATEWAY_TRITON_URLS=a:1\n"
@@ -177,7 +177,7 @@ def test_compose_hands_the_gateway_every_setting(
 
 
 def test_gateway_and_triton_share_the_control_key(services: dict[str, Any]) -> None:
-    """What Triton makes in its state folder, the gateway reads there, as the same user, and cannot change."""
+    """The gateway reads the key in Triton's state folder as the same user, and cannot change it."""
     text = (ROOT / "Dockerfile.triton").read_text()
     (line,) = re.findall(r'^CMD (\["serve".*\])$', text, re.MULTILINE)
     command = yaml.safe_load(line)
@@ -199,7 +199,7 @@ def test_gateway_and_triton_share_the_control_key(services: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("mode", [0o755, 0o2775, 0o2777])
 def test_the_image_of_triton_keeps_its_state_on_any_volume(tmp_path: Path, mode: int) -> None:
-    """Its folder is its user's alone, though others may write where it is mounted, as Kubernetes has it."""
+    """Its folder belongs to its user alone, even on a volume that others may write, as on Kubernetes."""
     (line,) = re.findall(r'^CMD (\["serve".*\])$', (ROOT / "Dockerfile.triton").read_text(), re.MULTILINE)
     command = yaml.safe_load(line)
     mount = tmp_path / "state"
@@ -213,7 +213,7 @@ def test_the_image_of_triton_keeps_its_state_on_any_volume(tmp_path: Path, mode:
 
 
 def test_kubernetes_gives_the_control_key_to_the_gateway_alone() -> None:
-    """It is a secret that is mounted as a file, which the gateway's group may read, and others may not."""
+    """It is a secret mounted as a file that only the gateway's group may read."""
     deployment, *_ = yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "gateway.yaml").read_text())
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -225,8 +225,8 @@ def test_kubernetes_gives_the_control_key_to_the_gateway_alone() -> None:
     assert pod["securityContext"]["fsGroup"] == 10001
 
 
-def test_the_image_of_triton_asks_for_its_health_by_a_command_that_there_is() -> None:
-    """Its health check is `modelctl ready`, which fails where no Triton answers."""
+def test_the_image_of_triton_has_a_working_health_check() -> None:
+    """It is `modelctl ready`, which fails where no Triton answers."""
     (line,) = re.findall(r"^  CMD (.+)$", (ROOT / "Dockerfile.triton").read_text(), re.MULTILINE)
     program, *words = yaml.safe_load(line)
     assert program == "modelctl"

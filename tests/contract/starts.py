@@ -55,7 +55,7 @@ def _is_fast(config: pytest.Config) -> bool:
 
 @cache
 def _is_slow(path: Path) -> bool:
-    """Tell whether a module imports torch, or runs commands and has not marked those of its tests that do."""
+    """Return whether a module imports torch, or runs commands without marks on the tests that run them."""
     text = path.read_text("utf-8")
     return bool(IMPORTS_TORCH.search(text) or (RUNS_COMMANDS.search(text) and not MARKED.search(text)))
 
@@ -72,7 +72,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def starts(command: Iterable[object]) -> str | None:
-    """Return the server or the tool that a command line starts; None for a command of which a fast run takes any."""
+    """Return the server or tool that a command line starts; None for a command that a fast run allows."""
     words = [os.fsdecode(word) if isinstance(word, bytes) else str(word) for word in command]
     if not words or any(word in HARMLESS for word in words):
         return None

@@ -1,4 +1,4 @@
-"""What a `model.yaml` leaves out stands twice: in its spec, and in the step that reads the rendered configuration.
+"""Defaults of keys that `model.yaml` leaves out are equal in its spec and in the steps.
 
 `modelctl` never imports `stages`, so nothing but these tests holds the two to each other.
 """
@@ -40,7 +40,7 @@ STRIDES = "8,16,32"
     ],
 )
 def test_pictures_have_the_defaults_of_the_spec(given: dict[str, Any]) -> None:
-    """A recipe of the keys that are needed equals the one of all keys, each at the spec's default."""
+    """A recipe with only the required keys equals one with all keys at the spec's defaults."""
     spec = ImagePreprocess.model_validate(given)
     whole = {name: value for name, value in spec.model_dump().items() if name != "instances" and value is not None}
     short, long = (
@@ -52,7 +52,7 @@ def test_pictures_have_the_defaults_of_the_spec(given: dict[str, Any]) -> None:
 
 
 def test_every_default_of_pictures_has_its_key() -> None:
-    """What a recipe may leave out is a key of the spec that may be left out, and the other way round."""
+    """A recipe and the spec have the same optional keys."""
     of_stages = {field.name for field in fields(Recipe) if field.default is not MISSING}
     of_spec = {name for name, field in ImagePreprocess.model_fields.items() if not field.is_required()}
     assert of_spec - {"instances"} - OF_PREPROCESS == of_stages

@@ -33,7 +33,7 @@ def test_the_three_tasks_are_bundled() -> None:
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_folders_are_complete(name: str) -> None:
-    """A folder bears its model's name, and its version folder survives in git."""
+    """A folder has its model's name, and a version folder that git keeps."""
     assert read(name).name == name
     assert (MODELS / name / "1" / ".gitkeep").exists()
 

@@ -53,7 +53,7 @@ class TensorModel(Model):''',
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the code with the toy task, its configurations rendered."""
     folder = tmp_path_factory.mktemp("tree")
-    for room in ("app", "backends", "modelctl", "stages"):
+    for room in ("app", "backends", "modelctl", "stages", "tests/standins"):
         shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
     for name in NEW:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -79,14 +79,14 @@ def python(tree: Path, *arguments: str) -> str:
 
 
 def test_contributing_names_these_places() -> None:
-    """Its row of a task; the model belongs to the task, as one must serve it."""
+    """Its table row for a task names them; the model counts too, because a task needs one."""
     (row,) = (line for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if line.startswith("| a task |"))
     for place in ("app/tasks/", "stages/", "backends/", *ENTRIES):
         assert f"`{place}`" in row
 
 
 def test_the_configurations_of_a_new_task_are_rendered(tree: Path) -> None:
-    """Those of the ensemble and of its three steps; each Python step finds its backend."""
+    """Those of the ensemble and its three steps; each Python step finds its backend."""
     found = {path.parent.name: path.read_text() for path in (tree / "models").glob("*/config.pbtxt")}
     assert found.keys() == {"toy", "toy_preprocess", "toy_network", "toy_postprocess"}
     assert 'string_value: "text-topic"' in found["toy"]
@@ -95,7 +95,7 @@ def test_the_configurations_of_a_new_task_are_rendered(tree: Path) -> None:
 
 
 def test_the_route_of_a_new_task_answers(tree: Path) -> None:
-    """Its step answers made-up logits as Triton would let it; the gateway knows the model by its rendered config."""
+    """Its step turns made-up logits into the answer; the gateway reads the model's rendered configuration."""
     said = json.loads(python(tree, str(TOY / "ask.py")).splitlines()[-1])  # after what it logs
     assert said["fault"] == ""
     assert said["paths"] == ["/v1/topic", "/v1/topic/batch"]
@@ -105,7 +105,7 @@ def test_the_route_of_a_new_task_answers(tree: Path) -> None:
 
 
 def test_modelctl_knows_a_new_task(tree: Path) -> None:
-    """`add` offers it, and the shown request is made of its sample."""
+    """`add` offers it, and the example request uses its sample."""
     assert "text-topic" in python(tree, "-m", "modelctl", "add", "--help")
     script = "from modelctl.embedded.stack import _curl, TASKS; print(_curl(TASKS['text-topic'], 'http://h'))"
     assert "goals" in python(tree, "-c", script)

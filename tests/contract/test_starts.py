@@ -1,4 +1,4 @@
-"""A fast run starts no server: what a test without a mark may start, and what its fixtures mark."""
+"""A fast run starts no server: commands that unmarked tests may run, and fixtures that mark their tests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PYTHON = sys.executable
 def test_a_fast_run_starts_no_server(
     command: list[str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    """Not even when a test asks for one: the process never begins."""
+    """The process never begins, even if a test starts it."""
     monkeypatch.setattr(starts, "_unmarked", request.node.nodeid)  # as in a fast run
     with pytest.raises(RuntimeError, match=r"test_a_fast_run_starts_no_server.*mark it `server` or `slow`"):
         subprocess.Popen(command)

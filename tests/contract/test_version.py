@@ -1,4 +1,4 @@
-"""The version stands in pyproject.toml; the client, a package of its own, and the changelog go with it."""
+"""The version stands in pyproject.toml; the client, a separate package, and the changelog agree with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_the_gateway_tells_the_version_of_the_project() -> None:
 
 
 def test_no_code_repeats_the_version() -> None:
-    """No Python file has it, and no other either but the client's project and the changelog."""
+    """No file has it except pyproject.toml, the client's project and the changelog."""
     lines = ["git", "grep", "-l", "--fixed-strings", f'"{VERSION}"', "--", "*.py", "*.toml", "*.yml", "*.yaml", "*.sh"]
     done = subprocess.run(lines, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split() == ["client/pyproject.toml", "pyproject.toml"]

@@ -1,4 +1,4 @@
-"""Run by the Python of inference-sdk's environment: calls as JSON on stdin -> what the client gave, as JSON."""
+"""Runs in inference-sdk's environment: calls as JSON on stdin -> the client's results as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real clients, each in a virtual environment of its own: they want older packages than the gateway does."""
+"""The real clients, each in its own virtual environment, because they need older packages than the gateway."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SAMPLES = HERE.parent.parent / "docs" / "samples"
 
 
 def environment(name: str) -> Path:
-    """Return the Python of a client's environment, made when the client's lock file has none yet."""
+    """Return the Python of a client's environment; make it once per lock file."""
     lock = HERE / f"requirements-{name}.txt"
     digest = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()[:12]
     folder = CLIENTS / f"{name}-{digest}"

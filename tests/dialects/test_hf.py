@@ -32,13 +32,13 @@ def plain(http: httpx.Client, route: str, image: Path, **query: Any) -> list[dic
 
 
 def same(shown: list[Any], expected: list[dict[str, Any]]) -> None:
-    """Hold labels and scores against the plain answer."""
+    """Compare labels and scores with the plain answer."""
     assert [row.label for row in shown] == [row["label"] for row in expected]
     assert [row.score for row in shown] == pytest.approx([row["score"] for row in expected], abs=1e-6)
 
 
 def test_images_are_classified(client: InferenceClient, http: httpx.Client, stack: Any, samples: Path) -> None:
-    """As a file, as bytes, which come without a content type, and with `top_k`, which comes as JSON."""
+    """As a file, as bytes without a content type, and with `top_k`, which the client sends as JSON."""
     image, url = samples / "coffee.jpg", f"{stack.url}/v1/classify?format=hf"
     expected = plain(http, "classify", image)
     same(client.image_classification(image, model=url), expected)
@@ -48,7 +48,7 @@ def test_images_are_classified(client: InferenceClient, http: httpx.Client, stac
 
 
 def test_objects_are_detected(client: InferenceClient, http: httpx.Client, stack: Any, samples: Path) -> None:
-    """Boxes are the plain ones, cut to whole pixels; `threshold` is `score_threshold`."""
+    """Boxes are those of the plain answer, cut to whole pixels; `threshold` is `score_threshold`."""
     image, url = samples / "astronaut.jpg", f"{stack.url}/v1/detect?format=hf"
     for shown, expected in (
         (client.object_detection(image, model=url), plain(http, "detect", image)),
@@ -74,7 +74,7 @@ def test_texts_are_classified(client: InferenceClient, http: httpx.Client, stack
 @pytest.mark.parametrize(
     ("query", "options", "status", "sentence"),
     [
-        ("", {"function_to_apply": "softmax"}, 422, "parameters.function_to_apply is no option of this route."),
+        ("", {"function_to_apply": "softmax"}, 422, "parameters.function_to_apply is not an option of this route."),
         ("", {"top_k": 0}, 422, "parameters.top_k should be greater than or equal to 1."),
         ("", {"top_k": 100_000}, 422, "top_k"),
         ("&top_k=2", {"top_k": 2}, 422, "top_k is given in the query and in the body."),
@@ -85,7 +85,7 @@ def test_texts_are_classified(client: InferenceClient, http: httpx.Client, stack
 def test_the_client_shows_why(
     client: InferenceClient, stack: Any, samples: Path, query: str, options: dict[str, Any], status: int, sentence: str
 ) -> None:
-    """What is refused is an error of the client's with the status and the reason."""
+    """A refusal is an error of the client with the status and the reason."""
     with pytest.raises(HfHubHTTPError) as raised:
         client.image_classification(
             samples / "coffee.jpg", model=f"{stack.url}/v1/classify?format=hf{query}", **options
@@ -118,14 +118,14 @@ def test_bad_items_are_told(client: InferenceClient, stack: Any) -> None:
     ],
 )
 def test_other_bodies_are_refused(http: httpx.Client, path: str, body: object, code: str) -> None:
-    """What the client does not send is refused, not guessed."""
+    """Bodies that the client never sends are refused, not guessed."""
     assert http.post(path, json=body).json()["code"] == code
 
 
-def test_a_name_outside_ascii_can_be_told(http: httpx.Client) -> None:
-    """The header with the reason takes ASCII only."""
+def test_names_outside_ascii_fit_the_header(http: httpx.Client) -> None:
+    """The header with the reason holds ASCII only."""
     answer = http.post("/v1/sentiment?format=hf&größe=1", json={"inputs": "good"})
-    assert (answer.status_code, answer.headers["X-Error-Message"]) == (422, "gr??e is no option of this route.")
+    assert (answer.status_code, answer.headers["X-Error-Message"]) == (422, "gr??e is not an option of this route.")
 
 
 def test_images_need_no_json(http: httpx.Client, samples: Path) -> None:

@@ -27,7 +27,7 @@ def fractions(plain: dict[str, Any]) -> dict[str, list[list[float]]]:
 
 
 def same(answer: dict[str, Any], plain: dict[str, Any]) -> None:
-    """Hold one answer against the plain one."""
+    """Compare one answer with the plain one."""
     (entry,) = answer["data"]
     expected = fractions(plain)
     assert entry["index"] == 0
@@ -40,7 +40,7 @@ def same(answer: dict[str, Any], plain: dict[str, Any]) -> None:
 
 
 def infer(http: httpx.Client, *images: str, **query: Any) -> httpx.Response:
-    """Send images, as data: URLs, as AIPerf does."""
+    """Send images as data: URLs, like AIPerf."""
     body = {"input": [{"type": "image_url", "url": image} for image in images]}
     return http.post("/v1/detect", params={"format": "nim", **query}, json=body)
 
@@ -53,7 +53,7 @@ def url(image: bytes) -> str:
 def test_aiperf_measures_the_gateway(
     stack: Any, http: httpx.Client, samples: Path, tmp_path: Path, client_python: Callable[[str], Path]
 ) -> None:
-    """Every request of a run succeeds, and what AIPerf got is the plain answer to what it sent."""
+    """Every request of a run succeeds, and AIPerf got the plain answers to its images."""
     prompts = tmp_path / "images.jsonl"
     names = ("astronaut.jpg", "chelsea.jpg")
     prompts.write_text("".join(json.dumps({"image": str(samples / name)}) + "\n" for name in names))
@@ -82,7 +82,7 @@ def test_aiperf_measures_the_gateway(
 
 
 def test_options_of_the_query_hold(http: httpx.Client, astronaut: bytes) -> None:
-    """The shape has no options; those of the route work, and the size of what was sent is told."""
+    """The body has no options; those of the query work, and the answer has the input's size."""
     given = infer(http, url(astronaut), score_threshold=0.05).json()
     plain = http.post("/v1/detect", params={"score_threshold": 0.05}, files={"image": astronaut}).json()
     assert len(plain["predictions"]) > 1
@@ -105,5 +105,5 @@ def test_other_bodies_are_refused(http: httpx.Client, astronaut: bytes) -> None:
         assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
         assert sentence in answer.json()["detail"]
     more = http.post("/v1/detect?format=nim", json={"input": [{"type": "image_url", "url": one}], "threshold": 0.5})
-    assert (more.status_code, more.json()["detail"]) == (422, "threshold is no option of this route.")
+    assert (more.status_code, more.json()["detail"]) == (422, "threshold is not an option of this route.")
     assert http.post("/v1/classify?format=nim", json={}).status_code == 422

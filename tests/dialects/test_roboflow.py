@@ -42,7 +42,7 @@ def plain(http: httpx.Client, route: str, image: Path, **query: Any) -> dict[str
 
 
 def same_boxes(shown: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Hold the client's boxes, read by supervision, against the plain answer."""
+    """Compare the client's boxes, read by supervision, with the plain answer."""
     assert "boxes" in shown, shown
     assert shown["given"]["image"] == expected["image"]
     assert len(shown["boxes"]) == len(expected["predictions"]) > 0
@@ -57,7 +57,7 @@ def same_boxes(shown: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 def test_detections_are_those_of_the_gateway(ask: Ask, http: httpx.Client, samples: Path) -> None:
-    """Both APIs, and the asynchronous client, give the plain answer's objects."""
+    """Both APIs, and the asynchronous client, give the objects of the plain answer."""
     image = samples / "astronaut.jpg"
     shown = ask(
         [
@@ -74,7 +74,7 @@ def test_detections_are_those_of_the_gateway(ask: Ask, http: httpx.Client, sampl
 
 
 def test_options_of_detections_are_mapped(ask: Ask, http: httpx.Client, samples: Path) -> None:
-    """Thresholds, a limit and a filter of classes change the answer as the gateway's own options do."""
+    """Thresholds, a limit and a class filter change the answer like the gateway's own options."""
     image = samples / "astronaut.jpg"
     many = {"confidence_threshold": 0.05, "iou_threshold": 0.9}
     shown = ask(
@@ -103,7 +103,7 @@ def test_options_of_detections_are_mapped(ask: Ask, http: httpx.Client, samples:
 
 
 def test_classifications_are_those_of_the_gateway(ask: Ask, http: httpx.Client, samples: Path) -> None:
-    """Both APIs give the plain answer's classes, and the best of them on top."""
+    """Both APIs give the classes of the plain answer, with the best as `top`."""
     image = samples / "coffee.jpg"
     shown = ask(
         [
@@ -123,7 +123,7 @@ def test_classifications_are_those_of_the_gateway(ask: Ask, http: httpx.Client, 
 
 
 def test_several_images_are_several_requests(ask: Ask, samples: Path) -> None:
-    """The client sends a list one by one as it is set up; more at once is refused."""
+    """The client, as configured here, sends a list one by one; several images in one request are refused."""
     images = [str(samples / "astronaut.jpg"), str(samples / "chelsea.jpg")]
     single, joined = ask(
         [
@@ -137,19 +137,23 @@ def test_several_images_are_several_requests(ask: Ask, samples: Path) -> None:
 
 
 REFUSED = [
-    (DETECTOR, {"max_candidates": 10}, "max_candidates is no option of this route."),
+    (DETECTOR, {"max_candidates": 10}, "max_candidates is not an option of this route."),
     (DETECTOR, {"class_agnostic_nms": True}, "class_agnostic_nms has no equivalent here: leave it off."),
     (DETECTOR, {"visualize_predictions": True}, "visualize_predictions has no equivalent here: leave it off."),
     (DETECTOR, {"disable_preproc_auto_orientation": True}, "disable_preproc_auto_orient has no equivalent here"),
     (DETECTOR, {"confidence_threshold": "best"}, "confidence should be a valid number"),
     (DETECTOR, {"confidence_threshold": 1.5}, "confidence should be less than or equal to 1."),
-    (DETECTOR, {"active_learning_target_dataset": "x"}, "active_learning_target_dataset is no option of this route."),
-    (CLASSIFIER, {"confidence_threshold": 0.5}, "confidence is no option of this route."),
+    (
+        DETECTOR,
+        {"active_learning_target_dataset": "x"},
+        "active_learning_target_dataset is not an option of this route.",
+    ),
+    (CLASSIFIER, {"confidence_threshold": 0.5}, "confidence is not an option of this route."),
 ]
 
 
 def test_options_without_an_equivalent_are_refused(ask: Ask, samples: Path) -> None:
-    """Nothing is silently ignored; the client shows which option it was."""
+    """Nothing is silently ignored; the client shows the option's name."""
     image = str(samples / "astronaut.jpg")
     shown = ask([{"image": image, "model": model, "configuration": given} for model, given, _ in REFUSED])
     for (_, given, sentence), one in zip(REFUSED, shown, strict=True):
@@ -206,7 +210,7 @@ def test_the_query_of_the_first_api_is_checked(http: httpx.Client) -> None:
     for query, sentence in (
         ("confidence=0.5&confidence=0.6", "confidence must be given once."),
         ("overlap=101", "overlap should be less than or equal to 100."),
-        ("stroke=2", "stroke is no option of this route."),
+        ("stroke=2", "stroke is not an option of this route."),
     ):
         answer = http.post(f"/roboflow/{DETECTOR}/1?{query}", content=b"", headers={"Content-Type": "text/plain"})
         assert (answer.status_code, answer.json()["detail"]) == (422, sentence)

@@ -1,4 +1,4 @@
-"""Every dialect's answers are of the types that the OpenAPI document shows, and `format` is told where it is taken."""
+"""Every dialect's answers have the types of the OpenAPI document, and the document has `format`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAIRS = [(dialect, BY_NAME[name]) for dialect in DIALECTS for name in dialect.an
 
 @pytest.mark.parametrize(("dialect", "task"), PAIRS, ids=[f"{dialect.name}-{task.route}" for dialect, task in PAIRS])
 def test_answers_are_of_their_type(dialect: Dialect, task: Task) -> None:
-    """No field is missing, and none is more than the type tells."""
+    """No field is missing, and there is no other."""
     told = dialect.writers[task.name](task.example, Call(1000, 0.01, DialectRequest()))
     adapter = TypeAdapter(dialect.answers[task.name])
     assert adapter.dump_python(adapter.validate_python(told, strict=True), by_alias=True) == told
@@ -45,16 +45,16 @@ IMAGE = {"type": "base64", "value": ""}
         ("nim", "object-detection", {"input": [{"type": "image_url", "url": f"data:{HALF}"}]}, "malformed_request"),
     ],
 )
-def test_what_cannot_be_told_is_refused(dialect: str, task: str, body: dict[str, Any], code: str) -> None:
-    """No body makes a problem that cannot be written, which would be a fault of the gateway's own."""
+def test_refusals_can_always_be_written(dialect: str, task: str, body: dict[str, Any], code: str) -> None:
+    """No body leads to a problem that cannot be encoded, which would be a bug of the gateway."""
     with pytest.raises(GatewayError) as raised:
         BY_DIALECT[dialect].readers[task](body)
     assert raised.value.code == code
     assert problem(raised.value, "id").model_dump_json().encode()
 
 
-def test_the_document_tells_the_bodies_of_roboflow() -> None:
-    """The routes of its client read the body themselves, so the document is told by hand, without open references."""
+def test_the_document_has_the_bodies_of_roboflow() -> None:
+    """These routes read the body themselves, so the document is written by hand, without open references."""
     paths = create_app(Settings()).openapi()["paths"]
     bodies = {path: told["post"]["requestBody"]["content"] for path, told in paths.items() if "/infer/" in path}
     assert bodies.keys() == {"/roboflow/infer/classification", "/roboflow/infer/object_detection"}
@@ -69,7 +69,7 @@ def test_the_document_tells_the_bodies_of_roboflow() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_the_document_tells_the_formats(task: Task) -> None:
+def test_the_document_has_the_formats(task: Task) -> None:
     """Single routes have the option with its values, and an answer for each; batches have neither."""
     paths = create_app(Settings()).openapi()["paths"]
 
@@ -86,7 +86,7 @@ def test_the_document_tells_the_formats(task: Task) -> None:
 
 
 @pytest.mark.parametrize("character", ["\n", "\r", "\x00", "\x7f", "\u00e9"])
-def test_what_a_caller_sends_cannot_break_a_header(character: str) -> None:
+def test_input_cannot_break_a_header(character: str) -> None:
     """The Hub's header quotes it, in printable ASCII."""
-    (value,) = hf.problem_headers(InvalidParameterError(f"a{character}b is no option of this route.")).values()
-    assert value == "a?b is no option of this route."
+    (value,) = hf.problem_headers(InvalidParameterError(f"a{character}b is not an option of this route.")).values()
+    assert value == "a?b is not an option of this route."

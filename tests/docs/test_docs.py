@@ -1,4 +1,4 @@
-"""The documentation: the site builds strictly, nothing in it leads nowhere, and what it says of the code is so."""
+"""The documentation: the site builds strictly, all links lead somewhere, and the text agrees with the code."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def site() -> dict[Path, Page]:
     return pages
 
 
-def test_a_link_that_leads_nowhere_stops_the_build(tmp_path: Path) -> None:
-    """Strictly means so: the same configuration, and one page more."""
+def test_a_broken_link_stops_the_build(tmp_path: Path) -> None:
+    """A strict build with the same configuration fails with one more page."""
     shutil.copy(build.CONFIG, tmp_path)
     shutil.copytree(build.stage(), tmp_path / "build" / "docs")
     command = [sys.executable, "-m", "zensical", "build", "--strict", "-f", str(tmp_path / "mkdocs.yml")]
@@ -96,7 +96,7 @@ def test_every_link_and_picture_of_the_site_is_there(site: dict[Path, Page]) -> 
 
 
 def test_the_site_loads_nothing_from_elsewhere(site: dict[Path, Page]) -> None:
-    """No font, script, style or picture; Zensical would fetch Mermaid for drawings, so there are none of those."""
+    """No font, script, style or picture. Zensical would fetch Mermaid for diagrams, so there are none."""
     outside = re.compile(r"^(https?:)?//")
     assert [(path.name, url) for path, page in site.items() for url in page.loaded if outside.match(url)] == []
     styles = [
@@ -139,8 +139,8 @@ def test_what_is_read_from_the_code_is_current(capsys: pytest.CaptureFixture[str
     assert generate.main(["--check"]) == 0, f"run: python -m docs.generate\n{capsys.readouterr().out}"
 
 
-def test_what_differs_from_the_code_is_written_anew() -> None:
-    """The block is the code's, and what stands around it stays."""
+def test_outdated_blocks_are_rewritten() -> None:
+    """The block comes from the code, and the text around it stays."""
     page = (DOCS / "configuration.md").read_text("utf-8")
     damaged = page.replace("`GATEWAY_WORKERS` | `1`", "`GATEWAY_WORKERS` | `2`")
     assert damaged != page
@@ -155,7 +155,7 @@ def test_every_setting_says_what_it_is() -> None:
 
 
 def _command_lines() -> list[str]:
-    """Return every line of a shell block that runs modelctl, comments away."""
+    """Return every line of a shell block that runs modelctl, without comments."""
     found = []
     for path in (*PAGES, *BESIDE):
         for block in re.findall(r"^```sh\n(.*?)^```", path.read_text("utf-8"), re.DOTALL | re.MULTILINE):
@@ -166,13 +166,13 @@ def _command_lines() -> list[str]:
 
 
 @pytest.mark.parametrize("line", _command_lines())
-def test_every_command_line_is_one(line: str) -> None:
-    """It parses: each command, option and value is as the documentation spells it."""
+def test_every_command_line_is_valid(line: str) -> None:
+    """Each command, option and value parses as the documentation spells it."""
     words = shlex.split(line.rstrip(" &"))
     cli.build(words[:1]).parse_args(words)
 
 
-def test_every_command_in_the_text_is_one() -> None:
+def test_every_command_in_the_text_exists() -> None:
     """In `modelctl lint --strict`, lint is a command and --strict one of its options."""
     page = (DOCS / "modelctl.md").read_text("utf-8")
     sections = {part.partition("`")[0]: part for part in page.split("## `modelctl ")[1:]}
@@ -192,8 +192,8 @@ NAMED = re.compile(rf"(?<![\w./-])(?:{ROOMS})/[\w./-]*[\w/](?![\w*<{{])")
 EXAMPLE = re.compile("NAME|nnn")
 
 
-def test_every_file_that_a_page_names_is_there() -> None:
-    """A path in backticks, such as `app/main.py`, is followed when files move."""
+def test_every_file_named_in_a_page_exists() -> None:
+    """A path in backticks, such as `app/main.py`, must follow when files move."""
     missing = []
     for path in (*PAGES, *BESIDE, ROOT / "SECURITY.md", *sorted(ROOT.glob("models/*/MODEL_CARD.md"))):
         for span in re.findall(r"`([^`\n]+)`", path.read_text("utf-8")):

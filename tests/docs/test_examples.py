@@ -1,4 +1,4 @@
-"""Every curl example of the documentation, sent to a real stack: it answers what is printed below it."""
+"""Every curl example of the documentation, sent to a real stack, gives the answer printed below it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Example:
 
 
 def examples() -> list[Example]:
-    """Return what stands in the blocks `console`: lines with `$ `, each with its answer below."""
+    """Return the commands of `console` blocks, the lines with `$ `, each with its answer below."""
     found = []
     for path in PAGES:
         for block in re.findall(r"^```console\n(.*?)^```", path.read_text("utf-8"), re.DOTALL | re.MULTILINE):
@@ -50,7 +50,7 @@ def stack(make_stack: Callable[..., Any]) -> Any:
 
 
 def same(printed: Any, answered: Any, name: str = "") -> bool:
-    """Compare answers; an id is another each time, and numbers may move a little with the machine."""
+    """Compare answers; ids may differ, and numbers may differ slightly between machines."""
     if isinstance(printed, dict) and isinstance(answered, dict):
         return printed.keys() == answered.keys() and all(same(printed[key], answered[key], key) for key in printed)
     if isinstance(printed, list) and isinstance(answered, list):
@@ -63,7 +63,7 @@ def same(printed: Any, answered: Any, name: str = "") -> bool:
 
 
 def programs() -> list[Example]:
-    """Return what stands in the blocks `python`."""
+    """Return the content of the `python` blocks."""
     found = []
     for path in (path for path in PAGES if path.name not in TESTED_ELSEWHERE):
         found += [
@@ -73,8 +73,8 @@ def programs() -> list[Example]:
     return found
 
 
-def test_other_answers_are_told_apart() -> None:
-    """A label, a number, an item more and a key less are differences; an id is none."""
+def test_different_answers_are_noticed() -> None:
+    """Another label or number, an additional item or a missing key is a difference; another id is not."""
     printed = {"request_id": "01-...", "predictions": [{"label": "cup", "score": 0.5}]}
     others = [
         {"request_id": "02", "predictions": []},
@@ -102,7 +102,7 @@ def test_the_answer_is_the_one_that_is_printed(example: Example, stack: Any) -> 
 
 @pytest.mark.parametrize("program", programs(), ids=lambda program: f"{program.page}: {len(program.command)}")
 def test_a_program_runs(program: Example, stack: Any, tmp_path: Path) -> None:
-    """In a folder from which the samples are reached as from the project's."""
+    """It runs in a folder with the same paths to the samples as the project's."""
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     code = program.command.replace("127.0.0.1:8080", f"127.0.0.1:{stack.port}")
     code = code.replace("127.0.0.1:8001", f"127.0.0.1:{stack.grpc}")

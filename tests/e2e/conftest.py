@@ -1,4 +1,4 @@
-"""Two hundred varied inputs, and what each must answer by Pillow, ONNX Runtime and numpy, without the product."""
+"""Two hundred varied inputs and their expected answers by Pillow, ONNX Runtime and numpy, without the product."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def normalised(image: Image.Image) -> Array:
 
 
 class ReferenceClassifier:
-    """What `efficientnet_lite0` must answer."""
+    """The expected answers of `efficientnet_lite0`."""
 
     def __init__(self) -> None:
         self._session = session("efficientnet_lite0_network")
@@ -90,7 +90,7 @@ def overlap(a: Array, b: Array) -> float:
 
 
 class ReferenceDetector:
-    """What `lite_detector` must answer, by loops."""
+    """The expected answers of `lite_detector`, computed by loops."""
 
     threshold, iou = 0.3, 0.5
 
@@ -133,7 +133,7 @@ class ReferenceDetector:
 
 
 class ReferenceSentiment:
-    """What `minilm_sentiment` must answer."""
+    """The expected answers of `minilm_sentiment`."""
 
     def __init__(self) -> None:
         self._session = session("minilm_sentiment_network")

@@ -1,4 +1,4 @@
-"""What a person sees first: the right answers to well-known inputs, by every input form and option."""
+"""The right answers to well-known inputs, by every input form and option."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skimage import data
 
 
 def test_coffee_is_espresso(http: httpx.Client, coffee: bytes) -> None:
-    """The cup of coffee is an espresso, and the header tells where the time went."""
+    """The cup of coffee is an espresso, and a header shows where the time went."""
     response = http.post("/v1/classify", files={"image": ("coffee.jpg", coffee, "image/jpeg")})
     answer = response.json()
     assert answer["predictions"][0]["label"] == "espresso"
@@ -56,12 +56,12 @@ def test_astronaut_is_a_person(http: httpx.Client, astronaut: bytes) -> None:
     ],
 )
 def test_clear_sentences_get_their_sentiment(http: httpx.Client, text: str, label: str) -> None:
-    """Product and finance sentences that leave no doubt are read rightly."""
+    """Unambiguous sentences about products and finance are classified correctly."""
     assert http.post("/v1/sentiment", json={"text": text}).json()["label"] == label
 
 
 def test_every_form_of_an_image_gives_the_same_answer(http: httpx.Client, coffee: bytes) -> None:
-    """Multipart, raw bytes, base64 and a data: URL are one picture."""
+    """Multipart, raw bytes, base64 and a data: URL of one picture."""
     text = base64.b64encode(coffee).decode()
     forms: list[dict[str, Any]] = [
         {"files": {"image": ("coffee.jpg", coffee, "image/jpeg")}},
@@ -98,7 +98,7 @@ def test_options_do_what_they_say(http: httpx.Client, astronaut: bytes) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_exif_orientation_gives_the_same_boxes(http: httpx.Client, orientation: int) -> None:
-    """A picture that is stored turned or mirrored, and says so, is detected as it is seen."""
+    """A picture that is stored turned or mirrored, with EXIF, is detected upright."""
     undo = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]
     picture = Image.fromarray(data.astronaut()).crop((0, 0, 500, 400))
     stored = picture if undo is None else picture.transpose(Image.Transpose(undo))
@@ -122,8 +122,8 @@ def test_long_texts_are_truncated_and_say_so(http: httpx.Client) -> None:
     assert answer["usage"] == {"tokens": 128, "truncated": True}
 
 
-def test_the_catalogue_lists_what_is_served(http: httpx.Client) -> None:
-    """Every model with a task is listed with its state; simple_net, which has none, is not."""
+def test_the_catalogue_lists_the_served_models(http: httpx.Client) -> None:
+    """Every model with a task is listed with its state; simple_net has no task and is not listed."""
     models = {model["name"]: model for model in http.get("/v1/models").json()["models"]}
     assert models["efficientnet_lite0"]["default"]
     assert models["lite_detector"]["task"] == "object-detection"

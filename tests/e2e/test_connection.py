@@ -1,4 +1,4 @@
-"""Requests as bytes on a connection: in pieces, one after the other, with heads that are unusual or without an end."""
+"""Requests as bytes on a connection: in pieces, pipelined, with unusual or endless heads."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def answer(connection: socket.socket) -> tuple[int, bytes]:
 
 
 def is_positive(connection: socket.socket) -> bool:
-    """Tell whether the answer is that to the text."""
+    """Return whether the answer is that to the text."""
     status, body = answer(connection)
     return status == 200 and b'"positive"' in body
 
@@ -54,14 +54,14 @@ def test_a_request_in_pieces(connection: socket.socket, fields: tuple[bytes, ...
 
 @pytest.mark.parametrize("second", [LENGTH, LENGTH + H2C, LENGTH + b"X-Long: " + b"a" * 10_000 + b"\r\n"])
 def test_a_connection_is_kept(connection: socket.socket, second: bytes) -> None:
-    """One request after the other, usual and unusual."""
+    """One request after the other, plain ones and those for h11."""
     for fields in (LENGTH, second, LENGTH):
         connection.sendall(head(fields) + BODY)
         assert is_positive(connection)
 
 
 def test_chunks(connection: socket.socket) -> None:
-    """A body without a length."""
+    """A body without a Content-Length."""
     connection.sendall(head(CHUNKED))
     for part in (BODY[:7], BODY[7:]):
         connection.sendall(b"%x\r\n%s\r\n" % (len(part), part))
@@ -84,7 +84,7 @@ def test_requests_ahead_of_their_answers(connection: socket.socket) -> None:
 
 
 def test_a_request_ahead_that_is_unusual_or_comes_in_pieces(connection: socket.socket) -> None:
-    """What follows a request that is still answered waits for its turn, and keeps its body."""
+    """Bytes after a request in progress wait, and the next request keeps its body."""
     second = head(LENGTH, H2C) + BODY
     connection.sendall(head(LENGTH) + BODY + second[:40])
     connection.sendall(second[40:])
@@ -96,7 +96,7 @@ def test_a_request_ahead_that_is_unusual_or_comes_in_pieces(connection: socket.s
 
 
 def test_junk_after_a_request_does_not_spoil_its_answer(connection: socket.socket) -> None:
-    """The answer comes first, and then the refusal."""
+    """The answer comes first, then the refusal."""
     connection.sendall(head(LENGTH) + BODY + b"\x00\x01 junk\r\n\r\n")
     said = b""
     while b"HTTP/1.1 400" not in said:
@@ -115,7 +115,7 @@ def test_a_request_without_one_host_is_refused(connection: socket.socket, hosts:
 
 @pytest.mark.parametrize("fields", [b"Content-Length: 5\r\nContent-Length: 7\r\n", b"Content-Length: 5, 5\r\n"])
 def test_two_lengths_are_refused(connection: socket.socket, fields: bytes) -> None:
-    """Whoever reads the other one would see another request."""
+    """A reader of the other length would see another request."""
     connection.sendall(head(fields) + BODY)
     assert answer(connection)[0] == 400
 
@@ -134,7 +134,7 @@ def test_a_head_without_an_end_is_refused(connection: socket.socket, size: int) 
 @pytest.mark.parametrize(
     "junk", [b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"GET\r\n\r\n", b"POST /v1/sentiment HTTP/9.9\r\n\r\n"]
 )
-def test_what_is_no_http_is_refused(connection: socket.socket, junk: bytes) -> None:
-    """The connection is answered, or closed; the gateway goes on."""
+def test_bytes_that_are_not_http_are_refused(connection: socket.socket, junk: bytes) -> None:
+    """The connection is answered or closed; the gateway goes on."""
     connection.sendall(junk)
     assert connection.recv(100)[:10] in (b"HTTP/1.1 4", b"")

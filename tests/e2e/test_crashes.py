@@ -1,4 +1,4 @@
-"""What is killed comes back: Triton itself and its Python steps, without a restart of anything by hand."""
+"""Killed processes come back without help: Triton itself and its Python steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def fragile(make_stack: Callable[..., Any]) -> Any:
-    """Return a stack of its own, to be broken: text only, with one and with two tokenizer instances by turns."""
+    """Return a separate stack, to be broken: text only, with one and with two tokenizer instances by turns."""
     made = make_stack(("minilm_sentiment",), test_models=False)
     made.start()
     return made
@@ -46,7 +46,7 @@ def stubs(stack: Any, step: str) -> list[psutil.Process]:
 
 
 class Load:
-    """Callers that keep asking, and what they were answered."""
+    """Callers that keep sending requests, and their answers."""
 
     def __init__(self, stack: Any, callers: int = 4) -> None:
         self.answers: list[tuple[float, int, str, float]] = []
@@ -75,7 +75,7 @@ class Load:
 
 
 def served_after(load: Load, moment: float, within: float) -> float:
-    """Wait until, after a failure past `moment`, a request succeeds; return when, counted from `moment`."""
+    """Wait until, after a failure past `moment`, a request succeeds; return the seconds since `moment`."""
     while time.monotonic() - moment < within:
         failures = [at for at, status, _, _ in load.answers if at > moment and status != 200]
         successes = [at for at, status, _, _ in load.answers if failures and at > max(failures) and status == 200]
@@ -86,7 +86,7 @@ def served_after(load: Load, moment: float, within: float) -> float:
 
 
 def test_a_killed_triton_comes_back(fragile: Any) -> None:
-    """Callers get 503 at once, readyz turns within 2 s, all is served again within 15 s, and nothing is left behind."""
+    """Callers get 503 at once, readyz turns within 2 s, all is served within 15 s, and no process is left."""
     old = server(fragile)
     old_group = children(fragile)
     old_memory = [Path("/dev/shm") / process.cmdline()[2].lstrip("/") for process in stubs(fragile, "minilm_sentiment")]
@@ -141,7 +141,7 @@ def _with_instances(config: str, count: int) -> str:
 
 
 def test_the_gateway_is_small_and_idle(stack: Any) -> None:
-    """After all loads the gateway holds less than 150 MB, and uses below 1% of a core at rest."""
+    """After the loads above it holds less than 150 MB, and uses below 1% of a core at rest."""
     process = psutil.Process(stack.gateway.pid)
     assert process.memory_info().rss < 150e6
 

@@ -1,4 +1,4 @@
-"""Attacks on every port that listens: no code comes in, and only the control key opens what loads models."""
+"""Attacks on every listening port: no code gets in, and only the control key allows loading models."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def house(make_stack: Callable[..., Any]) -> Any:
 
 @pytest.fixture
 def mark(tmp_path: Path) -> Iterator[Path]:
-    """Return a file that the attack's code would write."""
+    """Return a file that the attacker's code would write."""
     REGION.write_bytes(bytes(64))
     yield tmp_path / "mark"
     REGION.unlink()
@@ -90,7 +90,7 @@ def listening(stack: Any) -> set[int]:
 
 
 def post(port: int, path: str, body: object) -> int:
-    """Send what a page of a foreign site can send without being asked back; return the status, 0 for none."""
+    """Send a request that a foreign page can send without a preflight; return the status, 0 for none."""
     headers = {"Content-Type": "text/plain", "Origin": "http://evil.example", "Host": "rebind.evil.example"}
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
         try:
@@ -101,7 +101,7 @@ def post(port: int, path: str, body: object) -> int:
 
 
 def test_a_page_in_a_browser_loads_no_model(house: Any, mark: Path) -> None:
-    """A simple cross-origin POST is taken by no port that listens; there are three, and none is Triton's HTTP."""
+    """No port accepts a simple cross-origin POST; there are three, and none is Triton's HTTP."""
     ports = listening(house)
     assert ports == {house.port, house.grpc, house.metrics}
     parameters = {"config": json.dumps(CONFIG), "file:1/model.py": base64.b64encode(code(mark)).decode()}
@@ -123,7 +123,7 @@ def test_a_page_in_a_browser_loads_no_model(house: Any, mark: Path) -> None:
 
 
 def controls(mark: Path) -> dict[str, Any]:
-    """Return a request for each method of the control protocols, harmful where it can be."""
+    """Return a request for each method of the control protocols, harmful if possible."""
     text, raw = service_pb2.ModelRepositoryParameter, service_pb2.ModelRepositoryParameter
     evil = {"config": text(string_param=json.dumps(CONFIG)), "file:1/model.py": raw(bytes_param=code(mark))}
     trace = {"trace_file": service_pb2.TraceSettingRequest.SettingValue(value=[str(mark)])}
@@ -157,7 +157,7 @@ OPEN = {
 
 
 def call(stack: Any, method: str, request: Any, key: str = "") -> str:
-    """Call Triton; return what it says against it, empty for nothing."""
+    """Call Triton; return its error, empty for success."""
     metadata = ((control.METADATA, key),) if key else None
     with grpc.insecure_channel(f"127.0.0.1:{stack.grpc}", [("grpc.enable_http_proxy", 0)]) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
@@ -169,7 +169,7 @@ def call(stack: Any, method: str, request: Any, key: str = "") -> str:
 
 
 def test_control_needs_the_key(house: Any, mark: Path) -> None:
-    """Without the key, and with a wrong one, no control method does anything; inference and health stay open."""
+    """Without the key, or with a wrong one, no control method works; inference and health stay open."""
     for method, request in controls(mark).items():
         for key in ("", control.new()):
             assert call(house, method, request, key).startswith(control.RESTRICTED), method
@@ -183,7 +183,7 @@ def test_control_needs_the_key(house: Any, mark: Path) -> None:
 
 
 def test_the_key_opens_control(house: Any, mark: Path) -> None:
-    """Who has the key may do all that the others may not, so that the refusals above are the key's doing."""
+    """With the key all methods work that were refused above, so the refusals are due to the key."""
     key = house.key.read_text()
     requests = controls(mark)
     requests["RepositoryModelUnload"] = service_pb2.RepositoryModelUnloadRequest(model_name="evil")
@@ -196,9 +196,9 @@ def test_the_key_opens_control(house: Any, mark: Path) -> None:
 
 
 def test_a_gateway_without_the_key_says_so(house: Any, make_stack: Callable[..., Any], tmp_path: Path) -> None:
-    """It calls Triton up and itself not ready, names the variable, and serves as soon as the file is there."""
+    """Triton counts as up, the gateway as not ready; it names the variable, and serves once the file is there."""
     file = tmp_path / "key"
-    settings = {"GATEWAY_TRITON_URLS": f"127.0.0.1:{house.grpc}", control.VARIABLE: str(file)}
+    settings = {"GATEWAY_TRITON_URLS": house.address, control.VARIABLE: str(file)}
     gateway = make_stack((), settings, test_models=False)
     gateway.start_gateway()
 
@@ -238,7 +238,7 @@ def test_modelctl_without_the_key_says_so(house: Any, tmp_path: Path) -> None:
 
 
 def test_a_triton_that_asks_for_no_key_gets_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is not ours is read by the gateway and by modelctl although the key's file is missing."""
+    """The gateway and modelctl read a foreign Triton although the key's file is missing."""
     monkeypatch.setenv(control.VARIABLE, str(tmp_path / "none"))
     for name in ("models", "backends"):
         (tmp_path / name).mkdir()
@@ -273,6 +273,6 @@ def test_a_triton_that_asks_for_no_key_gets_none(tmp_path: Path, monkeypatch: py
 
 
 def test_gateway_and_supervisor_mean_the_same_key() -> None:
-    """They share no code, so the header's name and the form of a key stand twice."""
+    """They share no code, so both define the header's name and the form of a key."""
     assert of_gateway.HEADER == control.METADATA
     assert of_gateway.KEY == control.KEY

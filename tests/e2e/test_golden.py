@@ -43,7 +43,7 @@ def in_batches(http: httpx.Client, task: str, items: list[Any]) -> list[Answer]:
 
 
 def same_boxes(one: Answer, other: Answer) -> bool:
-    """Tell whether two answers hold the same objects, those within a thousandth of the threshold aside."""
+    """Return whether two answers hold the same objects, except those within a thousandth of the threshold."""
     return all(
         any(
             found["label"] == wanted["label"]
@@ -59,7 +59,7 @@ def same_boxes(one: Answer, other: Answer) -> bool:
 
 @pytest.fixture(scope="module")
 def singles(stack: Any, pictures: list[bytes], sentences: list[str]) -> dict[str, list[Answer]]:
-    """Return the 200 answers, asked for one by one."""
+    """Return the 200 answers to single requests."""
     with stack.client() as http:
         return {
             "classify": one_by_one(http, "classify", pictures),
@@ -71,7 +71,7 @@ def singles(stack: Any, pictures: list[bytes], sentences: list[str]) -> dict[str
 def test_classification_equals_the_reference(
     singles: dict[str, list[Answer]], pictures: list[bytes], classifier: Any
 ) -> None:
-    """Every class that is served has the probability that Pillow, ONNX Runtime and numpy give it."""
+    """Every served class has the probability that Pillow, ONNX Runtime and numpy give it."""
     for picture, answer in zip(pictures, singles["classify"], strict=True):
         expected = classifier(picture)
         for prediction in answer["predictions"]:
@@ -81,7 +81,7 @@ def test_classification_equals_the_reference(
 
 
 def test_detection_equals_the_reference(singles: dict[str, list[Answer]], pictures: list[bytes], detector: Any) -> None:
-    """Every object that is served is found by loops over the raw network, and the other way round."""
+    """Loops over the raw network find every served object, and no other."""
     found = 0
     for picture, answer in zip(pictures, singles["detect"], strict=True):
         expected = detector(picture)
@@ -101,7 +101,7 @@ def test_detection_equals_the_reference(singles: dict[str, list[Answer]], pictur
 
 
 def test_sentiment_equals_the_reference(singles: dict[str, list[Answer]], sentences: list[str], sentiment: Any) -> None:
-    """Every label's probability, the number of tokens and the truncation are those of the plain computation."""
+    """Probabilities, number of tokens and truncation are those of the plain computation."""
     truncated = 0
     for sentence, answer in zip(sentences, singles["sentiment"], strict=True):
         scores, tokens, cut = sentiment(sentence)
@@ -116,7 +116,7 @@ def test_sentiment_equals_the_reference(singles: dict[str, list[Answer]], senten
 def test_batches_answer_as_single_requests_do(
     http: httpx.Client, singles: dict[str, list[Answer]], pictures: list[bytes], sentences: list[str], task: str
 ) -> None:
-    """No answer depends on what else is in its batch."""
+    """No answer depends on the other items of its batch."""
     items: list[Any] = sentences if task == "sentiment" else pictures
     for one, other in zip(singles[task], in_batches(http, task, items), strict=True):
         if task == "detect":
@@ -133,7 +133,7 @@ def test_batches_answer_as_single_requests_do(
 
 
 def counts(stack: Any, network: str) -> tuple[int, int]:
-    """Return how many inferences, in how many batches, a network has run."""
+    """Return the numbers of inferences and of batches that a network has run."""
     with closing(InferenceServerClient(f"127.0.0.1:{stack.grpc}")) as client:
         (found,) = client.get_inference_statistics(network).model_stats
     return found.inference_count, found.execution_count

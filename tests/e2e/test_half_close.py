@@ -1,4 +1,4 @@
-"""Clients that end their side of the connection and read on, as `nc -N` does."""
+"""Clients that end their side of the connection and read on, like `nc -N`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def post(path: bytes, body: bytes, kind: bytes = b"application/json", fields: by
 
 
 def told(stack: Any, data: bytes, *, pause_s: float = 0) -> tuple[bytes, float]:
-    """Send bytes and end the sending side; return all that comes until the gateway ends its own, and after how long."""
+    """Send bytes and end the sending side; return all bytes until the gateway closes, and the seconds until then."""
     with socket.create_connection(("127.0.0.1", stack.port), timeout=20) as connection:
         connection.sendall(data)
         time.sleep(pause_s)
@@ -49,14 +49,14 @@ CHUNKED = post(b"/v1/sentiment", CHUNKS, fields=b"Transfer-Encoding: chunked\r\n
     ],
 )
 def test_a_client_that_has_sent_all_gets_its_answers(stack: Any, data: bytes, answers: int) -> None:
-    """By either parser, one request or several; and then the connection ends, without the wait for a next request."""
+    """By both parsers, one request or several; then the connection closes without a keep-alive wait."""
     said, seconds = told(stack, data)
     assert said.count(b"HTTP/1.1 200 OK") == answers, said
     assert seconds < 4  # the wait for a next request is 5 s
 
 
 def test_a_picture_is_drawn_for_a_client_that_has_sent_all(stack: Any, astronaut: bytes) -> None:
-    """The longest way through, with the client's end in its middle."""
+    """The longest request, with the client's end in its middle."""
     request = post(b"/v1/detect", astronaut, b"image/jpeg").replace(
         b"Host: localhost", b"Host: localhost\r\nAccept: image/jpeg", 1
     )
@@ -68,8 +68,8 @@ def test_a_picture_is_drawn_for_a_client_that_has_sent_all(stack: Any, astronaut
 
 
 @pytest.mark.parametrize("data", [CLASSIC[:-5], CHUNKED[:-5], GET[:-2], b"", CLASSIC + GET[:9]])
-def test_what_was_not_sent_whole_is_not_waited_for(stack: Any, data: bytes) -> None:
-    """A client that sends no more never completes it: the connection ends, after what was whole is answered."""
+def test_incomplete_requests_are_not_waited_for(stack: Any, data: bytes) -> None:
+    """The client will never complete them: the connection closes after the answers to complete ones."""
     said, seconds = told(stack, data)
     assert said.count(b"HTTP/1.1 ") == data.startswith(CLASSIC), said
     assert seconds < 4

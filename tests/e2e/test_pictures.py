@@ -1,4 +1,4 @@
-"""`/v1/detect` as a picture, held against the JSON answer to the same image."""
+"""`/v1/detect` as a picture, compared with the JSON answer to the same image."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def picture(response: httpx.Response) -> Pixels:
 
 
 def ring(box: dict[str, float], width: int) -> tuple[slice, slice, slice, slice]:
-    """Return rows and columns of a box, and of what is inside lines of that width."""
+    """Return rows and columns of a box's lines of that width, and of its inside."""
     left, top, right, bottom = (round(box[side]) for side in ("xmin", "ymin", "xmax", "ymax"))
     inside = slice(top + width, bottom - width), slice(left + width, right - width)
     return slice(top, bottom), slice(left, right), *inside
@@ -85,7 +85,7 @@ def test_every_box_is_drawn(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_pictures_are_upright(http: httpx.Client, orientation: int) -> None:
-    """A photo that is stored turned gives the picture that the upright one gives, to the pixel."""
+    """A photo that is stored turned gives exactly the picture of the upright one."""
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]
     upright = Image.fromarray(data.astronaut()).crop((0, 0, 500, 400))
     exif = Image.Exif()
@@ -98,7 +98,7 @@ def test_pictures_are_upright(http: httpx.Client, orientation: int) -> None:
 
 @pytest.mark.parametrize("size", [(16, 16), (1, 1), (400, 10), (5000, 3200)])
 def test_any_size_is_drawn(http: httpx.Client, size: tuple[int, int]) -> None:
-    """From one pixel to a photograph of 16 megapixels: the picture has its size."""
+    """From one pixel to 16 megapixels, the picture has its size."""
     image = png(Image.fromarray(data.astronaut()).resize(size))
     for kind in ("image/png", "image/jpeg"):
         response = http.post(
@@ -111,14 +111,14 @@ def test_any_size_is_drawn(http: httpx.Client, size: tuple[int, int]) -> None:
 
 
 def test_transparency_is_white(http: httpx.Client) -> None:
-    """Where a PNG is clear and no box lies, the picture is white."""
+    """Where a PNG is transparent and has no box, the picture is white."""
     image = Image.fromarray(data.astronaut()).convert("RGBA")
     image.putalpha(Image.new("L", image.size, 0))
     assert (picture(ask(http, png(image), "image/png", score_threshold=1)) == 255).all()
 
 
 def test_jpeg_is_the_same_picture(http: httpx.Client, astronaut: bytes) -> None:
-    """JPEG differs from PNG by what its compression does."""
+    """JPEG differs from PNG only by its compression."""
     response = ask(http, astronaut, "image/jpeg")
     assert response.headers["X-Request-ID"]
     assert "encode" in response.headers["Server-Timing"]
@@ -126,15 +126,15 @@ def test_jpeg_is_the_same_picture(http: httpx.Client, astronaut: bytes) -> None:
     assert np.abs(difference).mean() < 4
 
 
-def test_json_remains_the_answer_where_both_will_do(http: httpx.Client, astronaut: bytes) -> None:
-    """Pictures are given to who asks for them."""
+def test_json_is_preferred_where_both_are_accepted(http: httpx.Client, astronaut: bytes) -> None:
+    """Only clients that ask for pictures get them."""
     for accept in ("*/*", "application/json, image/jpeg", "image/jpeg;q=0.5, application/json"):
         assert ask(http, astronaut, accept).json()["predictions"]
     assert picture(ask(http, astronaut, "application/json;q=0.5, image/*")).shape == (512, 512, 3)
 
 
 def test_problems_stay_problems(http: httpx.Client, astronaut: bytes) -> None:
-    """What cannot be answered is a problem in JSON, and no other route gives pictures."""
+    """Failures are answered in JSON, and no other route gives pictures."""
     wide = png(Image.new("RGB", (65_536, 2)))
     answers = {
         ask(http, b"no image", "image/jpeg"): (422, "image_undecodable"),

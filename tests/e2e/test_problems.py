@@ -1,4 +1,4 @@
-"""Every problem code that exists so far, provoked through real HTTP."""
+"""Every problem code, provoked through real HTTP."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def schema(stack: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def is_problem(schema: dict[str, Any]) -> Checks:
-    """Return a check of one problem answer, against what the OpenAPI document shows of its code."""
+    """Return a check of one problem answer, against the example of its code in the OpenAPI document."""
 
     def check(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
         body: dict[str, Any] = response.json()
@@ -46,7 +46,7 @@ def is_problem(schema: dict[str, Any]) -> Checks:
 
 
 def same_as_documented(body: dict[str, Any], schema: dict[str, Any]) -> None:
-    """Hold a problem against the example of its code, and against what no answer may show."""
+    """Compare a problem with the example of its code, and check that it shows no path or traceback."""
     responses = schema["paths"]["/v1/classify/batch"]["post"]["responses"]
     responses = responses | schema["paths"]["/v1/sentiment"]["post"]["responses"]
     examples = responses.get(str(body["status"]), {}).get("content", {}).get("application/problem+json", {})
@@ -70,7 +70,7 @@ def png(width: int, height: int) -> bytes:
 
 
 def say(http: httpx.Client, text: str, headers: dict[str, str] | None = None, **query: Any) -> httpx.Response:
-    """Tell the misbehaving model what to do."""
+    """Send the misbehaving model a command."""
     params = {"model": "misbehaving", **query}
     return http.post("/v1/sentiment", params=params, json={"text": text}, headers=headers)
 
@@ -125,20 +125,20 @@ def say(http: httpx.Client, text: str, headers: dict[str, str] | None = None, **
 def test_bad_requests_get_their_problem(
     http: httpx.Client, is_problem: Checks, path: str, request_: dict[str, Any], status: int, code: str
 ) -> None:
-    """Each kind of bad input is answered with its own code, and with what the OpenAPI document promises."""
+    """Each kind of bad input is answered with its own code, as in the OpenAPI document."""
     is_problem(http.post(path, **request_), status, code)
 
 
 @pytest.mark.parametrize("query", ["top_k=1001", "top_k=99999"])
 def test_options_past_the_model_are_refused_by_its_step(http: httpx.Client, is_problem: Checks, query: str,
                                                          coffee: bytes) -> None:  # fmt: skip
-    """The gateway knows no class counts: the step that does refuses, and is named."""
+    """The gateway does not know the number of classes: the step refuses, and is named."""
     body = is_problem(http.post(f"/v1/classify?{query}", files={"image": ("a", coffee)}), 422, "invalid_parameter")
     assert (body["model"], body["step"]) == ("efficientnet_lite0", "postprocess")
 
 
 def test_unknown_classes_are_refused(http: httpx.Client, is_problem: Checks, astronaut: bytes) -> None:
-    """A label that the detector does not know is an error, not an empty answer; for a whole batch too."""
+    """An unknown label is an error, not an empty answer; for a whole batch too."""
     files = {"image": ("a", astronaut)}
     assert (
         "unicorn"
@@ -157,18 +157,18 @@ def test_a_failing_step_is_a_redacted_502(http: httpx.Client, is_problem: Checks
 
 
 def test_a_refusal_with_an_unknown_code_is_not_passed_on(http: httpx.Client, is_problem: Checks) -> None:
-    """Codes that are not in the table never reach a caller."""
+    """Codes outside the table never reach a caller."""
     is_problem(say(http, "refuse no_such_code"), 422, "invalid_tensor")
 
 
 def test_a_model_that_breaks_the_contract_is_unsupported(http: httpx.Client, is_problem: Checks) -> None:
-    """Scores in FP64 do not fit the task: it says which tensor is wrong."""
+    """Scores in FP64 do not fit the task; the answer names the tensor."""
     body = is_problem(http.post("/v1/sentiment?model=wrong_contract", json={"text": "a"}), 501, "unsupported")
     assert "score" in body["detail"]
 
 
 def test_the_deadline_is_kept(http: httpx.Client, is_problem: Checks) -> None:
-    """A slow step is answered at the deadline that the caller asked for."""
+    """A request to a slow step is answered at the caller's deadline."""
     begun = time.monotonic()
     is_problem(say(http, "sleep 2", {"X-Request-Timeout-Ms": "200"}), 504, "deadline_exceeded")
     assert time.monotonic() - begun < 1.5
@@ -176,7 +176,7 @@ def test_the_deadline_is_kept(http: httpx.Client, is_problem: Checks) -> None:
 
 
 def test_a_full_queue_is_overloaded(stack: Any, is_problem: Checks) -> None:
-    """Past its queue's bound a model refuses, and the answer says when to come back."""
+    """Beyond its queue's limit a model refuses, and the answer has Retry-After."""
 
     def ask(_: int) -> httpx.Response:
         with stack.client() as http:
@@ -191,7 +191,7 @@ def test_a_full_queue_is_overloaded(stack: Any, is_problem: Checks) -> None:
 
 
 def half_a_request(stack: Any, headers: str) -> bytes:
-    """Send the head of a request and the beginning of its body; return all that comes back until the end."""
+    """Send the head of a request and the beginning of its body; return all bytes until the end."""
     with socket.create_connection(("127.0.0.1", stack.port), timeout=10) as connection:
         connection.sendall(f"POST /v1/sentiment HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n\r\n{{".encode())
         return b"".join(iter(lambda: connection.recv(65_536), b""))
@@ -216,7 +216,7 @@ def test_request_ids_are_kept_or_replaced(http: httpx.Client) -> None:
         assert len(answer) == 36 or kept
 
 
-def test_bad_items_of_a_batch_hurt_nobody_else(http: httpx.Client, coffee: bytes) -> None:
+def test_bad_items_of_a_batch_fail_alone(http: httpx.Client, coffee: bytes) -> None:
     """A corrupt, an empty, an enormous and a good image give three problems and one answer."""
     buffer = io.BytesIO()
     Image.new("RGB", (300, 300), "red").save(buffer, "PNG")
@@ -234,11 +234,9 @@ def test_bad_items_of_a_batch_hurt_nobody_else(http: httpx.Client, coffee: bytes
     assert answer.json()["failed"] == 3
 
 
-def test_too_many_bytes_in_flight_are_refused(make_stack: Callable[..., Any], stack: Any) -> None:
+def test_too_many_bytes_in_flight_are_refused(make_gateway: Callable[..., Any], stack: Any) -> None:
     """The bodies of all requests together have a bound; past it, a request is refused, and later served again."""
-    small = make_stack((), {"GATEWAY_MAX_BYTES_IN_FLIGHT": "100000", "GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}"})
-    small.start_gateway()
-    small.wait_ready()
+    small = make_gateway(stack, GATEWAY_MAX_BYTES_IN_FLIGHT="100000")
     with small.client() as http:
         refused = http.post("/v1/classify", content=bytes(200_000), headers={"Content-Type": "image/png"})
         assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
@@ -248,7 +246,7 @@ def test_too_many_bytes_in_flight_are_refused(make_stack: Callable[..., Any], st
 
 
 def test_images_are_fetched_from_allowed_hosts_only(
-    make_stack: Callable[..., Any], stack: Any, coffee: bytes, tmp_path: Any
+    make_gateway: Callable[..., Any], stack: Any, coffee: bytes, tmp_path: Any
 ) -> None:
     """With an allow-list, `image_url` works for its hosts; a redirect or another host is refused."""
     from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -265,9 +263,7 @@ def test_images_are_fetched_from_allowed_hosts_only(
 
     host = HTTPServer(("127.0.0.1", 0), Pictures)
     threading.Thread(target=host.serve_forever, daemon=True).start()
-    gateway = make_stack((), {"GATEWAY_IMAGE_URL_HOSTS": "127.0.0.1", "GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}"})
-    gateway.start_gateway()
-    gateway.wait_ready()
+    gateway = make_gateway(stack, GATEWAY_IMAGE_URL_HOSTS="127.0.0.1")
     base = f"http://127.0.0.1:{host.server_port}"
     with gateway.client() as http:
 
@@ -304,7 +300,7 @@ def test_without_triton_the_gateway_says_so(make_stack: Callable[..., Any]) -> N
 
 
 def test_models_come_and_go_while_all_runs(stack: Any, http: httpx.Client, is_problem: Checks) -> None:
-    """A model that is loaded is served within 5 s; one that vanished answers 503 at first."""
+    """A loaded model is served within 5 s; a vanished one answers 503 at first."""
 
     def code_within(seconds: float, wanted: int) -> httpx.Response:
         begun = time.monotonic()
@@ -338,7 +334,7 @@ def test_batches_do_not_stall(http: httpx.Client) -> None:
 
 
 def test_a_half_surrogate_is_one_items_problem(http: httpx.Client) -> None:
-    """A string that is no Unicode spoils its own item only."""
+    """A string that is not valid Unicode fails its own item only."""
     body = b'{"texts": ["good", "\\ud800", "bad"]}'
     answer = http.post("/v1/sentiment/batch", content=body, headers={"Content-Type": "application/json"}).json()
     assert [row.get("error", {}).get("code") for row in answer["results"]] == [None, "malformed_request", None]
@@ -361,13 +357,13 @@ def test_an_offer_to_upgrade_does_not_lose_the_body(http: httpx.Client) -> None:
         ("top_k=1&top_k=2", "top_k must be given once."),
         ("model=a&model=b", "model must be given once."),
         ("model=", "model must not be empty."),
-        ("topk=1", "topk is no option of this route."),
+        ("topk=1", "topk is not an option of this route."),
     ],
 )
 def test_wrong_options_are_named(
     http: httpx.Client, is_problem: Checks, coffee: bytes, query: str, detail: str
 ) -> None:
-    """The sentence begins with the option's name and says what it may be."""
+    """The sentence begins with the option's name and gives its allowed values."""
     answer = http.post(f"/v1/classify?{query}", files={"image": ("a", coffee)})
     assert is_problem(answer, 422, "invalid_parameter")["detail"] == detail
 
@@ -383,13 +379,13 @@ def test_wrong_options_are_named(
 def test_wrong_options_of_detection_are_named(
     http: httpx.Client, is_problem: Checks, astronaut: bytes, query: str, detail: str
 ) -> None:
-    """Nothing that an option holds cuts the sentence."""
+    """No value of an option cuts the sentence."""
     answer = http.post(f"/v1/detect?{query}", files={"image": ("a", astronaut)})
     assert is_problem(answer, 422, "invalid_parameter")["detail"] == detail
 
 
 def test_numbers_are_taken_as_people_write_them(http: httpx.Client, astronaut: bytes) -> None:
-    """Whole numbers, decimals with or without a zero, and exponents are numbers."""
+    """Whole numbers, decimals with or without a leading zero, and exponents are accepted."""
     for query in (
         "score_threshold=1",
         "score_threshold=.5",
@@ -402,7 +398,7 @@ def test_numbers_are_taken_as_people_write_them(http: httpx.Client, astronaut: b
 
 
 def test_a_form_that_was_cut_short_says_so(http: httpx.Client, is_problem: Checks, coffee: bytes) -> None:
-    """Without its last boundary a form is not taken for one without parts."""
+    """A form without its last boundary is not read as a form without parts."""
     form = http.build_request("POST", "/v1/classify", files={"image": ("a", coffee)})
     for end in (-30_000, -50, -4):
         headers = {"Content-Type": form.headers["Content-Type"]}
@@ -411,7 +407,7 @@ def test_a_form_that_was_cut_short_says_so(http: httpx.Client, is_problem: Check
 
 
 def test_a_form_in_an_encoding_that_cannot_be_read_is_malformed(http: httpx.Client, is_problem: Checks) -> None:
-    """A character set that decodes nothing is the caller's fault."""
+    """A charset that cannot decode the text is the caller's error."""
     body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\na\r\n--x--\r\n'
     headers = {"Content-Type": "multipart/form-data; boundary=x; charset=undefined"}
     is_problem(http.post("/v1/classify", content=body, headers=headers), 400, "malformed_request")
@@ -426,13 +422,13 @@ def test_head_is_answered_like_get(http: httpx.Client, path: str) -> None:
 
 
 def test_head_of_a_route_that_takes_only_posts_is_not_allowed(http: httpx.Client) -> None:
-    """There is no GET to answer like."""
+    """Such a route has no GET."""
     answer = http.head("/v1/classify")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
-def test_the_log_has_what_the_caller_is_not_told(http: httpx.Client, stack: Any) -> None:
-    """The full text of a failure stands in the log, on a line with the request's id; the answer has neither."""
+def test_the_log_has_the_details_that_the_answer_hides(http: httpx.Client, stack: Any) -> None:
+    """The full text of a failure is in the log with the request's id; the answer has neither."""
     answer = say(http, "raise", {"X-Request-ID": "find-me-in-the-log"})
     assert (answer.status_code, answer.json()["code"]) == (502, "backend_error")
     assert "Traceback" not in answer.text
@@ -441,17 +437,14 @@ def test_the_log_has_what_the_caller_is_not_told(http: httpx.Client, stack: Any)
 
 
 def waited(answer: httpx.Response) -> float:
-    """Return the milliseconds that an answer says to have waited for admission."""
+    """Return the milliseconds of waiting for a slot in an answer's Server-Timing."""
     spans = dict(part.split(";dur=") for part in answer.headers["Server-Timing"].split(", "))
     return float(spans["wait"])
 
 
-def test_items_of_a_batch_wait_for_their_turn(make_stack: Callable[..., Any], stack: Any) -> None:
+def test_items_of_a_batch_wait_for_their_turn(make_gateway: Callable[..., Any], stack: Any) -> None:
     """A batch larger than the bound is served whole, a single request has its turn meanwhile, and the wait is told."""
-    settings = {"GATEWAY_MAX_ITEMS_PER_MODEL": "2", "GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}"}
-    small = make_stack((), settings)
-    small.start_gateway()
-    small.wait_ready()
+    small = make_gateway(stack, GATEWAY_MAX_ITEMS_PER_MODEL="2")
 
     def batch(timeout_ms: int) -> httpx.Response:
         with small.client() as http:
@@ -471,12 +464,9 @@ def test_items_of_a_batch_wait_for_their_turn(make_stack: Callable[..., Any], st
     small.stop()
 
 
-def test_requests_that_outlast_a_stop_are_told_so(make_stack: Callable[..., Any], stack: Any) -> None:
+def test_requests_that_outlast_a_stop_are_told_so(make_gateway: Callable[..., Any], stack: Any) -> None:
     """A gateway that is stopped answers what it cannot finish with 503 `draining`, and writes its line in the log."""
-    settings = {"GATEWAY_DRAIN_TIMEOUT_S": "1", "GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}"}
-    stopping = make_stack((), settings)
-    stopping.start_gateway()
-    stopping.wait_ready()
+    stopping = make_gateway(stack, GATEWAY_DRAIN_TIMEOUT_S="1")
 
     def ask() -> httpx.Response:
         with stopping.client() as http:
@@ -497,16 +487,9 @@ def test_requests_that_outlast_a_stop_are_told_so(make_stack: Callable[..., Any]
         assert say(http, "good").status_code == 200  # the step has slept enough: the next test must find it awake
 
 
-def test_too_many_items_under_way_are_refused(make_stack: Callable[..., Any], stack: Any) -> None:
+def test_too_many_items_under_way_are_refused(make_gateway: Callable[..., Any], stack: Any) -> None:
     """Past the bound per model a request is refused at once, and served again when there is room."""
-    settings = {
-        "GATEWAY_MAX_ITEMS_PER_MODEL": "2",
-        "GATEWAY_MAX_QUEUE_PER_MODEL": "0",
-        "GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}",
-    }
-    small = make_stack((), settings)
-    small.start_gateway()
-    small.wait_ready()
+    small = make_gateway(stack, GATEWAY_MAX_ITEMS_PER_MODEL="2", GATEWAY_MAX_QUEUE_PER_MODEL="0")
 
     def ask(_: int) -> int:
         with small.client() as http:

@@ -21,23 +21,16 @@ ROOM = 10_000_000
 
 
 @pytest.fixture(scope="module")
-def gateway(stack: Any, make_stack: Callable[..., Any]) -> Iterator[Any]:
+def gateway(stack: Any, make_gateway: Callable[..., Any]) -> Iterator[Any]:
     """Return a gateway before the shared Triton that waits a second for its clients, with little room."""
-    settings = {
-        "GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}",
-        "GATEWAY_WRITE_TIMEOUT_S": str(TIMEOUT_S),
-        "GATEWAY_MAX_BYTES_IN_FLIGHT": str(ROOM),
-    }
-    made = make_stack((), settings, test_models=False)
-    made.start_gateway()
-    made.wait_ready()
+    made = make_gateway(stack, GATEWAY_WRITE_TIMEOUT_S=str(TIMEOUT_S), GATEWAY_MAX_BYTES_IN_FLIGHT=str(ROOM))
     yield made
     made.stop()
 
 
 @pytest.fixture(scope="module")
 def picture() -> bytes:
-    """Return a picture whose drawn PNG has megabytes."""
+    """Return a picture whose drawn PNG takes megabytes."""
     buffer = io.BytesIO()
     pixels = np.random.default_rng(1).integers(0, 255, (1200, 1600, 3), np.uint8)
     Image.fromarray(pixels).save(buffer, "JPEG", quality=50)
@@ -45,7 +38,7 @@ def picture() -> bytes:
 
 
 def connect(gateway: Any, window: int = 4096) -> socket.socket:
-    """Return a connection of a client that takes in little at a time."""
+    """Return a connection of a client with a small receive buffer."""
     made = socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
     made.settimeout(20)
@@ -54,7 +47,7 @@ def connect(gateway: Any, window: int = 4096) -> socket.socket:
 
 
 def ask_drawn(connection: socket.socket, picture: bytes, *, chunked: bool = False) -> None:
-    """Ask for a drawn PNG, by the parser for usual requests or for unusual ones."""
+    """Request a drawn PNG, by the parser for plain requests or by h11."""
     length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(picture)
     head = b"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nAccept: image/png\r\n%s\r\n\r\n"
     connection.sendall(head % length)
@@ -62,13 +55,13 @@ def ask_drawn(connection: socket.socket, picture: bytes, *, chunked: bool = Fals
 
 
 def held(gateway: Any) -> float:
-    """Return the bytes that the gateway says it holds."""
+    """Return the gateway's metric of held bytes."""
     lines = httpx.get(f"{gateway.url}/metrics").text.splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith("gateway_body_bytes "))
 
 
 def within(seconds: float, condition: Callable[[], object]) -> float:
-    """Wait until something holds; return after how many seconds."""
+    """Wait until something holds; return the seconds that it took."""
     begun = time.monotonic()
     while not condition():
         assert time.monotonic() - begun < seconds, f"not within {seconds} s"
@@ -78,8 +71,8 @@ def within(seconds: float, condition: Callable[[], object]) -> float:
 
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("drip", [False, True])
-def test_a_picture_that_nobody_takes_is_dropped(gateway: Any, picture: bytes, chunked: bool, drip: bool) -> None:
-    """It counts against the budget while it waits, and is dropped soon, also for who reads a byte at times."""
+def test_unread_pictures_are_dropped(gateway: Any, picture: bytes, chunked: bool, drip: bool) -> None:
+    """They count against the budget while they wait, and go soon, even if the client reads a byte at times."""
     with connect(gateway) as connection:
         ask_drawn(connection, picture, chunked=chunked)
         within(20, lambda: held(gateway) > 1_000_000)
@@ -94,7 +87,7 @@ def test_a_picture_that_nobody_takes_is_dropped(gateway: Any, picture: bytes, ch
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_slow_reader_gets_all(gateway: Any, picture: bytes, chunked: bool) -> None:
-    """A picture that takes several times the timeout to read arrives whole."""
+    """A picture that takes several timeouts to read arrives complete."""
     with connect(gateway, 65_536) as connection:
         ask_drawn(connection, picture, chunked=chunked)
         answer = http.client.HTTPResponse(connection)
@@ -111,7 +104,7 @@ def test_a_slow_reader_gets_all(gateway: Any, picture: bytes, chunked: bool) -> 
 
 
 def test_pictures_without_room_are_refused(gateway: Any, picture: bytes) -> None:
-    """While many do not read, the next picture is refused before it is drawn, and not when they have gone."""
+    """While many clients do not read, the next picture is refused before drawing; later it is served."""
     connections = [connect(gateway) for _ in range(4)]
     headers = {"Content-Type": "image/jpeg"}
     codes = set()
@@ -131,7 +124,7 @@ def test_pictures_without_room_are_refused(gateway: Any, picture: bytes) -> None
 
 
 def test_many_requests_whose_answers_nobody_reads(gateway: Any) -> None:
-    """They are not begun while an answer waits: little is held of each connection, and in bounded time nothing."""
+    """The next request waits for the last answer: little is held per connection, and nothing in the end."""
     process = psutil.Process(gateway.gateway.pid)
     httpx.get(f"{gateway.url}/openapi.json")
     before, fds = process.memory_info().rss, process.num_fds()
@@ -152,7 +145,7 @@ def test_many_requests_whose_answers_nobody_reads(gateway: Any) -> None:
 
 @pytest.mark.parametrize("unusual", [b"", b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"])
 def test_requests_ahead_are_answered_to_a_slow_reader(gateway: Any, unusual: bytes) -> None:
-    """All in order, also those that had to wait until the answers before them were taken."""
+    """All in order, even those that had to wait until earlier answers were read."""
     with connect(gateway) as connection:
         connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n%s\r\n" % unusual * 12)
         connection.shutdown(socket.SHUT_WR)

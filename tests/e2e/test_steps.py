@@ -1,4 +1,4 @@
-"""Every step is a model of its own at Triton: who has tensors, or wants them, calls it by itself."""
+"""Every step is a model of its own in Triton: callers with tensors call it directly."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def client(stack: Any) -> Iterator[grpc.InferenceServerClient]:
 
 
 def tensor(name: str, array: Any, kind: str) -> grpc.InferInput:
-    """Return an input that holds an array."""
+    """Return an input with the values of an array."""
     made = grpc.InferInput(name, list(array.shape), kind)
     made.set_data_from_numpy(array)
     return made
@@ -57,7 +57,7 @@ def test_the_classification_extension_names_the_labels(client: Any, coffee: byte
 
 
 def test_the_tokenizer_and_the_network_answer_by_themselves(client: Any) -> None:
-    """What the tokenizer gives is what the network takes; each equals its library."""
+    """The tokenizer's outputs are the network's inputs; each equals its library."""
     text = np.array([[TEXT.encode()]], np.object_)
     tokens = client.infer("minilm_sentiment_preprocess", [tensor("text", text, "BYTES")])
     expected = Tokenizer.from_file(str(MODELS / "minilm_sentiment_preprocess" / "tokenizer.json"))

@@ -1,4 +1,4 @@
-"""A Triton to be broken, with a model of a set pace."""
+"""A Triton to be broken, with a model of a given pace."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 
 import psutil
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
+STANDINS = ROOT / "tests" / "standins"
 FULL = os.environ.get("FAULTS") == "full"
 """Whether the tests take the time that figures need (`FAULTS=full ./dev_test.sh tests/faults`), or a few seconds."""
 
@@ -26,20 +26,17 @@ class Triton:
     def __init__(self, stack: Any) -> None:
         self.stack = stack
         self.folder = stack.models / "paced"
-        shutil.copytree(HERE / "models" / "paced", self.folder)
-        (stack.folder / "backends" / "paced").symlink_to(HERE / "backends" / "paced")
-
-    @property
-    def address(self) -> str:
+        self.address = stack.address
         """Where its gRPC listens."""
-        return f"127.0.0.1:{self.stack.grpc}"
+        shutil.copytree(STANDINS / "models" / "paced", self.folder)
+        (stack.folder / "backends" / "paced").symlink_to(STANDINS / "backends" / "paced")
 
     def pace(self, seconds: float) -> None:
-        """Let each call take so long."""
+        """Set the duration of each call."""
         self._say("pace", str(seconds))
 
     def fault(self, kind: str) -> None:
-        """Let it raise, crash or lie; empty: none of it."""
+        """Make it raise, crash or lie; empty ends that."""
         self._say("fault", kind)
 
     def _say(self, name: str, text: str) -> None:
@@ -49,14 +46,14 @@ class Triton:
 
     @property
     def process(self) -> psutil.Process | None:
-        """The server's process, while there is one."""
+        """The server's process, if it runs."""
         for child in psutil.Process(self.stack.triton.pid).children(recursive=True):
             if child.name() == "tritonserver" and child.status() != psutil.STATUS_ZOMBIE:
                 return child
         return None
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill it, as a crash would."""
         process = self.process
         assert process is not None
         process.send_signal(signal.SIGKILL)
@@ -68,7 +65,7 @@ class Triton:
 
 
 def until(condition: Callable[[], object], seconds: float) -> float:
-    """Wait until something holds; return after how many seconds."""
+    """Wait until something holds; return the seconds that it took."""
     begun = time.monotonic()
     while not condition():
         assert time.monotonic() - begun < seconds, f"not within {seconds} s"
@@ -77,7 +74,7 @@ def until(condition: Callable[[], object], seconds: float) -> float:
 
 
 def scrape(gateway: Any, label: str = "") -> defaultdict[str, list[float]]:
-    """Return the values of each metric, of those whose labels hold a text."""
+    """Return the values of each metric; with a text, of series whose labels contain it."""
     found = defaultdict[str, list[float]](list)
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
         f"{gateway.url}/metrics", timeout=10

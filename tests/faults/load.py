@@ -1,4 +1,4 @@
-"""Requests at a steady rate, whatever is answered (an open loop), and what became of each."""
+"""Requests at a steady rate, independent of the answers (an open loop), and the outcome of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import httpx
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one request. Times are seconds; `status` is 0 when the connection broke."""
+    """The outcome of one request. Times are seconds; `status` is 0 when the connection broke."""
 
     at: float
     seconds: float
@@ -25,15 +25,15 @@ class Outcome:
 
 
 class Outcomes(list[Outcome]):
-    """What became of all."""
+    """The outcomes of all requests."""
 
     def statuses(self) -> Counter[str]:
-        """Count them by status and problem code."""
+        """Return the number of requests by status and problem code."""
         return Counter(f"{one.status} {one.code}".strip() for one in self)
 
     @property
     def successes(self) -> list[Outcome]:
-        """Those that were answered as they should be."""
+        """The requests with the expected answer."""
         return [one for one in self if one.status == 200 and one.right]
 
     def percentile(self, share: float) -> float:
@@ -42,12 +42,12 @@ class Outcomes(list[Outcome]):
         return times[min(len(times) - 1, int(len(times) * share))]
 
     def wrong(self) -> list[Outcome]:
-        """Those that were answered with something else than they should be."""
+        """The requests with an unexpected answer."""
         return [one for one in self if one.status == 200 and not one.right]
 
 
 async def ask(http: httpx.AsyncClient, url: str, number: int, headers: dict[str, str]) -> Outcome:
-    """Send one text, which the model `paced` gives back as the label."""
+    """Send one text, which the model `paced` returns as the label."""
     text, begun = f"number {number}", time.monotonic()
     try:
         answer = await http.post(f"{url}/v1/sentiment?model=paced", json={"text": text}, headers=headers)
@@ -114,7 +114,7 @@ async def offer(
 async def _somewhere(
     http: httpx.AsyncClient, urls: Callable[[], Sequence[str]], number: int, headers: dict[str, str]
 ) -> Outcome:
-    """Ask one of the gateways; one that refuses the connection has not got the request, so the next is asked."""
+    """Send to one of the gateways. One that refuses the connection never got the request, so the next is tried."""
     begun = time.monotonic()
     for attempt in range(4):
         known = urls()

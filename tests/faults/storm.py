@@ -1,4 +1,4 @@
-"""Callers who hang up, or who stay: requests on raw connections, at set times."""
+"""Callers who hang up or stay: requests on raw connections, at set times."""
 
 from __future__ import annotations
 

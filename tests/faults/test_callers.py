@@ -1,4 +1,4 @@
-"""Callers who hang up: what is theirs counts until their calls have ended, and others do not wait for it."""
+"""Callers who hang up: their items count until their calls have ended, and other callers are not delayed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from storm import Storm, call, mixed, percentile, post
 
 Make = Callable[..., Any]
 BUNDLED = ("efficientnet_lite0", "lite_detector", "minilm_sentiment")
-PLACES = 4
+SLOTS = 4
 ASK = "/v1/sentiment?model=paced"
 TEXT = post(ASK, b'{"text": "hello"}')
 BATCH = post("/v1/sentiment/batch?model=paced", json.dumps({"texts": ["hello"] * 20}).encode())
@@ -30,12 +30,12 @@ def triton(make_triton: Make) -> Triton:
 
 @pytest.fixture(scope="module")
 def gateway(triton: Triton, make_gateway: Make) -> Any:
-    """Return a gateway with few places."""
-    return make_gateway(triton, GATEWAY_MAX_ITEMS_PER_MODEL=str(PLACES))
+    """Return a gateway with few slots."""
+    return make_gateway(triton, GATEWAY_MAX_ITEMS_PER_MODEL=str(SLOTS))
 
 
 def under_way(gateway: Any) -> tuple[int, int, int]:
-    """Return how many items have a place, how many calls run, and how many items wait."""
+    """Return the numbers of items that hold a slot, of running calls, and of waiting items."""
     found = scrape(gateway)
     names = ("gateway_items_with_triton", "gateway_triton_calls_running", "gateway_items_waiting")
     with_triton, running, waiting = (int(sum(found[name])) for name in names)
@@ -43,13 +43,13 @@ def under_way(gateway: Any) -> tuple[int, int, int]:
 
 
 def at_rest(gateway: Any) -> bool:
-    """Tell whether nothing is under way, and nothing is held."""
+    """Return whether no item is under way and no bytes are held."""
     return under_way(gateway) == (0, 0, 0) and not sum(scrape(gateway)["gateway_body_bytes"])
 
 
 @pytest.mark.parametrize("requests", [[TEXT], [IMPATIENT], [TEXT, BATCH]], ids=["singles", "deadlines", "batches"])
-def test_calls_never_outnumber_places(triton: Triton, gateway: Any, requests: list[bytes], report: Make) -> None:
-    """However many callers hang up, or get their deadline of 60 ms: who comes then waits for the places only."""
+def test_calls_never_outnumber_slots(triton: Triton, gateway: Any, requests: list[bytes], report: Make) -> None:
+    """Even if callers hang up or set a deadline of 60 ms; later callers only wait for slots."""
     triton.pace(0.05)
     seen: list[tuple[int, int, int]] = []
 
@@ -69,16 +69,16 @@ def test_calls_never_outnumber_places(triton: Triton, gateway: Any, requests: li
         return seconds
 
     seconds = asyncio.run(attack())
-    most = tuple(max(values) for values in zip(*seen, strict=True))
-    report(with_triton_calls_waiting=most, next_s=round(seconds, 2))
-    assert 1 <= most[0] <= PLACES
-    assert 1 <= most[1] <= PLACES
+    peak = tuple(max(values) for values in zip(*seen, strict=True))
+    report(with_triton_calls_waiting=peak, next_s=round(seconds, 2))
+    assert 1 <= peak[0] <= SLOTS
+    assert 1 <= peak[1] <= SLOTS
     until(lambda: at_rest(gateway), 3)
     triton.pace(0)
 
 
 def test_an_end_while_queued_is_a_hang_up(triton: Triton, make_gateway: Make) -> None:
-    """The turn is free at once; a call that is with Triton runs on, and its caller reads the answer."""
+    """It frees the turn at once; a call that is with Triton runs on, and its caller reads the answer."""
     gateway = make_gateway(triton, GATEWAY_MAX_ITEMS_PER_MODEL="1")
     triton.pace(2)
 
@@ -114,18 +114,18 @@ def test_an_end_while_queued_is_a_hang_up(triton: Triton, make_gateway: Make) ->
     triton.pace(0)
 
 
-def test_a_batch_that_is_left_ends_with_its_calls(triton: Triton, gateway: Any) -> None:
-    """Its items that were not begun are dropped; the others hold their places until Triton answers."""
+def test_abandoned_batches_end_with_their_calls(triton: Triton, gateway: Any) -> None:
+    """Unsent items are dropped; the others hold their slots until Triton answers."""
     triton.pace(0.1)
     asyncio.run(call(gateway.port, BATCH, 0.05))
-    assert under_way(gateway) == (PLACES, PLACES, 0)
+    assert under_way(gateway) == (SLOTS, SLOTS, 0)
     seconds = until(lambda: at_rest(gateway), 3)
     assert seconds > 0.1
     triton.pace(0)
 
 
-def test_who_stays_waits_no_longer_beside_those_who_hang_up(triton: Triton, gateway: Any, report: Make) -> None:
-    """The p99 of a steady client beside hang-ups is at most 1.5 times that beside as many callers who stay."""
+def test_hang_ups_do_not_delay_other_callers(triton: Triton, gateway: Any, report: Make) -> None:
+    """A steady client's p99 beside hang-ups is at most 1.5 times that beside callers who stay."""
     triton.pace(0.01)
     found: dict[bool, float] = {}
 
@@ -157,7 +157,7 @@ def test_who_stays_waits_no_longer_beside_those_who_hang_up(triton: Triton, gate
 @pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_triton_lives_through_storms(make_triton: Make, make_gateway: Make, report: Make, coffee: bytes) -> None:
-    """Ten times 3,000 hang-ups, of all kinds of requests: the same server answers after each, and all is given back."""
+    """After each of ten storms of 3,000 hang-ups the same server answers, and all slots and bytes are free."""
     triton = make_triton(*BUNDLED)
     gateway = make_gateway(triton)
     before = triton.process

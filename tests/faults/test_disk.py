@@ -1,4 +1,4 @@
-"""A disk below --state that is full, read-only or gone: Triton serves on, and what dies is repaired."""
+"""A disk for --state that is full, read-only or gone: Triton serves on, and dead processes come back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def mount(*arguments: str) -> None:
 
 @pytest.fixture
 def triton(make_stack: Callable[..., Any]) -> Iterator[Triton]:
-    """Return a Triton that serves, and whose state folder is a small disk of its own; with a gateway before it."""
+    """Return a running Triton with a small disk as its state folder, and a gateway."""
     if os.geteuid():
         pytest.skip(
             "a disk can be mounted by root only; tests/modelctl/embedded/test_state.py has what anybody can test"
@@ -50,7 +50,7 @@ def triton(make_stack: Callable[..., Any]) -> Iterator[Triton]:
 
 
 def fill(folder: Path) -> None:
-    """Leave no byte of a disk free."""
+    """Fill a disk to its last byte."""
     with (folder / "filler").open("wb", buffering=0) as file:
         size = 1 << 16
         while size:
@@ -61,7 +61,7 @@ def fill(folder: Path) -> None:
 
 
 def answers(triton: Triton) -> bool:
-    """Tell whether the model answers at Triton itself."""
+    """Return whether the model answers in Triton itself."""
     try:
         triton.stack.infer("paced", 2, text=np.array([["a"]], np.object_))
     except InferenceServerException:
@@ -70,12 +70,12 @@ def answers(triton: Triton) -> bool:
 
 
 def said(triton: Triton) -> str:
-    """Return what the supervisor has said."""
+    """Return the supervisor's output."""
     return str((triton.stack.folder / "triton.out").read_text())
 
 
 def must_come_back(triton: Triton, meanwhile: Callable[[], object] = lambda: None) -> None:
-    """Kill the server, do something while it is gone, and assert that it and the gateway serve again."""
+    """Kill the server, do something while it is gone, and assert that server and gateway serve again."""
     before = triton.process
     triton.kill()
     meanwhile()
@@ -96,7 +96,7 @@ def must_be_repaired(triton: Triton) -> None:
 
 # Two tests, since the supervisor waits twice as long from death to death.
 def test_a_disk_that_cannot_be_written_ends_no_service(triton: Triton) -> None:
-    """Full and read-only: each time a killed server comes back, and with it a dead step."""
+    """Full or read-only: each killed server comes back, and so does a dead step."""
     stack = triton.stack
     fill(stack.state)
     must_come_back(triton)
@@ -115,7 +115,7 @@ def test_a_disk_that_cannot_be_written_ends_no_service(triton: Triton) -> None:
 
 
 def test_the_loss_of_state_ends_no_service(triton: Triton) -> None:
-    """Gone, and replaced by a file: each time a killed server comes back, and with it a dead step."""
+    """Missing, or replaced by a file: each killed server comes back, and so does a dead step."""
     stack = triton.stack
     subprocess.run(["umount", "--lazy", str(stack.state)], check=True)
     must_come_back(triton)

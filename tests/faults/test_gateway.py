@@ -1,4 +1,4 @@
-"""The gateway under too much load, with clients that leave, and when it is stopped."""
+"""The gateway under overload, with clients that leave, and when it is stopped."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ def triton(make_triton: Make) -> Triton:
 @pytest.mark.alone
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("timeout_ms", [5000, 2000])
-def test_five_times_more_than_it_can(triton: Triton, make_gateway: Make, report: Make, timeout_ms: int) -> None:
-    """Goodput stays at its peak, who is accepted is served in time, who is refused is told when to come back."""
+def test_overload_by_five_times_keeps_goodput(
+    triton: Triton, make_gateway: Make, report: Make, timeout_ms: int
+) -> None:
+    """Goodput stays at its peak, accepted requests are on time, refused ones are told when to return."""
     gateway = make_gateway(triton)
     triton.pace(0.03)
     seconds = 30 if FULL else 5
@@ -59,14 +61,14 @@ def test_five_times_more_than_it_can(triton: Triton, make_gateway: Make, report:
 
 
 def throughput(successes: list[Any], seconds: float | None = None) -> float:
-    """Return answers a second, from a second after the first request on, for so long or to the last answer."""
+    """Return answers per second, from one second after the first request."""
     begun = min(one.at for one in successes) + 1
     end = begun + seconds - 1 if seconds else max(one.at + one.seconds for one in successes)
     return sum(begun <= one.at + one.seconds <= end for one in successes) / (end - begun)
 
 
 async def leave(gateway: Any, count: int, whole: bool) -> None:
-    """Connect, send half a request or a whole one, and go, so many times at once."""
+    """Connect, send half a request or a whole one, and close, many times at once."""
     body = b'{"text": "' + b"a" * 2000 + b'"}'
     head = (
         f"POST /v1/sentiment?model=paced HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -84,7 +86,7 @@ async def leave(gateway: Any, count: int, whole: bool) -> None:
 
 
 def at_rest(gateway: Any) -> bool:
-    """Tell whether nothing is under way but the question."""
+    """Return whether nothing is under way except this request."""
     found = scrape(gateway)
     names = ("gateway_items_with_triton", "gateway_items_waiting", "gateway_body_bytes")
     return sum(found["gateway_requests_running"]) == 1 and not any(sum(found[name]) for name in names)
@@ -92,7 +94,7 @@ def at_rest(gateway: Any) -> bool:
 
 @pytest.mark.timeout(300)
 def test_clients_that_leave(triton: Triton, make_gateway: Make, report: Make) -> None:
-    """Their places are free within a second, and nothing of them is kept."""
+    """Their slots are free within a second, and none of their bytes is kept."""
     gateway = make_gateway(triton, GATEWAY_MAX_QUEUE_PER_MODEL="1000")
     triton.pace(0.02)
     for whole in (False, True):
@@ -119,7 +121,7 @@ def test_clients_that_leave(triton: Triton, make_gateway: Make, report: Make) ->
 @pytest.mark.alone
 @pytest.mark.timeout(200)
 def test_rolling_over_two_gateways(triton: Triton, make_gateway: Make, report: Make) -> None:
-    """Each is stopped and started again under load, three times in all: not one request is lost."""
+    """Each is restarted under load, three restarts in all, and no request is lost."""
     triton.pace(0.005)
     settings = {"GATEWAY_DRAIN_DELAY_S": "2", "GATEWAY_DRAIN_TIMEOUT_S": "5"}
     gateways = [make_gateway(triton, **settings) for _ in range(2)]
@@ -127,7 +129,7 @@ def test_rolling_over_two_gateways(triton: Triton, make_gateway: Make, report: M
     codes: list[int] = []
 
     async def look() -> None:
-        """Keep the list of those that say that they are ready, as a load balancer does."""
+        """Keep the list of ready gateways, like a load balancer."""
         async with httpx.AsyncClient(trust_env=False, timeout=2) as http:
             while True:
                 for gateway in gateways:
@@ -160,7 +162,7 @@ def test_rolling_over_two_gateways(triton: Triton, make_gateway: Make, report: M
 
 
 def test_readyz_turns_red_before_the_end(triton: Triton, make_gateway: Make) -> None:
-    """While it drains the gateway serves, says why it is not ready, and asks clients to go elsewhere."""
+    """While it drains the gateway serves, gives the reason why it is not ready, and closes connections."""
     gateway = make_gateway(triton, GATEWAY_DRAIN_DELAY_S="2")
     with gateway.client(trust_env=False) as http:
         assert "connection" not in http.get("/livez").headers
@@ -183,7 +185,7 @@ def test_ctrl_c_ends_at_once(triton: Triton, make_gateway: Make) -> None:
 
 
 def test_workers_share_the_port_and_are_replaced(triton: Triton, make_gateway: Make) -> None:
-    """All answer; metrics are those of all; one that is killed is replaced; SIGTERM ends them all, with code 0."""
+    """All answer; metrics are sums; a killed one is replaced; SIGTERM ends them all with exit code 0."""
     triton.pace(0)
     gateway = make_gateway(triton, GATEWAY_WORKERS="3")
     workers = serving(gateway)
@@ -219,7 +221,7 @@ def test_workers_share_the_port_and_are_replaced(triton: Triton, make_gateway: M
 
 
 def test_the_first_answer_is_a_models(triton: Triton, make_stack: Make) -> None:
-    """A gateway beside a Triton that serves accepts nothing before it knows the models."""
+    """A gateway beside a serving Triton accepts nothing before it knows the models."""
     gateway = make_stack((), {"GATEWAY_TRITON_URLS": triton.address}, test_models=False)
     gateway.start_gateway()
     with gateway.client(trust_env=False) as http:
@@ -243,14 +245,14 @@ def serving(gateway: Any) -> list[int]:
 
 
 def counted(gateway: Any) -> float:
-    """Return how many answers of the model the metrics tell."""
+    """Return the model's answers according to the metrics."""
     return sum(scrape(gateway, 'model="paced"')["gateway_requests_total"])
 
 
 @pytest.mark.skipif(not FULL, reason="20 workers take a minute; test_worker_files.py shows the same of files")
 @pytest.mark.timeout(600)
 def test_many_workers_that_die(triton: Triton, make_gateway: Make, report: Make) -> None:
-    """After 20 killed workers there are as many files as before, and what they counted; one that hangs is replaced."""
+    """After 20 killed workers the files are as many as before, with all counts; a hanging one is replaced."""
     gateway = make_gateway(triton, GATEWAY_WORKERS="3")
     first, _ = asyncio.run(offer(lambda: [gateway.url], 50, 4))
     (folder,) = {Path(dict(psutil.Process(pid).environ())["PROMETHEUS_MULTIPROC_DIR"]) for pid in serving(gateway)}

@@ -1,4 +1,4 @@
-"""A gateway of several workers: what fails in its master, what its children inherit, and Ctrl-C in a terminal."""
+"""A gateway of several workers: errors in its master, files that children inherit, and Ctrl-C in a terminal."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import resource
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
-from broken import ROOT, until
+from broken import until
 
 from app.http.workers import Master
 from app.settings import Settings
@@ -26,29 +25,17 @@ from app.telemetry.worker_files import WorkerFiles
 
 
 class Gateway:
-    """Two workers before a Triton that is not there."""
+    """Two workers without a Triton."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, stack: Any, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        environment = {
-            **os.environ,
-            "GATEWAY_PORT": str(self.port),
-            "GATEWAY_WORKERS": "2",
-            "TRITON_GRPC_PORT": str(self.port),
-            "TMPDIR": str(folder),
-        }
-        self.out = folder / "gateway.out"
-        with self.out.open("wb") as out:
-            command = [sys.executable, "-m", "app"]
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=out, stderr=out, start_new_session=True
-            )
+        self.port = stack.port
+        self.out = stack.folder / "gateway.out"
+        stack.start_gateway()
+        self.process = stack.gateway
 
     def workers(self) -> list[psutil.Process]:
-        """Return those that live."""
+        """Return the living workers."""
         children = psutil.Process(self.process.pid).children()
         living = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
         return [child for child in living if "spawn_main" in " ".join(child.cmdline())]
@@ -59,7 +46,7 @@ class Gateway:
         until(self.is_alive, 60)
 
     def is_alive(self) -> bool:
-        """Tell whether livez answers."""
+        """Return whether livez answers."""
         try:
             return httpx.get(f"http://127.0.0.1:{self.port}/livez", trust_env=False, timeout=5).status_code == 200
         except httpx.TransportError:
@@ -67,9 +54,11 @@ class Gateway:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway(make_stack: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """Return a gateway that serves."""
-    made = Gateway(tmp_path_factory.mktemp("master"))
+    folder = tmp_path_factory.mktemp("master")
+    settings = {"GATEWAY_WORKERS": "2", "TMPDIR": str(folder)}
+    made = Gateway(make_stack((), settings, test_models=False), folder)
     workers = []
     try:
         made.wait_until_served()
@@ -83,7 +72,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 
 def test_a_workers_children_inherit_nothing_of_it(gateway: Gateway) -> None:
-    """A process that draws would hold the port after the worker, and the master would not see the worker's end."""
+    """Otherwise a drawing process would hold the port, and hide the worker's end from the master."""
     for worker in gateway.workers():
         flags = {
             int(info.name): int(info.read_text().split("flags:")[1].split()[0], 8)
@@ -93,7 +82,7 @@ def test_a_workers_children_inherit_nothing_of_it(gateway: Gateway) -> None:
 
 
 def test_a_worker_that_cannot_be_started_is_started_later(gateway: Gateway) -> None:
-    """The others serve meanwhile."""
+    """Meanwhile the others serve."""
     master = psutil.Process(gateway.process.pid)
     limits = master.rlimit(resource.RLIMIT_NOFILE)
     highest = max(int(info.name) for info in Path(f"/proc/{master.pid}/fd").iterdir())
@@ -106,12 +95,12 @@ def test_a_worker_that_cannot_be_started_is_started_later(gateway: Gateway) -> N
 
 
 def test_the_loss_of_the_metrics_folder_ends_no_service(gateway: Gateway) -> None:
-    """Workers are replaced all the same."""
+    """Workers are still replaced."""
     (folder,) = gateway.folder.glob("gateway-*")
     contents = [(path, path.read_bytes()) for path in folder.iterdir() if path.suffix == ".db"]
     shutil.rmtree(folder)
     gateway.workers()[0].kill()
-    until(lambda: "metrics of workers that ended are not merged yet" in gateway.out.read_text(), 10)
+    until(lambda: "counts of workers that ended could not be merged yet" in gateway.out.read_text(), 10)
     folder.mkdir()
     for path, data in contents:
         path.write_bytes(data)
@@ -119,7 +108,7 @@ def test_the_loss_of_the_metrics_folder_ends_no_service(gateway: Gateway) -> Non
 
 
 def test_ctrl_c_in_a_terminal_lets_requests_finish(gateway: Gateway) -> None:
-    """It reaches the whole process group, and then the workers once more from the master."""
+    """It reaches the whole process group, and the workers a second time from the master."""
     until(gateway.is_alive, 30)
     head = b"POST /roboflow/model/add HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
@@ -133,13 +122,14 @@ def test_ctrl_c_in_a_terminal_lets_requests_finish(gateway: Gateway) -> None:
 
 
 class Faulty(WorkerFiles):
-    """Files that cannot be used, by a fault of ours."""
+    """Metrics files whose use raises an unexpected exception."""
 
     def merge(self, living: Collection[int]) -> None:
         """Fail."""
         raise ZeroDivisionError
 
 
+@pytest.mark.slow
 def test_a_fault_of_the_master_ends_its_workers(tmp_path: Path) -> None:
     """They would serve on, and nobody could tell them to stop."""
     told, telling = socket.socketpair()

@@ -1,4 +1,4 @@
-"""A long time of everything: memory does not grow."""
+"""A long run of all kinds of load: memory does not grow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A gateway that is told to stop while it starts, and that starts before a Triton which hangs."""
+"""A gateway that is stopped while it starts, and one that starts beside a hanging Triton."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def nobody() -> Any:
 
 
 def session(pid: int) -> list[psutil.Process]:
-    """Return the living processes of a session, whoever their parents are."""
+    """Return the living processes of a session, whatever their parents are."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -45,9 +45,10 @@ def session(pid: int) -> list[psutil.Process]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_first_signal_ends_a_start(nobody: int, tmp_path: Path, workers: int, number: signal.Signals) -> None:
-    """At each of 20 moments it ends the start in time, without a traceback, a process or a folder that stays."""
+    """At each of 20 moments it ends the start in time, and leaves no traceback, process or folder."""
 
     def stopped_after(seconds: float) -> None:
+        # Not by the launcher of stacks: the start itself is tested, down to the first line of Python.
         folder = tmp_path / str(seconds)
         folder.mkdir()
         environment = {
@@ -84,7 +85,7 @@ def test_the_first_signal_ends_a_start(nobody: int, tmp_path: Path, workers: int
 
 
 def test_a_triton_that_hangs_does_not_keep_the_gateway_from_starting(make_stack: Make) -> None:
-    """It is alive within seconds, says that it is not ready, and the first signal ends it."""
+    """It is alive within seconds, reports not ready, and the first signal ends it."""
     with socket.socket() as hangs:
         hangs.bind(("127.0.0.1", 0))
         hangs.listen()
@@ -99,7 +100,7 @@ def test_a_triton_that_hangs_does_not_keep_the_gateway_from_starting(make_stack:
 
 
 def alive(gateway: Any) -> bool:
-    """Tell whether livez answers."""
+    """Return whether livez answers."""
     try:
         return httpx.get(f"{gateway.url}/livez", trust_env=False).status_code == 200
     except httpx.TransportError:

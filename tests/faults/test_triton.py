@@ -1,4 +1,4 @@
-"""Tritons that are killed, that crawl, that lie: what callers notice of it."""
+"""Tritons that are killed, slow or wrong, as their callers see it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pair(make_triton: Make) -> list[Triton]:
 
 
 def healthy(pair: list[Triton], gateway: Any) -> None:
-    """Wait until both serve at full pace, and the gateway knows it."""
+    """Wait until both serve at full pace and the gateway knows this."""
     for triton in pair:
         triton.pace(0.005)
         triton.fault("")
@@ -36,14 +36,14 @@ def healthy(pair: list[Triton], gateway: Any) -> None:
 
 
 def in_time(outcomes: Outcomes, deadline_s: float) -> bool:
-    """Tell whether every request was answered by its deadline."""
+    """Return whether every request was answered by its deadline."""
     return max(one.seconds for one in outcomes) <= deadline_s + LATE_S
 
 
 @pytest.mark.alone
 @pytest.mark.timeout(150)
 def test_one_triton_killed_five_times(make_triton: Make, make_gateway: Make, report: Make) -> None:
-    """Every request is answered in time and rightly; service is back within 5 s of Triton's return."""
+    """Every request is answered in time and correctly; service is back within 5 s of Triton's return."""
     triton = make_triton()
     triton.pace(0.005)
     gateway = make_gateway(triton)
@@ -75,7 +75,7 @@ def test_one_triton_killed_five_times(make_triton: Make, make_gateway: Make, rep
 
 
 def is_ready(triton: Triton) -> bool:
-    """Tell whether Triton itself says that the model is ready."""
+    """Return whether Triton itself reports the model ready."""
     with closing(InferenceServerClient(triton.address)) as client, suppress(InferenceServerException):
         return bool(client.is_model_ready("paced", client_timeout=1))
     return False
@@ -140,7 +140,7 @@ def test_one_of_two_tritons_crawls(pair: list[Triton], make_gateway: Make, repor
 
 
 def test_a_triton_that_lies_gets_no_requests(pair: list[Triton], make_gateway: Make) -> None:
-    """Its canary is answered wrongly: it is left out until it answers as it must, and readiness is not harmed."""
+    """Its canary gets a wrong answer: it gets no requests until the answer is right; readiness is not affected."""
     gateway = make_gateway(*pair)
     healthy(pair, gateway)
     pair[0].fault("lie")
@@ -156,7 +156,7 @@ def test_a_triton_that_lies_gets_no_requests(pair: list[Triton], make_gateway: M
 
 
 def test_a_name_in_dns_is_followed(pair: list[Triton], make_stack: Make) -> None:
-    """`localhost` has an address where nobody listens, on most machines: the other one serves."""
+    """On most machines `localhost` has an address without a server: the other one serves."""
     name = f"dns:///localhost:{pair[0].stack.grpc}"
     gateway = make_stack((), {"GATEWAY_TRITON_URLS": name}, test_models=False)
     gateway.start_gateway()
@@ -167,8 +167,8 @@ def test_a_name_in_dns_is_followed(pair: list[Triton], make_stack: Make) -> None
     gateway.stop()
 
 
-def test_a_step_that_crashes_is_passed_by(pair: list[Triton], make_gateway: Make) -> None:
-    """A dead step on one server costs no request, as the other serves it; the supervisor repairs it."""
+def test_a_dead_step_costs_no_request(pair: list[Triton], make_gateway: Make) -> None:
+    """The other server serves the model while the supervisor repairs the step."""
     gateway = make_gateway(*pair)
     healthy(pair, gateway)
     dead = pair[0]

@@ -1,4 +1,4 @@
-"""Small files that ask for much work: what they claim, repeat or unpack is far more than what they show.
+"""Small files that cost much work: they claim, repeat or unpack to far more than their own bytes.
 
 Each is made when it is asked for. `expected` are the codes of the answers that are right; "served" where a decoder that
 is any good gives a picture.
@@ -48,7 +48,7 @@ def segments(file: bytes) -> list[bytes]:
 
 
 def scans(width: int, height: int, size: int, before: bytes = b"") -> bytes:
-    """Return a progressive JPEG of so many bytes, its last scan again and again; `before` stands before the second."""
+    """Return a progressive JPEG of `size` bytes that repeats its last scan; `before` goes before the second scan."""
     whole = save(Image.new("L", (width, height), 128), "JPEG", progressive=True)
     parts = segments(whole)
     starts = [index for index, part in enumerate(parts) if part[1] == 0xDA]
@@ -58,7 +58,7 @@ def scans(width: int, height: int, size: int, before: bytes = b"") -> bytes:
 
 
 def in_header(flood: bytes) -> bytes:
-    """Return a JPEG with something right after its beginning."""
+    """Return a JPEG with bytes inserted after its start marker."""
     file = jpeg()
     return file[:2] + flood + file[2:]
 
@@ -69,14 +69,14 @@ def segment(kind: int, content: bytes) -> bytes:
 
 
 def between_scans(flood: bytes) -> bytes:
-    """Return a progressive JPEG with something before its second scan."""
+    """Return a progressive JPEG with bytes inserted before its second scan."""
     parts = segments(jpeg(progressive=True))
     second = [index for index, part in enumerate(parts) if part[1] == 0xDA][1]
     return b"".join([*parts[:second], flood, *parts[second:]]) + b"\xff\xd9"
 
 
 def directory(count: int, size: int = 0, tag: int = 40_000) -> bytes:
-    """Return a TIFF structure, as EXIF has it, of many entries that all read the same bytes."""
+    """Return a TIFF structure, as in EXIF, with many entries that all read the same bytes."""
     entry = b"".join(
         struct.pack(">HHII", (tag + index) & 0xFFFF, 7, size or 1, 8 if size else 0) for index in range(count)
     )
@@ -84,7 +84,7 @@ def directory(count: int, size: int = 0, tag: int = 40_000) -> bytes:
 
 
 def exif(structure: bytes) -> bytes:
-    """Return EXIF in as many of a JPEG's segments as it takes."""
+    """Return EXIF in as many JPEG segments as it needs."""
     pieces = [structure[at : at + 65_000] for at in range(0, len(structure), 65_000)]
     return b"".join(segment(0xE1, b"Exif\0\0" + piece) for piece in pieces)
 
@@ -107,7 +107,7 @@ def png(
 
 @lru_cache(8)
 def zeros(size: int) -> bytes:
-    """Return what unpacks to so many zeros."""
+    """Return bytes that unpack to this many zeros."""
     packer = zlib.compressobj(9)
     block = bytes(MB)
     return b"".join([*(packer.compress(block) for _ in range(size // MB)), packer.flush()])
@@ -147,7 +147,7 @@ def tiff(extra: list[tuple[int, int, int, int]] | None = None, data: bytes = byt
 
 
 def webp_frames(count: int) -> bytes:
-    """Return a WebP of many frames, all of them the same bytes."""
+    """Return a WebP of many frames with the same bytes."""
     first = save(Image.new("RGB", (16, 16)), "WEBP", lossless=True)
     frame = bytes(6) + bytes([15, 0, 0, 15, 0, 0, 100, 0, 0, 0]) + first[12:]
     frames = b"ANMF" + struct.pack("<I", len(frame)) + frame
@@ -157,7 +157,7 @@ def webp_frames(count: int) -> bytes:
 
 
 def webp_chunks(count: int) -> bytes:
-    """Return a WebP with many chunks that nobody knows."""
+    """Return a WebP with many unknown chunks."""
     first = save(Image.new("RGB", (16, 16)), "WEBP", lossless=True)
     body = b"WEBPVP8X" + struct.pack("<I", 10) + bytes([0, 0, 0, 0, 15, 0, 0, 15, 0, 0])
     body += first[12:] + b"junk\0\0\0\0" * count
@@ -212,12 +212,12 @@ def webp_codes(width: int, height: int) -> bytes:
 
 @lru_cache(1)
 def wide_text() -> bytes:
-    """Return what unpacks to 4 million characters of 4 bytes each."""
+    """Return bytes that unpack to 4 million characters of 4 bytes each."""
     return zlib.compress(b"a" * 3_990_000 + "\U0001f600".encode(), 9)
 
 
 def noise(width: int, height: int, kind: str, **options: Any) -> bytes:
-    """Return noise, which no format packs."""
+    """Return noise, which no format compresses."""
     pixels = np.random.default_rng(5).integers(0, 256, (height, width, 3), np.uint8)
     return save(Image.fromarray(pixels), kind, **options)
 
@@ -323,13 +323,13 @@ def _avif_sizes() -> bytes:
 
 
 def _png_of_two_sizes() -> bytes:
-    """Return a PNG of 49 megapixels of 16 bits, after which it says that it has one pixel."""
+    """Return a PNG of 49 megapixels of 16 bits that afterwards claims to have one pixel."""
     file = png(7000, 7000, depth=16, colour=2, data=zeros(400 * MB))
     small = png(1, 1)
     return file[:-12] + small[8:33] + file[-12:]
 
 
 def _webp_of_two_sizes() -> bytes:
-    """Return a WebP of 16 megapixels, behind whose end a chunk says that it has one pixel."""
+    """Return a WebP of 16 megapixels with a chunk after its end that claims one pixel."""
     file = save(Image.new("L", (4000, 4000)), "WEBP", lossless=True, method=0)
     return file + b"VP8X" + struct.pack("<I", 10) + bytes(10)

@@ -6,7 +6,7 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 @pytest.fixture
 def pillow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put back what a step's process sets in Pillow."""
+    """Restore Pillow's settings, which a step's process changes."""
     assert JpegImagePlugin.JpegImageFile.format in Image.OPEN
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     monkeypatch.setattr(Image, "_initialized", Image._initialized)

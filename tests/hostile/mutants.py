@@ -1,4 +1,4 @@
-"""Files that are nearly sound: cut into the pieces of their format, a few of these changed, and put together again."""
+"""Nearly valid files: cut into the pieces of their format, with a few pieces changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LARGEST: Final = 8_000_000
 
 
 def seeds(kind: str) -> list[bytes]:
-    """Return sound files of one format, of several of its kinds."""
+    """Return valid files of one format, of several kinds."""
     photo = Image.fromarray(data.astronaut()).resize((160, 120))
     clear = photo.convert("RGBA")
     clear.putalpha(128)
@@ -59,7 +59,7 @@ def mutants(kind: str, count: int, seed: int) -> Iterator[bytes]:
 
 
 def _change(chance: random.Random, pieces: list[bytes]) -> list[bytes]:
-    """Set a field of 1, 2, 4 or 8 bytes to a value that somebody did not expect."""
+    """Set a field of 1, 2, 4 or 8 bytes to an unexpected value."""
     index = chance.randrange(len(pieces))
     piece, size = pieces[index], chance.choice((1, 2, 4, 8))
     place = chance.randrange(min(len(piece), chance.choice((16, 64, 1 << 20))) or 1)
@@ -69,7 +69,7 @@ def _change(chance: random.Random, pieces: list[bytes]) -> list[bytes]:
 
 
 def _repeat(chance: random.Random, pieces: list[bytes]) -> list[bytes]:
-    """Repeat a piece, up to as often as fills a file."""
+    """Repeat a piece, up to the size of a large file."""
     index = chance.randrange(len(pieces))
     most = LARGEST // (len(pieces[index]) + 1)
     times = min(most, chance.choice((2, 3, 50, 1_000, 30_000, 1_000_000)))
@@ -89,7 +89,7 @@ def _swap(chance: random.Random, pieces: list[bytes]) -> list[bytes]:
 
 
 def _stretch(chance: random.Random, pieces: list[bytes]) -> list[bytes]:
-    """Put many equal bytes into a piece."""
+    """Insert many equal bytes into a piece."""
     index = chance.randrange(len(pieces))
     piece = pieces[index]
     place = chance.randrange(len(piece) + 1)
@@ -156,7 +156,7 @@ def _pieces_of_bmp(file: bytes) -> list[bytes]:
 
 
 def _pieces_of_tiff(file: bytes) -> list[bytes]:
-    """Return the header, the entries of the first directory one by one, and what is before and behind them."""
+    """Return the header, each entry of the first directory, and the bytes before and after them."""
     begin = int.from_bytes(file[4:8], "little")
     count = int.from_bytes(file[begin : begin + 2], "little")
     end = begin + 2 + 12 * count
@@ -165,7 +165,7 @@ def _pieces_of_tiff(file: bytes) -> list[bytes]:
 
 
 def _pieces_of_avif(file: bytes) -> list[bytes]:
-    """Return the boxes; those of `meta` and what it holds one by one, the heads of both apart."""
+    """Return the boxes; `meta` is cut into its own boxes, their heads apart."""
     pieces, place = [], 0
     while place + 8 <= len(file):
         size, kind = struct.unpack_from(">I4s", file, place)

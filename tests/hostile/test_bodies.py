@@ -1,4 +1,4 @@
-"""Bodies that were made to cost: whatever is in one, it is refused or served, and everybody else is served meanwhile.
+"""Bodies made to be expensive are refused or served, and other requests are served meanwhile.
 
 In CI they are small; FAULTS=full makes them as large as the routes take them, and prints the figures.
 """
@@ -37,18 +37,18 @@ PART = b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\
 
 
 def size_of(path: str, kind: str) -> int:
-    """Return how large a body of a route is made; a form is not larger than what it holds."""
+    """Return the size of a route's body; a form is not larger than its parts."""
     limit = 64 if kind == FORM else LIMITS[path]
     return int((limit if FULL else min(limit, SAMPLED)) * MEGABYTE)
 
 
 def filled(head: bytes, unit: bytes, tail: bytes) -> Callable[[int], bytes]:
-    """Return what makes a body of a size out of a unit that comes again and again."""
+    """Return a function that makes a body of a size by repeating a unit."""
     return lambda size: head + unit * ((size - len(head) - len(tail)) // len(unit)) + tail
 
 
 def items(count: int, content: bytes) -> Callable[[int], bytes]:
-    """Return what makes a batch of some texts or images, each of the content again and again."""
+    """Return a function that makes a batch of texts or images, each with repeated content."""
 
     def make(size: int) -> bytes:
         one = b'"' + content * ((size // count - 16) // len(content)) + b'"'
@@ -104,7 +104,7 @@ ATTACKS: dict[str, tuple[str, str, Callable[[int], bytes], set[str]]] = {
 
 @dataclass
 class Beside:
-    """What others saw while a body was sent, and what it cost."""
+    """The answers to other requests while a body was sent, and the gateway's memory."""
 
     stack: Any
     waits: list[float] = field(default_factory=list)
@@ -142,7 +142,7 @@ class Beside:
 
     @property
     def grown(self) -> int:
-        """How many bytes more the gateway held at most."""
+        """The gateway's largest additional memory, in bytes."""
         return max(self.memory) - self.memory[0]
 
 
@@ -160,7 +160,7 @@ def answer(connection: socket.socket) -> tuple[int, Any]:
 
 
 def post(stack: Any, path: str, kind: str, body: bytes) -> tuple[int, Any]:
-    """Send a body, as far as the gateway takes it; return what it answers."""
+    """Send a body, as far as the gateway reads it; return the answer."""
     with socket.create_connection(("127.0.0.1", stack.port), timeout=60) as connection:
         fields = (f"Content-Length: {len(body)}", "X-Request-Timeout-Ms: 30000")
         try:
@@ -171,18 +171,16 @@ def post(stack: Any, path: str, kind: str, body: bytes) -> tuple[int, Any]:
 
 
 @pytest.fixture(scope="module")
-def gateway(stack: Any, make_stack: Callable[..., Any]) -> Iterator[Any]:
+def gateway(stack: Any, make_gateway: Callable[..., Any]) -> Iterator[Any]:
     """Return a gateway of its own, so that its memory is only these tests'."""
-    made = make_stack((), {"GATEWAY_TRITON_URLS": f"127.0.0.1:{stack.grpc}"}, test_models=False)
-    made.start_gateway()
-    made.wait_ready()
+    made = make_gateway(stack)
     yield made
     made.stop()
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_nobody_waits_beside_a_hostile_body(gateway: Any, record_property: Any, name: str) -> None:
-    """It gets its problem, the process is asked all the time and answers, and holds little more than the body."""
+    """It gets its problem, the process answers all the time, and holds little more than the body."""
     path, kind, make, codes = ATTACKS[name]
     body = make(size_of(path, kind))
     begun = time.monotonic()
@@ -220,7 +218,7 @@ def test_nobody_waits_beside_a_hostile_body(gateway: Any, record_property: Any, 
 def test_the_excess_is_answered_while_the_body_comes(
     gateway: Any, path: str, excess: bytes, code: str, length: str
 ) -> None:
-    """The rest of the body is not waited for."""
+    """The gateway does not wait for the rest of the body."""
     sent = b"%x\r\n%s\r\n" % (len(excess), excess) if "chunked" in length else excess
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
         begun = time.monotonic()
@@ -230,8 +228,8 @@ def test_the_excess_is_answered_while_the_body_comes(
     assert (status, told["code"]) == (told["status"], code)
 
 
-def test_a_short_body_that_is_too_deep_is_called_so(gateway: Any) -> None:
-    """It is JSON, so it is not said to be none."""
+def test_a_short_body_nested_too_deep_gets_that_reason(gateway: Any) -> None:
+    """It is valid JSON, so the reason is its depth."""
     body = b'{"text": ' + b"[" * 4000 + b"]" * 4000 + b"}"
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
         connection.sendall(head(TEXT, JSON, f"Content-Length: {len(body)}") + body)
@@ -240,7 +238,7 @@ def test_a_short_body_that_is_too_deep_is_called_so(gateway: Any) -> None:
 
 
 def test_chunks_of_one_byte_hold_up_nobody(gateway: Any) -> None:
-    """Each costs the parser as much as a long one, so some are read, and a body of them is refused."""
+    """Each costs the parser as much as a long one: a few are accepted, a whole body of them is refused."""
     chunks = b"1\r\na\r\n" * 100_000
     with Beside(gateway) as beside, ExitStack() as stack:
         for _ in range(4):
@@ -253,7 +251,7 @@ def test_chunks_of_one_byte_hold_up_nobody(gateway: Any) -> None:
 
 
 def refused(connection: socket.socket) -> bool:
-    """Tell whether a connection was refused; its answer is lost where the client was still sending."""
+    """Return whether a connection was refused; the answer may be lost while the client is still sending."""
     try:
         return connection.recv(65_536).startswith(b"HTTP/1.1 400 ")
     except ConnectionResetError:
@@ -261,7 +259,7 @@ def refused(connection: socket.socket) -> bool:
 
 
 def test_a_body_in_some_short_chunks_is_served(gateway: Any) -> None:
-    """Programs that write word by word send such."""
+    """Programs that write word by word send such bodies."""
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(word), word) for word in [b'{"text": "', *[b"good "] * 500, b'"}', b""])
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
         connection.sendall(head(TEXT, JSON, "Transfer-Encoding: chunked") + chunks)
@@ -280,8 +278,8 @@ NAMES = ["".join(letters) for letters in itertools.product("abcdefghijklmnopqrst
     ],
     ids=["options", "headers", "names"],
 )
-def test_what_is_short_and_of_many_parts_is_cheap(gateway: Any, path: str, fields: list[str], body: bytes) -> None:
-    """64 KB of names are refused for what a picture costs, not for many times more."""
+def test_short_bodies_of_many_parts_are_cheap(gateway: Any, path: str, fields: list[str], body: bytes) -> None:
+    """Refusing 64 KB of names costs as much as a picture, not many times more."""
     process, count = psutil.Process(gateway.gateway.pid), 10
     before = sum(process.cpu_times()[:2])
     for _ in range(count):
@@ -293,8 +291,8 @@ def test_what_is_short_and_of_many_parts_is_cheap(gateway: Any, path: str, field
 
 
 @pytest.mark.parametrize("kind", ["Content-Length", "chunked"])
-def test_bad_items_of_a_long_batch_hurt_nobody_else(gateway: Any, kind: str, coffee: bytes) -> None:
-    """Whether a body is read at once or in pieces, an item that cannot be used is that item's own problem."""
+def test_bad_items_of_a_long_batch_fail_alone(gateway: Any, kind: str, coffee: bytes) -> None:
+    """Short or long body: an unusable item gets a problem of its own."""
     with gateway.client() as http:
 
         def ask(path: str, body: bytes) -> list[Any]:
@@ -313,7 +311,7 @@ def test_bad_items_of_a_long_batch_hurt_nobody_else(gateway: Any, kind: str, cof
 
 
 def test_long_bodies_are_read_as_short_ones(gateway: Any, coffee: bytes) -> None:
-    """White space after the value does not change the answer: of tasks, and of other services' clients."""
+    """White space after the value changes no answer, of tasks and of dialects."""
     good = base64.b64encode(coffee).decode()
     long = base64.b64encode(coffee + bytes(90_000)).decode()  # what follows the picture is not looked at
     assert len(good) < 60_000

@@ -1,4 +1,4 @@
-"""Small files that ask for much work: each is answered at once, and ordinary pictures beside it are served."""
+"""Small files that cost much work are answered at once, and ordinary pictures are served meanwhile."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def ordinary(stack: Any, coffee: bytes) -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("name", bombs.BOMBS if FULL else SAMPLE)
 def test_a_bomb_is_answered_and_nobody_notices(stack: Any, http: httpx.Client, ordinary: list[int], name: str) -> None:
-    """It is refused as what it is, or served, at the price of a picture; neighbours get their answers meanwhile."""
+    """It gets its refusal or an answer, at the price of a picture; other requests are served meanwhile."""
     make, expected = bombs.BOMBS[name]
     file = make()
     before, begun = cpu_s(stack), time.monotonic()
@@ -82,7 +82,7 @@ def test_a_bomb_is_answered_and_nobody_notices(stack: Any, http: httpx.Client, o
 
 
 def test_scans_by_the_thousand_stop_nobody(stack: Any, http: httpx.Client, ordinary: list[int]) -> None:
-    """As many of the worst files as there are places: each is refused at once, and pictures beside them are served."""
+    """As many of the worst files as slots: each is refused at once, and other pictures are served."""
     file = bombs.scans(4000, 4000, 200_000)
     for _ in range(8):
         begun = time.monotonic()
@@ -96,7 +96,7 @@ def test_scans_by_the_thousand_stop_nobody(stack: Any, http: httpx.Client, ordin
 
 
 def test_work_ends_at_its_requests_deadline(stack: Any, http: httpx.Client) -> None:
-    """A picture that takes long: 504 in time, and a moment later nobody computes for it any more."""
+    """A slow picture gets 504 in time, and a moment later no process works on it any more."""
     file = bombs.BOMBS["png 16 bit"][0]()
     for _ in range(2):
         answer = http.post(
@@ -127,7 +127,7 @@ def test_drawn_answers_are_bounded(http: httpx.Client, kind: str) -> None:
 
 
 def test_libraries_report_to_nobody(stack: Any) -> None:
-    """The server, every step and every process that decodes has ONNX Runtime's telemetry off before it begins."""
+    """Server, steps and decoding processes switch off ONNX Runtime's telemetry before they start."""
     triton = psutil.Process(stack.triton.pid)
     children = triton.children(recursive=True)
     assert any("stub" in child.name() for child in children)
@@ -137,7 +137,7 @@ def test_libraries_report_to_nobody(stack: Any) -> None:
 
 
 def test_only_the_drawing_process_knows_pillow(stack: Any, http: httpx.Client, astronaut: bytes) -> None:
-    """The gateway itself loads no decoder: its memory maps have none of Pillow's libraries, its child's have."""
+    """The gateway loads no decoder: Pillow's libraries are in its child's memory map only."""
     answer = http.post("/v1/detect", content=astronaut, headers={"Content-Type": "image/jpeg", "Accept": "image/png"})
     assert answer.status_code == 200
     gateway = psutil.Process(stack.gateway.pid)
@@ -146,7 +146,7 @@ def test_only_the_drawing_process_knows_pillow(stack: Any, http: httpx.Client, a
 
 
 def test_logs_hold_no_library_warnings(stack: Any, http: httpx.Client) -> None:
-    """What libtiff and Pillow say of strangers' files reaches no log."""
+    """Warnings of libtiff and Pillow about clients' files reach no log."""
     for extra in ([(65_000, 3, 1, 1)], [(270, 2, 900, 9)], [(279, 4, 1, 9_999_999)]):
         for compression in (1, 5, 8):
             file = bombs.tiff(extra, t259=compression)

@@ -1,4 +1,4 @@
-"""All attacks at once beside a client that just wants its answers."""
+"""All attacks at once beside an ordinary client."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MOST_MEMORY = 2.0
 
 @dataclass(frozen=True)
 class Answered:
-    """One request of the steady client. Times are seconds; `at` is when its answer was there."""
+    """One request of the steady client. Times are seconds; `at` is the time of its answer."""
 
     at: float
     seconds: float
@@ -40,7 +40,7 @@ class Answered:
 
 @pytest.fixture(scope="module")
 def attacked(make_stack: Callable[..., Any]) -> Iterator[Any]:
-    """Return a stack of its own, with the bundled models."""
+    """Return a separate stack, with the bundled models."""
     made = make_stack(("efficientnet_lite0", "lite_detector", "minilm_sentiment"), {}, test_models=False)
     made.start()
     yield made
@@ -50,7 +50,7 @@ def attacked(make_stack: Callable[..., Any]) -> Iterator[Any]:
 @pytest.mark.alone
 @pytest.mark.timeout(SECONDS + SETTLE_S + 120)
 def test_all_attacks_at_once(attacked: Any, coffee: bytes, astronaut: bytes, report: Callable[..., None]) -> None:
-    """99 % of the steady client's answers are right, none is late, none is missed for 2 s; both servers live."""
+    """99 % of the steady client's answers are right, none is late, no gap lasts 2 s; both servers live."""
     questions = {
         "/v1/classify": (coffee, "image/jpeg", "espresso"),
         "/v1/detect": (astronaut, "image/jpeg", "person"),
@@ -79,7 +79,7 @@ def test_all_attacks_at_once(attacked: Any, coffee: bytes, astronaut: bytes, rep
 
 
 def warm(stack: Any, questions: dict[str, tuple[bytes, str, str]]) -> None:
-    """Let each model answer a few times, so that memory is what it stays at."""
+    """Let each model answer a few times, so that memory reaches its steady size."""
     with stack.client() as http:
         for path, (body, kind, _) in questions.items():
             for _ in range(20):
@@ -87,7 +87,7 @@ def warm(stack: Any, questions: dict[str, tuple[bytes, str, str]]) -> None:
 
 
 def memory(stack: Any) -> int:
-    """Return the bytes that gateway, Triton and its steps hold for themselves: what they share stays at its largest."""
+    """Return the private bytes of gateway, Triton and its steps; shared memory stays at its largest."""
     roots = [psutil.Process(stack.gateway.pid), psutil.Process(stack.triton.pid)]
     family = [process for root in roots for process in (root, *root.children(recursive=True))]
     total = 0
@@ -107,7 +107,7 @@ def identities(stack: Any) -> set[tuple[int, float]]:
 
 
 def settled(stack: Any) -> bool:
-    """Tell whether nothing is under way and readiness is green."""
+    """Return whether no item is under way and the gateway is ready."""
     values = scrape(stack)
     busy = sum(values["gateway_items_with_triton"]) + sum(values["gateway_triton_calls_running"])
     return not busy and httpx.get(f"{stack.url}/readyz", trust_env=False).status_code == 200
@@ -116,7 +116,7 @@ def settled(stack: Any) -> bool:
 async def storm(
     stack: Any, questions: dict[str, tuple[bytes, str, str]], coffee: bytes
 ) -> tuple[list[Answered], dict[str, int]]:
-    """Attack for a while; return what became of the steady client's requests, and the number of attacks by kind."""
+    """Attack for a while; return the outcomes of the steady client, and the number of attacks by kind."""
     end = time.monotonic() + SECONDS
     kinds = attackers(stack, coffee)
     running = [asyncio.create_task(again(attack, end)) for attack in kinds.values()]
@@ -125,7 +125,7 @@ async def storm(
 
 
 async def steady(stack: Any, questions: dict[str, tuple[bytes, str, str]], end: float) -> list[Answered]:
-    """Ask each task in turn, a few times a second."""
+    """Send a request of each task in turn, a few times a second."""
     answers = []
     async with httpx.AsyncClient(base_url=stack.url, timeout=20, trust_env=False) as http:
         for path, (body, kind, expected) in itertools.cycle(questions.items()):
@@ -143,7 +143,7 @@ async def steady(stack: Any, questions: dict[str, tuple[bytes, str, str]], end: 
 
 
 async def again(attack: Callable[[], Awaitable[None]], end: float) -> int:
-    """Repeat one attack until the end; return how often."""
+    """Repeat one attack until the end; return the number of attacks."""
     count = 0
     while time.monotonic() < end:
         async with asyncio.timeout(30):
@@ -153,7 +153,7 @@ async def again(attack: Callable[[], Awaitable[None]], end: float) -> int:
 
 
 def attackers(stack: Any, coffee: bytes) -> dict[str, Callable[[], Awaitable[None]]]:
-    """Return every attack that concerns a running service, by name."""
+    """Return every attack on a running service, by name."""
     scans = post("/v1/classify", bombs.scans(4000, 4000, 200_000), "image/jpeg")
     flood = post("/v1/classify", bombs.in_header(bombs.segment(0xE1, b"Exif\0\0") * 800_000), "image/jpeg")
     slow = post("/v1/classify", bombs.noise(4000, 3000, "AVIF", speed=10), "image/jpeg")

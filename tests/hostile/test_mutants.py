@@ -1,4 +1,4 @@
-"""Nearly sound files, by time: none of any format takes a second of CPU time, wherever it is decoded."""
+"""Nearly valid files: none of any format takes a second of CPU time, wherever it is decoded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PARAMETERS = {"resize": "shortest_edge_center_crop", "resize_to": "256", "width"
 
 @pytest.fixture
 def decoder(pillow: None) -> Iterator[pictures.Pictures]:
-    """Return what a step decodes with."""
+    """Return the decoder of a step."""
     made = pictures.Pictures(PARAMETERS)
     yield made
     made.close()
@@ -41,7 +41,7 @@ def cpu_s() -> float:
 
 @pytest.mark.parametrize("kind", mutants.FORMATS)
 def test_no_mutant_takes_a_second(decoder: pictures.Pictures, kind: str) -> None:
-    """Each is served or refused by its own fault, within the second; and some are served, so they come far."""
+    """Each is served or refused for its own fault; some are served, so mutants get past the checks."""
     answers: Counter[str] = Counter()
     took = []
     for number, file in enumerate(mutants.mutants(kind, COUNT, seed=3)):

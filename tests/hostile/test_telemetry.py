@@ -1,4 +1,4 @@
-"""What we build on tells its makers nothing; what Triton's processes inherit is tested in `test_bombs`."""
+"""Our libraries report nothing to their makers; `test_bombs` tests what Triton's processes inherit."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ import onnxruntime
         *("benchmarks.tasks.peers", "benchmarks.text_batching", "training.onnx_store"),
     ],
 )
-def test_onnx_runtime_is_told_before_it_is_imported(module: str) -> None:
-    """Whatever of ours imports ONNX Runtime has its telemetry switched off by then."""
+def test_onnx_runtimes_telemetry_is_off_before_its_import(module: str) -> None:
+    """Every module of ours that imports ONNX Runtime switches its telemetry off first."""
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, module], cwd=ROOT, env=environment, capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""What the command line says of mistyped words, what shells may complete, JSON and colours."""
+"""The command line: mistyped words, shell completion, JSON and colours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def modelctl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user would, without a terminal."""
+    """Run a command like a user, without a terminal."""
     command = [sys.executable, "-m", "modelctl", *arguments]
     return subprocess.run(
         command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
@@ -49,7 +49,7 @@ def test_a_mistyped_word_is_answered_with_the_one_that_was_meant(words: list[str
 
 
 def test_a_health_check_loads_little() -> None:
-    """`ready`, which runs every half a minute, reads neither the forms of models nor pictures."""
+    """`ready` runs every half minute, and imports neither Pillow, pydantic nor ruamel.yaml."""
     code = "import sys, modelctl.commands.ready; print(sorted({'PIL', 'pydantic', 'ruamel'} & {*sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
@@ -71,7 +71,7 @@ def test_what_is_like_nothing_is_not_guessed_at() -> None:
     ],
 )
 def test_bash_completes(words: str, expected: set[str]) -> None:
-    """The script that is printed, in a real bash: what its function answers at the end of a line."""
+    """The printed script in a real bash: its function's completions at the end of a line."""
     script = modelctl("completion", "bash").stdout
     line = f"""{script}
 COMP_WORDS=({words} {"''" if words.endswith(" ") else ""}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
@@ -83,7 +83,7 @@ name=$(complete -p modelctl | sed 's/.* -F \\([^ ]*\\) .*/\\1/'); $name; printf 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells_get_every_command(shell: str) -> None:
-    """Neither shell is at hand here (zsh 5.9 and fish 3.6 were tried by hand): the scripts hold all commands."""
+    """The scripts hold all commands. No shell is installed here; zsh 5.9 and fish 3.6 were tried by hand."""
     script = modelctl("completion", shell).stdout
     assert [name for name in COMMANDS if name not in script] == []
 
@@ -94,7 +94,7 @@ def test_what_shells_run_suits_all_of_them() -> None:
 
 
 def test_every_command_with_results_gives_them_as_json() -> None:
-    """But for servers, which end when told to, and the completion script."""
+    """Except servers, which run until stopped, and the completion script."""
     without = [name for name in COMMANDS if "--json" not in modelctl(name, *_measurement(name), "--help").stdout]
     assert without == ["serve", "up", "completion"]
 
@@ -114,7 +114,7 @@ def test_json_is_all_that_standard_output_holds() -> None:
 
 @pytest.mark.parametrize("words", [("render", "nothing"), ("lint", "nothing"), ("add", "nothing"), ("list",)])
 def test_a_failure_is_json_too(words: tuple[str, ...], tmp_path: Path) -> None:
-    """An object with the sentence that standard error has, and the same exit code."""
+    """An object with the sentence of standard error, and the same exit code."""
     options = [] if words[0] == "lint" else ["--models", str(tmp_path / "absent")]
     plain, done = modelctl(*words, *options), modelctl(*words, *options, "--json")
     sentence = json.loads(done.stdout)["error"]
@@ -123,7 +123,7 @@ def test_a_failure_is_json_too(words: tuple[str, ...], tmp_path: Path) -> None:
 
 
 def on_terminal(*arguments: str, **environment: str) -> str:
-    """Return what a command writes to a terminal."""
+    """Return a command's output on a terminal."""
     ours, its = pty.openpty()
     command = [sys.executable, "-m", "modelctl", *arguments]
     with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "TERM": "xterm", **environment}, stdout=its) as process:

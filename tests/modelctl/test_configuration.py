@@ -1,4 +1,4 @@
-"""One configuration: what `.env` says holds for every command, and each fault is told in the person's words."""
+"""One configuration: `.env` applies to every command, and errors use the names that a person wrote."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PATH=/nowhere
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Enter a folder with the gateway's code, an `.env`, and an environment without settings; it is restored."""
+    """Enter a folder with the gateway's code, an `.env`, and an environment without settings; restore it."""
     for name in ("app", "pyproject.toml"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / ".env").write_text(WRITTEN)
@@ -74,22 +74,22 @@ def test_env_file_is_read_with_quotes_comments_and_export(folder: Path) -> None:
 
 
 def test_an_empty_variable_stands_for_the_default(folder: Path) -> None:
-    """In `modelctl` and in the gateway alike, whatever `.env` says, as in Compose."""
+    """In `modelctl`, the gateway and Compose alike, whatever `.env` says."""
     rows = config(GATEWAY_PORT="", TRITON_GRPC_PORT="")
     assert rows["GATEWAY_PORT"] == {"name": "GATEWAY_PORT", "value": 8080, "source": "default", "up": None}
     assert rows["TRITON_GRPC_PORT"]["value"] == 8001
 
 
 def test_commands_look_at_the_ports_of_the_env_file(folder: Path) -> None:
-    """Not at 8001, where another stack may be."""
+    """Not at 8001, where another stack may run."""
     shutil.copytree(ROOT / "models" / "simple_net", folder / "models" / "simple_net")
     done = modelctl("load", "simple_net")
     assert done.returncode == 1
     assert "No Triton answers on port 28001" in done.stderr
 
 
-def test_config_tells_values_and_sources(folder: Path) -> None:
-    """Every setting of the gateway, and what `modelctl` reads beside them."""
+def test_config_prints_values_and_sources(folder: Path) -> None:
+    """Every setting of the gateway, and those that only `modelctl` reads."""
     rows = config(GATEWAY_WORKERS="2")
     assert rows.keys() == {*VARIABLES, "TRITON_METRICS_PORT", "MODELOPT_PYTHON", "ULTRALYTICS_PYTHON"}
     told = {name: (rows[name]["value"], rows[name]["source"]) for name in rows}
@@ -104,8 +104,8 @@ def test_config_tells_values_and_sources(folder: Path) -> None:
     assert any(line.split() == ["GATEWAY_PORT", "28080", ".env"] for line in done.stdout.splitlines())
 
 
-def test_config_tells_modelctls_own_where_no_gateway_is(folder: Path) -> None:
-    """In Triton's container there is none."""
+def test_config_works_without_a_gateway(folder: Path) -> None:
+    """Triton's container has no gateway."""
     (folder / "app").unlink()
     rows = config()
     assert rows["TRITON_GRPC_PORT"]["source"] == ".env"
@@ -114,7 +114,7 @@ def test_config_tells_modelctls_own_where_no_gateway_is(folder: Path) -> None:
 
 @pytest.mark.parametrize("command", ["up", "config"])
 def test_a_wrong_setting_is_one_sentence_before_triton_starts(folder: Path, command: str) -> None:
-    """It names the variable, where it is written, and what it may be; nothing was started."""
+    """It names the variable, its source and its allowed values; nothing has started."""
     with (folder / ".env").open("a") as file:
         file.write("GATEWAY_WORKERS=many\n")
     done = modelctl(command)
@@ -129,8 +129,8 @@ def test_an_env_file_that_cannot_be_read_is_one_sentence(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "modelctl: .env cannot be read: it is not UTF-8.\n")
 
 
-def test_a_gateway_that_tells_nothing_is_one_sentence(folder: Path) -> None:
-    """Such as one whose packages are not installed."""
+def test_a_gateway_that_fails_is_one_sentence(folder: Path) -> None:
+    """For example without its packages."""
     (folder / "app").unlink()
     (folder / "app").mkdir()
     (folder / "app" / "settings.py").write_text("import nobody_has_this")
@@ -138,8 +138,8 @@ def test_a_gateway_that_tells_nothing_is_one_sentence(folder: Path) -> None:
         configuration.gateway(())
 
 
-def test_up_leaves_what_the_env_file_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own defaults are for names that neither the environment nor `.env` has."""
+def test_up_keeps_the_settings_of_the_env_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own defaults apply only to names that neither the environment nor `.env` sets."""
     started: list[dict[str, str]] = []
     monkeypatch.setattr(stack.subprocess, "Popen", lambda *_, env, **__: started.append(env))
     configuration.load()
@@ -157,7 +157,7 @@ signal.pause()
 
 @pytest.mark.parametrize("own", [True, False])
 def test_doctor_knows_the_running_stack_of_its_folder(folder: Path, own: bool) -> None:
-    """A port that its own gateway has is fine; one that another folder's has is a warning."""
+    """A port of its own gateway is fine; a port of another folder's gateway is a warning."""
     (folder / "app").unlink()
     home = folder if own else folder / "elsewhere"
     (home / "app").mkdir(parents=True)
@@ -176,14 +176,14 @@ def test_doctor_knows_the_running_stack_of_its_folder(folder: Path, own: bool) -
 
 
 def test_doctor_warns_of_ports_of_other_programs(folder: Path) -> None:
-    """Of this folder too."""
+    """Even of other programs started in this folder."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         os.environ["TRITON_GRPC_PORT"] = str(other.getsockname()[1])
         assert diagnosis._port("TRITON_GRPC_PORT").result == "warning"
 
 
-def test_doctor_tells_of_settings(folder: Path) -> None:
-    """What would end the start fails; a name that nothing reads is a warning."""
+def test_doctor_checks_settings(folder: Path) -> None:
+    """An error that would end the start fails; an unknown name is a warning."""
     (folder / ".env").write_text("GATEWAY_JOIN_ITEMS=maybe\n")
     findings = [finding for finding in diagnosis.examine(configuration.load()) if finding.check == "settings"]
     assert [finding.text for finding in findings] == ["GATEWAY_JOIN_ITEMS in .env is 'maybe'; it may be true, false."]
@@ -197,5 +197,5 @@ def test_doctor_tells_of_settings(folder: Path) -> None:
 
 
 def test_the_start_script_leaves_settings_to_modelctl() -> None:
-    """One reader of `.env`, which knows quotes and comments."""
+    """Only one program reads `.env`, and it knows quotes and comments."""
     assert not re.search(r"(?<!requirements/)\.env\b", (ROOT / "dev_start.sh").read_text())

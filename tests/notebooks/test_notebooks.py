@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom against a real stack, and is committed with what it answered."""
+"""Every notebook runs against a real stack, and is committed with its outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_BYTES = 400_000
 
 
 def code(notebook: Any) -> list[Any]:
-    """Return the cells that run."""
+    """Return the code cells."""
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
@@ -26,7 +26,7 @@ def outputs(notebook: Any) -> list[set[str]]:
 
 @pytest.fixture
 def servers(stack: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Point notebooks to the stack, and keep them from fetching networks from anywhere."""
+    """Point notebooks to the stack, and keep them from downloading networks."""
     for name, value in {**stack.environment(), "MODELS": str(stack.models), "HF_HUB_OFFLINE": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("ULTRALYTICS_PYTHON", raising=False)
@@ -37,14 +37,14 @@ def servers(stack: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::RuntimeWarning")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path) -> None:
-    """A cell that fails fails the test; what it gives is of the kind that was committed."""
+    """No cell fails, and outputs have the committed kinds."""
     committed = nbformat.read(path, as_version=4)
     assert outputs(committed) == outputs(execute(path)), "run notebooks/execute.py, and commit what it writes"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_committed_notebook_is_fit_to_be_read(path: Path) -> None:
-    """It ran in one go, without errors; it is small, and tells nothing of the machine that it ran on."""
+def test_a_committed_notebook_is_complete_and_neutral(path: Path) -> None:
+    """It ran in one go without errors, is small, and shows nothing of the machine that ran it."""
     text = path.read_text("utf-8")
     notebook = nbformat.reads(text, as_version=4)
     cells = code(notebook)
@@ -57,8 +57,8 @@ def test_a_committed_notebook_is_fit_to_be_read(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_cells_that_need_what_is_not_everywhere_say_so(path: Path) -> None:
-    """Recipes of the Hub, Ultralytics and plans stand below the rule that looks for what they need."""
+def test_cells_with_special_needs_are_guarded(path: Path) -> None:
+    """Cells that need the Hub, Ultralytics or TensorRT follow the rule that checks for it."""
     for cell in code(nbformat.read(path, as_version=4)):
         rules = set(re.findall(r"^if needs\.(\w+)\(\):$", cell.source, re.MULTILINE))
         for command, rule in (
@@ -70,7 +70,7 @@ def test_cells_that_need_what_is_not_everywhere_say_so(path: Path) -> None:
 
 
 def test_a_rule_prints_why_a_cell_is_skipped(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """Without the Hub, Ultralytics or TensorRT each rule is false, and says what is missing."""
+    """Without the Hub, Ultralytics or TensorRT each rule is false, and names the missing part."""
     import needs
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -94,8 +94,8 @@ def test_a_rule_prints_why_a_cell_is_skipped(monkeypatch: pytest.MonkeyPatch, ca
     assert needs.ultralytics() is True
 
 
-def test_outputs_are_written_as_the_documents_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ports become the usual ones, and folders those of the project."""
+def test_outputs_use_the_documented_ports_and_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ports become the default ones, and folders those of the project."""
     monkeypatch.setenv("GATEWAY_PORT", "23456")
     monkeypatch.setenv("MODELS", "/somewhere/models")
     text = f"http://127.0.0.1:23456/v1 {HERE.parent}/docs /somewhere/models/simple_net 127.0.0.1:234567"

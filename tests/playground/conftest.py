@@ -1,4 +1,4 @@
-"""A headless Chromium on the playground of a real stack. Whatever the browser complains about fails the test."""
+"""A headless Chromium on the playground of a real stack. Any complaint of the browser fails the test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DESK, PHONE = (1280, 900), (360, 740)
 
 @dataclass
 class Visit:
-    """One page, and all that was asked and complained about on it."""
+    """One page, with its requests and the browser's complaints."""
 
     page: Page
     url: str
@@ -27,7 +27,7 @@ class Visit:
     """Parts of the complaints that this test brings about: Chromium reports every refusal that a page asks for."""
 
     def open(self) -> None:
-        """Load the page, and wait until the models are there."""
+        """Load the page, and wait for the list of models."""
         self.page.on("request", lambda request: self.requests.append((request.method, request.url)))
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
@@ -36,11 +36,11 @@ class Visit:
         self.page.wait_for_selector("#readiness[data-state=ready]")
 
     def pick(self, task: str) -> None:
-        """Pick a task, as a finger does: on its label."""
+        """Pick a task by clicking its label."""
         self.page.click(f"label:has([value={task}])")
 
     def answer(self, act: Callable[..., Any], *arguments: Any) -> Any:
-        """Act, and return the JSON that the gateway then answers, once it is shown."""
+        """Act, and return the gateway's JSON answer once it is shown."""
         with self.page.expect_response(lambda response: response.request.method == "POST") as caught:
             act(*arguments)
         self.page.wait_for_selector("#result[aria-busy=false]")
@@ -51,11 +51,11 @@ class Visit:
         return self.answer(self.page.click, f"[data-sample='{name}.jpg']")
 
     def asked(self) -> list[str]:
-        """Return the addresses of which answers were asked for."""
+        """Return the addresses of the requests for answers."""
         return [url for method, url in self.requests if method == "POST"]
 
     def status(self) -> str:
-        """Return what a screen reader is told."""
+        """Return the status text that a screen reader announces."""
         return self.page.inner_text("#status")
 
     def _hear(self, message: ConsoleMessage) -> None:
@@ -64,7 +64,7 @@ class Visit:
             self.complaints.append(message.text)
 
     def check(self) -> None:
-        """Hold the visit against what must hold for every one."""
+        """Check the rules that hold for every visit."""
         foreign = [url for _, url in self.requests if not url.startswith((f"{self.url}/", f"blob:{self.url}/"))]
         assert foreign == []
         unexpected = [text for text in self.complaints if not any(part in text for part in self.expected)]
@@ -75,7 +75,7 @@ class Visit:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Return Chromium. One for a file of tests: while it runs, nothing else in this process can use asyncio."""
+    """Return Chromium, one for each test file: while it runs, nothing else in this process can use asyncio."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         pytest.fail("Chromium is needed to test the playground: install it (Debian: apt-get install chromium).")
@@ -88,7 +88,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(browser: Browser, stack: Any, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    """Return the opened playground; a parameter is its colour scheme and its size."""
+    """Return the opened playground; parameters are its colour scheme and size."""
     scheme, (width, height) = getattr(request, "param", (LIGHT, DESK))
     context = browser.new_context(
         color_scheme=scheme, viewport={"width": width, "height": height}, reduced_motion="reduce", accept_downloads=True

@@ -1,4 +1,4 @@
-"""For everybody: by keyboard alone, by screen reader, on a phone, in the dark."""
+"""Accessibility: keyboard, screen reader, phone, dark mode."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REACH = 60  # presses of the tab key; more would be no way to work
 
 
 def hold(visit: Any) -> None:
-    """Hold what is shown now against axe-core's rules and against sideways scrolling."""
+    """Check the current page by axe-core's rules and for sideways scrolling."""
     found = Axe().run(visit.page).response["violations"]
     assert [(one["id"], one["impact"], one["nodes"]) for one in found] == []
     width = visit.page.evaluate("document.documentElement.scrollWidth")
@@ -43,8 +43,8 @@ def test_every_state_is_accessible(visit: Any) -> None:
     hold(visit)
 
 
-def test_the_rules_find_what_is_wrong(visit: Any) -> None:
-    """A select without its label, and quiet text on a ground too near: both are found, so silence means something."""
+def test_the_rules_find_faults(visit: Any) -> None:
+    """A select without a label and text of low contrast are found, so passing means something."""
     visit.page.evaluate(
         "document.getElementById('model').closest('label').replaceWith(document.getElementById('model'))"
     )
@@ -54,8 +54,8 @@ def test_the_rules_find_what_is_wrong(visit: Any) -> None:
 
 
 @pytest.mark.parametrize("visit", [("dark", DESK), ("light", DESK)], indirect=True, ids=["dark", "light"])
-def test_the_scheme_is_the_reader_s(visit: Any) -> None:
-    """Dark ground in the dark, light ground in the light."""
+def test_the_scheme_follows_the_system(visit: Any) -> None:
+    """Dark background in dark mode, light background in light mode."""
     ground = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
     dark = visit.page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
     level = int(ground.removeprefix("rgb(").split(",")[0])
@@ -63,7 +63,7 @@ def test_the_scheme_is_the_reader_s(visit: Any) -> None:
 
 
 def reach(visit: Any, selector: str) -> None:
-    """Press the tab key until that has the focus, and hold that it can be seen."""
+    """Press the tab key until this element has the focus, and check that the focus is visible."""
     for _ in range(REACH):
         visit.page.keyboard.press("Tab")
         if visit.page.evaluate("selector => document.activeElement.matches(selector)", selector):
@@ -72,7 +72,7 @@ def reach(visit: Any, selector: str) -> None:
 
 
 def test_everything_works_by_keyboard(visit: Any) -> None:
-    """From the top of the page to a box, the slider and the code, without a pointer."""
+    """From the top of the page to a box, the slider and the code."""
     keys = visit.page.keyboard
     # Playwright asks Chromium for these events once somebody listens, and does not wait until it hears.
     visit.page.on("filechooser", lambda _: None)
@@ -108,8 +108,8 @@ def test_everything_works_by_keyboard(visit: Any) -> None:
 
 
 @pytest.mark.parametrize("visit", [("light", PHONE)], indirect=True, ids=["phone"])
-def test_a_phone_is_led_to_the_answer(visit: Any) -> None:
-    """The answer lies below the input there: it is scrolled to."""
+def test_the_phone_scrolls_to_the_answer(visit: Any) -> None:
+    """There, the answer lies below the input."""
     visit.sample("coffee")
     visit.page.wait_for_selector(".bars")
     top = visit.page.locator("#result-title").bounding_box()["y"]

@@ -1,4 +1,4 @@
-"""What a person does on the playground, and sees: real clicks, real answers."""
+"""The playground as a person uses it: real clicks, real answers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def rows(visit: Any) -> list[tuple[str, str]]:
-    """Return label and score of the rows or bars that are shown."""
+    """Return label and score of the visible rows or bars."""
     shown = visit.page.locator("#answer li:visible")
     return [(one.locator(".name").inner_text(), one.locator(".score").inner_text()) for one in shown.all()]
 
 
 def test_a_sample_is_classified(visit: Any) -> None:
-    """One click: the labels of the answer as bars, as long as their scores."""
+    """One click shows the labels as bars, with lengths by their scores."""
     answer = visit.sample("coffee")
     expected = [(found["label"], f"{found['score'] * 100:.1f} %") for found in answer["predictions"]]
     assert rows(visit) == expected
@@ -32,7 +32,7 @@ def test_a_sample_is_classified(visit: Any) -> None:
 
 
 def test_options_are_sent(visit: Any) -> None:
-    """The number of classes, and the model and version that are picked."""
+    """The number of classes, and the picked model and version."""
     visit.sample("coffee")
     visit.page.fill("#top_k", "2")
     visit.page.select_option("#version", "1")
@@ -48,7 +48,7 @@ def test_options_are_sent(visit: Any) -> None:
 
 
 def test_boxes_lie_where_the_answer_says(visit: Any) -> None:
-    """Every box of the answer has its rectangle over the picture; the slider hides them and asks nothing."""
+    """Every box has its rectangle over the picture; the slider hides boxes without a request."""
     visit.pick("detect")
     visit.page.fill("#floor", "0.02")
     answer = visit.sample("astronaut")
@@ -74,7 +74,7 @@ def test_boxes_lie_where_the_answer_says(visit: Any) -> None:
 
 
 def test_box_and_row_light_up_together(visit: Any) -> None:
-    """By the pointer on either, and by the keyboard's focus."""
+    """By the pointer on either, and by keyboard focus."""
     visit.pick("detect")
     visit.sample("astronaut")
     visit.page.hover(".rows button")
@@ -89,7 +89,7 @@ def test_box_and_row_light_up_together(visit: Any) -> None:
 
 
 def test_a_text_is_read(visit: Any) -> None:
-    """Each class has its bar; a text that was cut says so."""
+    """Each class has its bar; a truncation is shown."""
     visit.pick("sentiment")
     answer = visit.answer(visit.page.click, "[data-text]")
     assert rows(visit) == [(one["label"], f"{one['score'] * 100:.1f} %") for one in answer["scores"]]
@@ -116,8 +116,8 @@ def test_pictures_arrive_by_every_way(visit: Any, chelsea: bytes) -> None:
     assert visit.page.inner_text("#code-hint") == "First save the pasted picture as picture.jpeg."
 
 
-def test_what_the_browser_cannot_show_is_answered(visit: Any) -> None:
-    """A TIFF: its boxes are drawn on a plain ground of the right shape."""
+def test_pictures_that_the_browser_cannot_show_are_answered(visit: Any) -> None:
+    """A TIFF: its boxes are drawn on a plain background of the right shape."""
     buffer = io.BytesIO()
     Image.open(ROOT / "docs/samples/astronaut.jpg").resize((500, 250)).save(buffer, "TIFF")
     visit.pick("detect")
@@ -130,7 +130,7 @@ def test_what_the_browser_cannot_show_is_answered(visit: Any) -> None:
 
 
 def test_the_picture_with_its_boxes_is_saved(visit: Any) -> None:
-    """The button saves what `Accept: image/jpeg` answers for the boxes that are shown."""
+    """The button saves the answer to `Accept: image/jpeg` for the visible boxes."""
     visit.pick("detect")
     visit.sample("astronaut")
     with visit.page.expect_download() as caught:
@@ -145,8 +145,8 @@ def test_the_picture_with_its_boxes_is_saved(visit: Any) -> None:
     assert caught.value.path().read_bytes() == expected.content
 
 
-def test_problems_are_told_in_words(visit: Any) -> None:
-    """The sentence, the code and the request id of a refusal; the next answer takes it away."""
+def test_problems_are_shown(visit: Any) -> None:
+    """With the sentence, the code and the request id; the next answer removes them."""
     visit.expected = ["status of 422"]
     visit.pick("detect")
     visit.sample("astronaut")
@@ -165,8 +165,8 @@ def test_problems_are_told_in_words(visit: Any) -> None:
     assert visit.page.locator(".problem").count() == 0
 
 
-def test_a_gateway_that_is_gone_is_told(visit: Any) -> None:
-    """No answer at all is a sentence too."""
+def test_an_absent_gateway_is_shown(visit: Any) -> None:
+    """No answer at all becomes a sentence too."""
     visit.expected = ["ERR_INTERNET_DISCONNECTED"]
     visit.pick("sentiment")
     visit.page.context.set_offline(True)
@@ -176,7 +176,7 @@ def test_a_gateway_that_is_gone_is_told(visit: Any) -> None:
 
 
 def test_the_time_adds_up(visit: Any) -> None:
-    """The server's spans and the rest are what the browser waited."""
+    """The server's spans and the rest are the browser's total."""
     visit.sample("coffee")
     spans = {
         one.locator(".name").inner_text(): float(one.locator(".score").inner_text().removesuffix(" ms"))
@@ -189,8 +189,8 @@ def test_the_time_adds_up(visit: Any) -> None:
 
 
 @pytest.mark.usefixtures("settled")
-def test_the_catalogue_tells_the_state_of_every_model(visit: Any, http: httpx.Client) -> None:
-    """As `/v1/models` has it; what cannot be served cannot be picked."""
+def test_the_catalogue_shows_the_state_of_every_model(visit: Any, http: httpx.Client) -> None:
+    """As in `/v1/models`; unsupported models cannot be picked."""
     words = {"ready": "ready", "unsupported": "cannot be served", "not_ready": "not ready"}
     models = http.get("/v1/models").json()["models"]
     assert {model["state"] for model in models} >= {"ready", "unsupported"}
@@ -212,8 +212,8 @@ def test_the_catalogue_tells_the_state_of_every_model(visit: Any, http: httpx.Cl
     assert visit.page.inner_text("#readiness") == "Ready"
 
 
-def test_files_are_served_as_what_they_are(http: httpx.Client) -> None:
-    """Types, a strict policy, no address from elsewhere, and an ETag that spares the second load."""
+def test_files_have_their_types_and_policy(http: httpx.Client) -> None:
+    """Types, a strict policy, no foreign address, and an ETag that saves the second load."""
     folder = ROOT / "app/static/playground"
     paths = {"/": folder / "index.html"}
     paths |= {f"/playground/{path.name}": path for path in folder.iterdir() if path.is_file()}

@@ -1,4 +1,4 @@
-"""The lines that the playground shows are pasted into a shell and into Python, and answer what was shown."""
+"""The playground's code works in a shell and in Python, and gives the answer on the page."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def pasted(visit: Any, folder: Path) -> list[Any]:
     ]
 
 
-def test_a_sample_is_fetched_and_asked(visit: Any, tmp_path: Path) -> None:
-    """The lines for a sample need nothing but the gateway."""
+def test_the_code_for_a_sample_fetches_it(visit: Any, tmp_path: Path) -> None:
+    """It needs nothing but the gateway."""
     answer = visit.sample("coffee")
     for again in pasted(visit, tmp_path):
         assert again["predictions"] == answer["predictions"]
 
 
 def test_options_and_any_file_name_are_repeated(visit: Any, tmp_path: Path, astronaut: bytes) -> None:
-    """A file whose name has every character that shells and forms care about; the slider's score is what is asked."""
+    """A name with all special characters of shells and forms; the slider's score becomes the threshold."""
     (tmp_path / NASTY).write_bytes(astronaut)
     visit.pick("detect")
     visit.page.fill("#classes", "person, 41")
@@ -65,7 +65,7 @@ def test_options_and_any_file_name_are_repeated(visit: Any, tmp_path: Path, astr
     "text", ["I love it.", 'It\'s "fine" \\ $HOME `id` !x\nsecond line \u2028 <script>alert(1)</script> 😀 %41&a=b']
 )
 def test_any_text_is_repeated(visit: Any, tmp_path: Path, text: str) -> None:
-    """A text with quotes, line ends and signs that mean something to a shell."""
+    """A text with quotes, line ends and characters that are special in a shell."""
     visit.pick("sentiment")
     visit.page.fill("#text", text)
     answer = visit.answer(visit.page.click, "#ask")
@@ -75,7 +75,7 @@ def test_any_text_is_repeated(visit: Any, tmp_path: Path, text: str) -> None:
 
 
 def test_the_answer_is_shown_and_copied(visit: Any) -> None:
-    """The third tab holds the answer as it came; the button copies what is shown."""
+    """The third tab holds the JSON answer; the button copies the visible text."""
     visit.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     answer = visit.sample("coffee")
     visit.page.click("#tab-json")

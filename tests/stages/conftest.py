@@ -12,7 +12,7 @@ CAP = 50_000_000
 
 @pytest.fixture
 def pillow(monkeypatch):
-    """Set Pillow up as a step's process does, and put back what that changes."""
+    """Set Pillow up as a step's process does, and restore its settings afterwards."""
     assert JpegImagePlugin.JpegImageFile.format in Image.OPEN
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     monkeypatch.setattr(Image, "_initialized", Image._initialized)

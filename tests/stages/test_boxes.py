@@ -1,4 +1,4 @@
-"""Candidates become the boxes of the answer, as a slow loop over the definitions makes them."""
+"""Candidates become the boxes of the answer, as in a slow loop over the definitions."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def slow(output: npt.NDArray[np.float32], options: Options) -> list[tuple[float,
 
 @pytest.mark.parametrize("seed", range(20))
 def test_boxes_are_those_of_a_slow_loop(seed: int) -> None:
-    """Any thresholds, any limit, with and without a choice of classes."""
+    """Any thresholds and limit, with and without a class filter."""
     generator = np.random.default_rng(1000 + seed)
     chosen = generator.uniform(size=CLASSES) < 0.6 if seed % 2 else None
     options = Options(generator.uniform(0, 0.6), generator.uniform(0.05, 0.9), int(generator.integers(1, 200)), chosen)
@@ -85,7 +85,7 @@ def test_boxes_are_those_of_a_slow_loop(seed: int) -> None:
 
 
 def test_results_have_the_types_of_their_tensors_even_when_there_are_none() -> None:
-    """Nothing found is an answer too."""
+    """An empty answer has the same types."""
     for threshold, some in ((0.1, True), (1.0, False)):
         found = detect(head(0), Options(threshold, 0.5, 100))
         assert (len(found.scores) > 0) == some
@@ -94,7 +94,7 @@ def test_results_have_the_types_of_their_tensors_even_when_there_are_none() -> N
 
 
 def test_overlap_counts_within_a_class_only() -> None:
-    """Two objects of different kinds may be in the same place."""
+    """Objects of different classes may be in the same place."""
     output = np.zeros((3, 5 + CLASSES), np.float32)
     output[:, :5] = [200, 200, 50, 50, 1]
     output[0, 5], output[1, 5], output[2, 6] = 0.9, 0.8, 0.7
@@ -111,8 +111,8 @@ def test_equal_scores_keep_the_order_of_the_head() -> None:
     assert found.boxes[:, 0].tolist() == [560, 160, 360, 60]
 
 
-def test_a_choice_of_classes_is_the_full_answer_without_the_others() -> None:
-    """A box does not change its class because its own was not asked for."""
+def test_a_class_filter_only_removes_boxes() -> None:
+    """No box changes its class because the filter leaves its best class out."""
     output = head(3)
     everything = detect(output, Options(0.2, 0.5, 1000))
     wanted = np.array([False, True, False, True, False])
@@ -124,7 +124,7 @@ def test_a_choice_of_classes_is_the_full_answer_without_the_others() -> None:
 
 
 def test_boxes_outside_the_picture_are_dropped_and_suppress_nothing() -> None:
-    """A better box that nobody can see must not take away one that can be seen."""
+    """An invisible box must not suppress a visible one."""
     output = np.zeros((2, 5 + CLASSES), np.float32)
     output[0, :6] = [-20.5, 200, 60, 60, 1, 0.9]  # its right edge is left of the picture, which begins at 10
     output[1, :6] = [-10, 200, 60, 60, 1, 0.8]
@@ -135,28 +135,28 @@ def test_boxes_outside_the_picture_are_dropped_and_suppress_nothing() -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(0, 50), (50, 0), (-50, 50)])
 def test_boxes_without_area_are_dropped(width: float, height: float) -> None:
-    """Whatever a network means by a negative width, it is no box."""
+    """A negative width is not a box, whatever the network means."""
     output = np.zeros((1, 5 + CLASSES), np.float32)
     output[0, :6] = [200, 200, width, height, 1, 0.9]
     assert detect(output, Options(0.5, 0.5, 100)).scores.tolist() == []
 
 
 def test_the_largest_numbers_neither_overflow_nor_warn() -> None:
-    """An absurd box is clipped like any other."""
+    """An absurdly large box is clipped like any other."""
     output = np.zeros((2, 5 + CLASSES), np.float32)
     output[:, :6] = [200, 200, 1e38, 1e38, 1, 0.9]
     assert detect(output, Options(0.5, 0.5, 100)).boxes.tolist() == [[0, 0, 700, 900]]
 
 
 def test_heads_without_overlaps_are_not_suppressed() -> None:
-    """End-to-end networks and queries have done it themselves; the limit still holds."""
+    """End-to-end networks and queries suppress by themselves; the limit still holds."""
     rows = np.array([[50, 50, 90, 90, 0.6, 0], [50, 50, 90, 90, 0.9, 0], [50, 50, 90, 90, 0.7, 0]], np.float32)
     found = detect(rows, Options(0.5, 0.5, 2), head=Head("end_to_end", ("output",), 416, 416))
     assert found.scores.tolist() == pytest.approx([0.9, 0.7])
 
 
 def test_a_class_without_a_label_is_a_fault_of_the_model() -> None:
-    """An end-to-end head tells its classes only when it runs."""
+    """The classes of an end-to-end head are known only when it runs."""
     rows = np.array([[50, 50, 90, 90, 0.9, 5]], np.float32)
     with pytest.raises(RefusalError, match="no label") as caught:
         detect(rows, Options(0.5, 0.5, 2), head=Head("end_to_end", ("output",), 416, 416))
@@ -164,7 +164,7 @@ def test_a_class_without_a_label_is_a_fault_of_the_model() -> None:
 
 
 def test_the_worst_request_is_bounded() -> None:
-    """Threshold 0, nothing suppresses, a thousand boxes of one class, far more candidates than the cap."""
+    """Threshold 0, no suppression, a thousand boxes of one class, far more candidates than the limit."""
     output = head(0, 33_600, 1)
     started = time.process_time()
     found = detect(output, Options(0, 1, 1000), classes=1)
@@ -185,14 +185,14 @@ def test_the_worst_request_is_bounded() -> None:
     ],
 )
 def test_classes_are_labels_and_ids(text: str, expected: list[int]) -> None:
-    """Mixed, and a label that several classes bear means all of them."""
+    """They may be mixed; a label that several classes share means all of them."""
     wanted = boxes.wanted_classes({"classes": text}, LABELS)
     assert wanted is not None
     assert np.flatnonzero(wanted).tolist() == expected
 
 
 def test_no_choice_of_classes_is_all_of_them() -> None:
-    """Absent is not the same as empty."""
+    """No filter is not an empty filter."""
     assert boxes.wanted_classes({}, LABELS) is None
 
 
@@ -214,7 +214,7 @@ def test_no_choice_of_classes_is_all_of_them() -> None:
     ],
 )
 def test_unknown_classes_are_named(value: object, named: str) -> None:
-    """The person who sent it must see which one is wrong."""
+    """The sentence shows the caller which class is wrong."""
     with pytest.raises(RefusalError, match=named) as caught:
         boxes.wanted_classes({"classes": value}, LABELS)
     assert caught.value.code == "invalid_parameter"
@@ -250,13 +250,13 @@ def test_options_out_of_bounds_are_refused(options: dict[str, Any]) -> None:
 
 
 def test_a_models_defaults_are_checked_when_it_loads() -> None:
-    """A threshold of 30 instead of 0.3 must not be found out by its silence."""
+    """A threshold of 30 instead of 0.3 must not simply return nothing."""
     with pytest.raises(ConfigError, match="score_threshold"):
         Options.from_config(StepConfig({"score_threshold": "30"}, {}, {}, Path()))
 
 
 def test_boxes_of_pictures_of_any_size_are_scaled_to_the_picture() -> None:
-    """A head in 0..1 without a fixed input gives the picture's own pixels, whatever it was resized to."""
+    """Boxes in 0..1 of a network with free sizes become pixels of the original picture."""
     logits = np.array([[5, -5], [-5, 5]], np.float32)
     places = np.array([[0.5, 0.5, 0.2, 0.4], [0.25, 0.75, 0.5, 0.5]], np.float32)
     any_size = Head("detr", ("logits", "boxes"), 0, 0, "sigmoid", normalized=True)

@@ -1,4 +1,4 @@
-"""What a picture costs is known before it is decoded: sound files pass, floods do not, and looking takes no time."""
+"""A picture's cost is known before decoding: valid files pass, bombs do not, and looking takes no time."""
 
 import io
 import struct
@@ -28,7 +28,7 @@ def refusal(data):
 
 @pytest.mark.parametrize("kind", budget.FORMATS)
 def test_the_pixels_of_every_format_are_found(kind):
-    """The walk finds the size that the encoder was given."""
+    """The walk finds the size given to the encoder."""
     found = budget.cost(bombs.save(noise(60, 40), kind))
     assert (found.format, found.pixels) == (kind, 2400)
 
@@ -36,7 +36,7 @@ def test_the_pixels_of_every_format_are_found(kind):
 @pytest.mark.parametrize("kind", budget.FORMATS)
 @pytest.mark.parametrize("frames", [1, 30])
 def test_sound_files_pass(kind, frames):
-    """Photographs and animations with EXIF cost no more than their pixels do."""
+    """Photographs and animations with EXIF cost no more than their pixels."""
     exif = Image.Exif()
     exif[0x010E] = "x" * 20_000
     options = {"save_all": True, "append_images": [noise(64, 64)] * (frames - 1)} if frames > 1 else {}
@@ -47,7 +47,7 @@ def test_sound_files_pass(kind, frames):
 
 
 def test_large_metadata_of_sound_files_passes():
-    """A PNG with a colour profile of 2 MB, a JPEG with 1 MB of EXIF and profile, and an MPO are taken."""
+    """A PNG with a 2 MB colour profile, a JPEG with 1 MB of EXIF and profile, and an MPO are accepted."""
     profile = np.random.default_rng(2).bytes(2_000_000)
     assert budget.cost(bombs.save(noise(), "PNG", icc_profile=profile)).metadata > 1_900_000
     assert budget.cost(bombs.save(noise(), "JPEG", icc_profile=profile[:1_000_000])).metadata > 1_000_000
@@ -56,7 +56,7 @@ def test_large_metadata_of_sound_files_passes():
 
 
 def test_the_scans_of_a_progressive_jpeg_are_counted():
-    """Pillow writes ten; what follows the end of the picture is not looked at."""
+    """Pillow writes ten; bytes after the end of the picture do not count."""
     file = bombs.save(noise(), "JPEG", progressive=True)
     expected = len([part for part in bombs.segments(file) if part[1] == 0xDA])
     assert budget.cost(file).scans == expected
@@ -72,14 +72,14 @@ def test_scans_times_pixels_are_bounded():
     assert "94 scans or more of 16 megapixels" in refusal(bombs.scans(4000, 4000, 200_000))
 
 
-def test_a_word_inside_a_segment_is_no_scan():
+def test_markers_inside_a_segment_are_not_scans():
     """A comment between scans that is full of markers is one segment."""
     comment = b"\xff\xfe" + struct.pack(">H", 60_002) + b"\xff\xda" * 30_000
     assert budget.cost(bombs.between_scans(comment)).scans == budget.cost(bombs.between_scans(b"")).scans
 
 
-def test_marks_are_found_across_the_blocks_in_which_they_are_searched():
-    """A scan at any place of a long file is counted."""
+def test_markers_are_found_across_blocks():
+    """A scan is counted anywhere in a long file."""
     parts = bombs.segments(bombs.save(Image.new("L", (8, 8)), "JPEG", progressive=True))
     first = next(index for index, part in enumerate(parts) if part[1] == 0xDA)
     before = len(b"".join(parts[: first + 1]))
@@ -89,7 +89,7 @@ def test_marks_are_found_across_the_blocks_in_which_they_are_searched():
 
 
 def test_a_thousand_segments_are_taken_and_no_more():
-    """The limits are those that are published: 1,000 segments, 4 MB to read and 16 MB to skip."""
+    """The limits are the published ones: 1,000 segments, 4 MB to read and 16 MB to skip."""
     comment = bombs.segment(0xFE, b"abc")
     assert budget.cost(bombs.in_header(comment * 998)).segments == 1000  # with two of its own
     assert "1000 segments" in refusal(bombs.in_header(comment * 999))
@@ -101,7 +101,7 @@ def test_a_thousand_segments_are_taken_and_no_more():
 
 
 def test_metadata_that_phones_and_photoshop_write_passes():
-    """Extended XMP of 4.9 MB in a JPEG, all layers in one tag of a TIFF, and an animation of 3,000 tiny frames."""
+    """Extended XMP of 4.9 MB in a JPEG, all layers in one TIFF tag, an animation of 3,000 tiny frames."""
     xmp = bombs.segment(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + bytes(65_000))
     assert budget.cost(bombs.in_header(xmp * 75)).skipped > 4_800_000
     assert budget.cost(bombs.tiff([(37_724, 7, 5_000_000, 200)], bytes(5_000_400))).pixels == 100
@@ -110,15 +110,15 @@ def test_metadata_that_phones_and_photoshop_write_passes():
     assert budget.cost(head + frames * 3_000 + bombs.chunk(b"IEND", b"")).pixels == 100
 
 
-def test_frames_of_what_is_no_animation_are_counted():
-    """Pillow reads on where the frames were announced too late, twice or never."""
+def test_frames_of_unannounced_animations_are_counted():
+    """Pillow reads them even if the file announces frames too late, twice or never."""
     control, frames = bombs.chunk(b"acTL", struct.pack(">II", 9, 0)), bombs.chunk(b"fcTL", bytes(26)) * 3_000
     for file in (bombs.png()[:-12], bombs.png(extra=control * 2)[:-12], bombs.png()[:-12] + control):
         assert "too many pieces" in refusal(file + frames + bombs.chunk(b"IEND", b""))
 
 
 def test_the_largest_size_counts():
-    """Whatever else a file says of its size, before or after its pixels or behind its end, the largest is taken."""
+    """Of all sizes in a file, before or after its pixels or behind its end, the largest counts."""
     small, large = (bombs.png(side, side)[8:33] for side in (1, 500))
     picture = bombs.png(300, 300)
     assert budget.cost(picture[:-12] + small + picture[-12:]).pixels == 90_000
@@ -129,15 +129,15 @@ def test_the_largest_size_counts():
 
 
 @pytest.mark.parametrize("marker", [b"\xff\x01", b"\xff\x01\xff\x01", b"\xff\xd0", b"\xff\xff", b"\xff\xdc\0\2", b"ab"])
-def test_what_libjpeg_skips_hides_no_scan(marker):
-    """The scans behind it are counted."""
+def test_skipped_segments_hide_no_scan(marker):
+    """libjpeg skips them; the scans behind them are counted."""
     plain = budget.cost(bombs.between_scans(b""))
     found = budget.cost(bombs.between_scans(marker))
     assert (found.scans, found.doubtful) == (plain.scans, False)
 
 
-def test_doubt_is_kept():
-    """What the walk does not know, what is cut short, and what may cost more than its structure tells is in doubt."""
+def test_unclear_files_are_in_doubt():
+    """Unknown or truncated structures, and any that may cost more than they show."""
     rare = bombs.jpeg().replace(b"\xff\xc0", b"\xff\xc9", 1)
     packed = np.random.default_rng(4).bytes(5_000)
     for file in (
@@ -168,7 +168,7 @@ def test_doubt_is_kept():
 
 
 def test_a_png_of_many_sound_pieces_passes():
-    """libpng writes pieces of 8 KB: 20 MB are 2,500 of them."""
+    """libpng writes pieces of 8 KB: a file of 20 MB has 2,500 of them."""
     packed = zlib.compress(np.random.default_rng(3).bytes(2_600_000), 0)
     pieces = b"".join(bombs.chunk(b"IDAT", packed[at : at + 8192]) for at in range(0, len(packed), 8192))
     budget.cost(bombs.png(extra=pieces * 8))
@@ -176,7 +176,7 @@ def test_a_png_of_many_sound_pieces_passes():
 
 @pytest.mark.parametrize("name", bombs.BOMBS)
 def test_looking_takes_no_time(name):
-    """Whatever a file of 19 MB holds, its cost is known, or refused, within a part of a second of CPU time."""
+    """The cost of any file of 19 MB is known, or the file refused, in a fraction of a second of CPU time."""
     file, expected = bombs.BOMBS[name][0](), bombs.BOMBS[name][1]
     begun = time.thread_time()
     try:
@@ -188,8 +188,8 @@ def test_looking_takes_no_time(name):
     assert code in expected or code == "served"
 
 
-def test_what_is_no_image_is_named_as_such():
-    """Files of no known format are refused at once."""
+def test_unknown_formats_are_refused():
+    """At once, as data that is not an image."""
     for data in (b"hello", b"<svg/>", b"P6 1 1 255 abc", b"\0" * 100):
         with pytest.raises(RefusalError) as caught:
             budget.cost(data)

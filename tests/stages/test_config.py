@@ -1,4 +1,4 @@
-"""A step's configuration becomes typed values, and what is wrong keeps the model from loading, with one sentence."""
+"""A step's configuration becomes typed values; an error in it keeps the model from loading, with a sentence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stages.config import ConfigError, StepConfig, Tensor
 
 
 def step(repository: Path, **parameters: str) -> StepConfig:
-    """Return a configuration as Triton would hand it over."""
+    """Return a configuration in Triton's form."""
     config = {
         "parameters": {name: {"string_value": value} for name, value in parameters.items()},
         "input": [{"name": "logits", "data_type": "TYPE_FP32", "dims": ["1000"]}],
@@ -37,14 +37,14 @@ def test_parameters_have_types_and_defaults(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "abc", "nan", "inf", "-1", "301", "2.5"])
-def test_a_number_that_is_none_or_out_of_bounds_is_refused(tmp_path: Path, text: str) -> None:
-    """The sentence names the parameter and what was given."""
+def test_invalid_numbers_are_refused(tmp_path: Path, text: str) -> None:
+    """The sentence names the parameter and its value."""
     with pytest.raises(ConfigError, match=f"'size'.*'{text}'"):
         step(tmp_path, size=text).integer("size", 0, 300)
 
 
-def test_what_is_missing_or_unknown_is_named(tmp_path: Path) -> None:
-    """Both sentences tell the parameter."""
+def test_missing_and_unknown_parameters_are_named(tmp_path: Path) -> None:
+    """Both sentences name the parameter."""
     with pytest.raises(ConfigError, match="'size' is missing"):
         step(tmp_path).integer("size", 1, 300)
     with pytest.raises(ConfigError, match="'kind' must be one of a, b, not 'c'"):
@@ -52,7 +52,7 @@ def test_what_is_missing_or_unknown_is_named(tmp_path: Path) -> None:
 
 
 def test_labels_are_the_lines_of_their_file(tmp_path: Path) -> None:
-    """Line ends of both kinds and a missing last one do no harm."""
+    """Both kinds of line ends, and a missing last one, are accepted."""
     (tmp_path / "labels.txt").write_bytes("chat\r\nchien é\n\n".encode())
     assert step(tmp_path, labels="labels.txt").labels(2) == ["chat", "chien é"]
     assert step(tmp_path, labels="labels.txt").labels(-1) == ["chat", "chien é"]
@@ -69,7 +69,7 @@ def test_labels_are_the_lines_of_their_file(tmp_path: Path) -> None:
     ],
 )
 def test_labels_that_do_not_fit_the_network_are_refused(tmp_path: Path, content: bytes | None, sentence: str) -> None:
-    """A label short or too many would name every class wrongly."""
+    """One label too many or too few would shift the names of all classes."""
     if content is not None:
         (tmp_path / "labels.txt").write_bytes(content)
     with pytest.raises(ConfigError, match=sentence):

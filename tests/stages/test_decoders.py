@@ -1,4 +1,4 @@
-"""Every family of heads is decoded as slow loops over its definition decode it."""
+"""Every family of heads is decoded like slow loops over its definition."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def config(inputs: dict[str, tuple[int, ...]], **parameters: str) -> StepConfig:
 
 
 def head(inputs: dict[str, Rows], **parameters: str) -> Head:
-    """Return the head that such a step reads."""
+    """Return the head that a step with this configuration reads."""
     return Head.of(config({name: array.shape for name, array in inputs.items()}, **parameters))
 
 
 def decoded(inputs: dict[str, Rows], threshold: float, **parameters: str) -> Found:
-    """Return what the head finds, as plain numbers."""
+    """Return the head's candidates as plain numbers."""
     found = head(inputs, **parameters).decode(inputs, threshold)
     assert [array.dtype for array in found] == [np.float32, np.float32, np.int32]
     return list(zip(found.boxes.tolist(), found.scores.tolist(), found.class_ids.tolist(), strict=True))
 
 
 def same(actual: Found, expected: Found) -> None:
-    """Hold two lists of candidates against each other, in order."""
+    """Compare two lists of candidates in order."""
     assert len(actual) == len(expected) > 0
     for (box, score, class_id), (other_box, other_score, other_id) in zip(actual, expected, strict=True):
         assert class_id == other_id
@@ -76,7 +76,7 @@ def slow_objectness(rows: Rows, threshold: float, activation: Callable[[float], 
 @pytest.mark.parametrize("decoder", ["yolov5", "yolox"])
 @pytest.mark.parametrize("seed", range(5))
 def test_heads_with_objectness(decoder: str, seed: int) -> None:
-    """The score is objectness times the best class; activations may be left to us."""
+    """The score is objectness times the best class; the step may apply the activations."""
     rows = rows_of(np.random.default_rng(seed), 200, 1 + 7)
     same(decoded({"output": rows}, 0.4, decoder=decoder), slow_objectness(rows, 0.4))
     rows[:, 4:] = 8 * rows[:, 4:] - 4
@@ -86,7 +86,7 @@ def test_heads_with_objectness(decoder: str, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_transposed_heads_without_objectness(seed: int) -> None:
-    """YOLOv8 and its heirs: the score is the best class."""
+    """YOLOv8 and its successors: the score is that of the best class."""
     rows = rows_of(np.random.default_rng(seed), 200, 7)
     with_objectness = np.insert(rows, 4, 1, axis=1)
     columns = np.ascontiguousarray(rows.T)
@@ -116,7 +116,7 @@ def test_cells_that_do_not_fit_the_output_are_refused() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_queries_with_a_class_for_no_object(seed: int) -> None:
-    """DETR: softmax over all classes, the last of which is never the answer; boxes are shares of the input."""
+    """DETR: softmax over all classes, of which the last never counts; boxes are fractions of the input."""
     generator = np.random.default_rng(seed)
     logits = generator.normal(0, 2, (50, 6)).astype(np.float32)
     boxes = generator.uniform(0, 1, (50, 4)).astype(np.float32)
@@ -132,7 +132,7 @@ def test_queries_with_a_class_for_no_object(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_queries_with_independent_classes(seed: int) -> None:
-    """RT-DETR: the best pairs of query and class, as many as there are queries, so that a box may have two classes."""
+    """RT-DETR: the best pairs of query and class, as many as queries, so a box may have two classes."""
     generator = np.random.default_rng(seed)
     logits = generator.normal(0, 2, (20, 6)).astype(np.float32)
     boxes = generator.uniform(0, 1, (20, 4)).astype(np.float32)
@@ -146,7 +146,7 @@ def test_queries_with_independent_classes(seed: int) -> None:
 
 
 def test_rows_that_are_boxes_already() -> None:
-    """End to end: corners, score, class; rows of class -1 fill up and mean nothing, whatever else they hold."""
+    """End to end: corners, score, class; rows of class -1 are padding, whatever else they hold."""
     rows = np.array(
         [[1, 2, 3, 4, 0.9, 2], [5, 6, 7, 8, 0.2, 1], [0, 0, 0, 0, -1, -1], [2, 2, 9, 9, 0.5, 0]], np.float32
     )
@@ -171,7 +171,7 @@ def test_a_score_on_the_threshold_is_kept() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize(("decoder", "shape"), [("yolov5", (9, 8)), ("yolov8", (8, 9)), ("end_to_end", (9, 6))])
 def test_output_that_is_not_finite_is_refused(decoder: str, shape: tuple[int, int], bad: float) -> None:
-    """Also where it would have been filtered out: such a network cannot be trusted with the rest."""
+    """Even below the threshold: the rest of such an answer cannot be trusted."""
     output = np.zeros(shape, np.float32)
     output[-1, -1] = bad
     with pytest.raises(RefusalError) as caught:
@@ -180,7 +180,7 @@ def test_output_that_is_not_finite_is_refused(decoder: str, shape: tuple[int, in
 
 
 def test_a_size_that_overflows_is_refused() -> None:
-    """The exponential of 1000 is no width."""
+    """The exponential of 1000 is not a width."""
     cells = len(grid(WIDTH, HEIGHT, (8, 16, 32)))
     rows = np.ones((cells, 6), np.float32)
     rows[0, 2] = 1000
@@ -202,7 +202,7 @@ def test_a_size_that_overflows_is_refused() -> None:
 def test_the_number_of_classes_follows_from_the_dims(
     inputs: dict[str, tuple[int, ...]], parameters: dict[str, str], classes: int
 ) -> None:
-    """So that a labels file of another length keeps the model from loading."""
+    """So a labels file of another length keeps the model from loading."""
     step = config(inputs, **parameters)
     assert Head.of(step).classes(step) == classes
 
@@ -222,6 +222,6 @@ def test_the_number_of_classes_follows_from_the_dims(
 def test_a_head_that_makes_no_sense_keeps_the_model_from_loading(
     inputs: dict[str, tuple[int, ...]], parameters: dict[str, str], sentence: str
 ) -> None:
-    """The sentence says what does not fit."""
+    """The sentence says which values do not fit."""
     with pytest.raises(ConfigError, match=sentence):
         Head.of(config(inputs, **parameters))

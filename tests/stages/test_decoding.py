@@ -1,4 +1,4 @@
-"""What callers send as images: every format, mode and orientation is understood, and nothing broken gets through."""
+"""Images from callers: every format, mode and orientation is understood, and broken ones are refused."""
 
 import io
 import struct
@@ -176,12 +176,12 @@ def test_grey_of_16_bits_in_big_endian_tiff_is_scaled_to_8():
 
 @pytest.mark.parametrize("kind", [np.int16, np.int32, np.uint32])
 def test_whole_numbers_without_a_defined_range_are_refused(kind):
-    """Nobody can say which value of signed or 32-bit grey is white, even where all would fit into 16 bits."""
+    """Signed or 32-bit grey has no defined white, even if all values fit into 16 bits."""
     assert refusal(grey_tiff(np.array([[0, 1000], [257, 32767]], kind))) == "image_undecodable"
 
 
 def test_the_tiff_built_by_hand_is_read():
-    """The same file with 16 bits and no sign is decoded, so that a refusal is the pixels' own."""
+    """The same file with unsigned 16 bits is decoded, so a refusal is due to the pixel type."""
     assert decode(grey_tiff(np.array([[0, 65535], [257, 32896]], np.uint16)))[..., 0].tolist() == [[0, 255], [1, 128]]
 
 

@@ -1,4 +1,4 @@
-"""A picture becomes a tensor by the recipe's rule, and the geometry leads back."""
+"""A picture becomes a tensor by the recipe's rule, and the geometry maps boxes back."""
 
 import dataclasses
 
@@ -41,7 +41,7 @@ def test_the_crop_equals_resizing_the_whole_and_cropping(size, resample):
 
 @pytest.mark.parametrize("size", [(3000, 300), (300, 2999)])
 def test_a_very_long_picture_is_cut_in_its_middle(size):
-    """The cut shows the middle to within a pixel of the original, though the whole is never resized."""
+    """The crop shows the original's middle to within a pixel, without resizing the whole."""
     image = Image.merge("RGB", [Image.linear_gradient("L").resize(size)] * 3)
     wide = size[0] > size[1]
     image = image.transpose(Image.Transpose.ROTATE_90).resize(size) if wide else image
@@ -96,7 +96,7 @@ def test_stretch_ignores_proportions():
 
 
 def recipe(rule, side, resize_to):
-    """Return a recipe of any rule; that without a fixed size keeps within half as much again."""
+    """Return a recipe for a rule; without a fixed size, the longer side is limited to 1.5 times `resize_to`."""
     side = 0 if rule == "shortest_edge" else side
     return imaging.Recipe(side, side, rule, resize_to=resize_to, pad_value=0, longest_edge=resize_to * 3 // 2)
 

@@ -1,4 +1,4 @@
-"""A picture's CPU time and memory have an end, and its neighbours do not wait for it."""
+"""A picture's CPU time and memory are limited, and other pictures do not wait for it."""
 
 import contextlib
 import os
@@ -36,7 +36,7 @@ def ask(decoder, data, seconds=30.0):
 
 
 def children():
-    """Return the processes that decode for this one; a stack that other tests share has processes too."""
+    """Return the decoding processes of this process; a stack that other tests share has some too."""
     found = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
@@ -48,7 +48,7 @@ def children():
 @pytest.mark.parametrize("kind", decoding.FORMATS)
 @pytest.mark.parametrize("size", [(300, 200), (2100, 2000)])
 def test_a_process_gives_what_a_thread_gives(decoder, kind, size):
-    """Small or large, a picture's pixels are those that Pillow alone gives."""
+    """Small or large, a picture has the pixels that Pillow alone gives."""
     exif = Image.Exif()
     exif[0x0112] = 6
     image = Image.effect_noise(size, 90).convert("RGB")
@@ -64,7 +64,7 @@ def test_a_process_gives_what_a_thread_gives(decoder, kind, size):
 
 
 def test_small_pictures_need_no_process(decoder):
-    """What most callers send is decoded at once, in the thread that asks; what could be expensive never is."""
+    """Most pictures are decoded at once in the calling thread; potentially expensive ones never are."""
     ask(decoder, bombs.jpeg(1200, 900))
     ask(decoder, bombs.png(600, 400, colour=6))
     assert children() == []
@@ -78,8 +78,8 @@ def test_small_pictures_need_no_process(decoder):
         assert child.cpu_times().user > before
 
 
-def test_metadata_is_read_in_turn(decoder):
-    """Pillow opens a picture only when it is its turn: opening reads all metadata."""
+def test_metadata_is_read_within_the_limits(decoder):
+    """Opening reads all metadata, so Pillow opens a picture only when its turn has come."""
     with contextlib.ExitStack() as places:
         for _ in os.sched_getaffinity(0):
             places.enter_context(decoder._gates.enter(0))
@@ -89,7 +89,7 @@ def test_metadata_is_read_in_turn(decoder):
 
 
 def test_the_deadline_ends_the_work(decoder):
-    """When a request's time is over its process is gone, and the next picture gets another."""
+    """At a request's deadline its process ends, and the next picture gets another."""
     data = bombs.scans(4000, 4000, 7_800)
     ask(decoder, bombs.tiff())
     (before,) = children()
@@ -104,14 +104,14 @@ def test_the_deadline_ends_the_work(decoder):
 
 
 def test_a_deadline_that_is_over_costs_nothing(decoder):
-    """A picture for which nobody waits is not even opened."""
+    """A picture after its deadline is not even opened."""
     with pytest.raises(RefusalError) as caught:
         ask(decoder, b"no image", 0)
     assert caught.value.code == "deadline_exceeded"
 
 
 def test_waiting_for_a_turn_ends_too(decoder):
-    """Whose turn has not come by its deadline is refused."""
+    """A picture without a turn by its deadline is refused."""
     data = bombs.tiff()
     with decoder._gates.enter(30_000_000), decoder._gates.enter(30_000_000):
         places = [decoder._gates.enter(30_000_000) for _ in range(len(os.sched_getaffinity(0)) - 2)]
@@ -126,7 +126,7 @@ def test_waiting_for_a_turn_ends_too(decoder):
 
 
 def test_a_crash_is_the_pictures_fault(decoder):
-    """A process that a picture has killed is replaced, and its picture is refused."""
+    """A process that crashes on a picture is replaced, and the picture is refused."""
     ask(decoder, bombs.tiff())
     (child,) = children()
     child.suspend()
@@ -139,8 +139,8 @@ def test_a_crash_is_the_pictures_fault(decoder):
     assert ask(decoder, bombs.tiff()).size == (10, 10)
 
 
-def test_a_process_that_has_ended_is_no_pictures_fault(decoder):
-    """One that was killed while it had nothing to do is replaced before anyone asks it."""
+def test_a_dead_idle_process_is_replaced(decoder):
+    """A process that was killed while idle is replaced before the next picture."""
     ask(decoder, bombs.tiff())
     (child,) = children()
     child.kill()
@@ -149,7 +149,7 @@ def test_a_process_that_has_ended_is_no_pictures_fault(decoder):
 
 
 def test_a_process_that_cannot_take_a_picture_ends_with_it(decoder):
-    """A deadline holds while the bytes are handed over too."""
+    """The deadline holds while the bytes are handed over too."""
     ask(decoder, bombs.tiff())
     (child,) = children()
     child.suspend()
@@ -161,7 +161,7 @@ def test_a_process_that_cannot_take_a_picture_ends_with_it(decoder):
     assert children() == []
 
 
-def test_whoever_cannot_wait_for_a_start_leaves_it_to_the_next(decoder):
+def test_slow_starts_serve_later_pictures(decoder):
     """Deadlines shorter than a start are met as soon as the process is there."""
     codes = []
     for _ in range(100):
@@ -177,15 +177,15 @@ def test_whoever_cannot_wait_for_a_start_leaves_it_to_the_next(decoder):
 
 
 @pytest.mark.parametrize("seconds", [3e6, 1e13])
-def test_far_deadlines_are_taken(decoder, seconds):
-    """Whoever has a month, or for ever, is served."""
+def test_far_deadlines_work(decoder, seconds):
+    """A month, or none at all."""
     assert ask(decoder, bombs.tiff(), seconds).size == (10, 10)
     assert ask(decoder, bombs.tiff(), seconds).size == (10, 10)
     assert len(children()) == 1
 
 
 def test_lower_limits_of_the_operator_are_kept():
-    """A step that may have less memory and CPU time than a picture still decodes it."""
+    """A step with lower limits on memory and CPU time still decodes a picture."""
     script = (
         "import resource, sys, time; sys.path.insert(0, 'tests/hostile'); import bombs\n"
         "from stages.pictures import Pictures\n"
@@ -223,7 +223,7 @@ def serve(what):
 
 @pytest.fixture
 def other(monkeypatch):
-    """Return a function that makes a process whose work is another."""
+    """Return a function that makes a process which does other work."""
 
     def make(what):
         root = Path(__file__).resolve().parents[2]
@@ -245,7 +245,7 @@ def other(monkeypatch):
 
 
 def test_cpu_time_ends_a_process(other, monkeypatch):
-    """What computes for longer than a picture may is killed by the kernel, whatever its deadline."""
+    """The kernel kills a process beyond a picture's CPU time, whatever its deadline."""
     pool = other("spin")
     begun = time.monotonic()
     with pytest.raises(RefusalError) as caught:
@@ -256,14 +256,14 @@ def test_cpu_time_ends_a_process(other, monkeypatch):
 
 
 def test_memory_is_bounded(other):
-    """What a picture may not take is not there to be had."""
+    """A process cannot allocate more than a picture may take."""
     pool = other("swell")
     assert pool.ask(b"", time.monotonic() + 30) == b"no memory"
     pool.close()
 
 
-def test_a_process_that_fails_by_itself_is_no_pictures_fault(other):
-    """Its exit code tells, for which it is given the time to end."""
+def test_a_process_that_fails_by_itself_is_an_error_of_the_step(other):
+    """Its exit code tells this; it gets time to end."""
     pool = other("fail")
     for _ in range(5):
         with pytest.raises(RefusalError) as caught:
@@ -272,7 +272,7 @@ def test_a_process_that_fails_by_itself_is_no_pictures_fault(other):
 
 
 def test_processes_end_with_their_step():
-    """A step that is killed leaves no process behind, not even one that computes."""
+    """A killed step leaves no process behind, not even a busy one."""
     script = (
         "import sys, time; sys.path.insert(0, 'tests/hostile'); import bombs\n"
         "from stages.pictures import Pictures\n"
@@ -288,7 +288,7 @@ def test_processes_end_with_their_step():
 
 
 def test_no_other_plugin_is_loaded():
-    """After pictures of every kind, and garbage, Pillow has loaded the plugins of our formats and no others."""
+    """After pictures of every kind, and garbage, Pillow has loaded the plugins of our formats only."""
     script = (
         "import sys, time; sys.path.insert(0, 'tests/hostile'); import mutants, bombs\n"
         "from PIL import Image\n"

@@ -1,4 +1,4 @@
-"""Raw outputs become probabilities and the best classes, and nothing that is no probability gets through."""
+"""Raw outputs become probabilities and the best classes; values that are not probabilities are refused."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_no_activation_takes_probabilities_as_they_are_and_clips_their_rounding(
     [([0.1, 3.5], "none"), ([-0.5, 0.1], "none")]
     + [([0.1, bad], activation) for bad in (math.nan, math.inf, -math.inf) for activation in scores.ACTIVATIONS],
 )
-def test_what_is_no_probability_is_refused(values: list[float], activation: str) -> None:
+def test_invalid_probabilities_are_refused(values: list[float], activation: str) -> None:
     """A network that gives NaN, infinity, or raw logits as probabilities has failed."""
     with pytest.raises(RefusalError) as caught:
         scores.activate(np.array(values, np.float32), activation)
@@ -53,7 +53,7 @@ def test_what_is_no_probability_is_refused(values: list[float], activation: str)
 
 
 def test_a_bad_row_is_refused_without_its_neighbours() -> None:
-    """Rows are computed as one array, and yet a NaN stays with the item that has it."""
+    """Rows are computed as one array, but a NaN only fails its own item."""
     rows = [np.array(row, np.float32) for row in ([0, 0], [math.nan, 0], [5, 5])]
     first, second, third = scores.probabilities(rows, "softmax")
     assert isinstance(second, RefusalError)
@@ -62,7 +62,7 @@ def test_a_bad_row_is_refused_without_its_neighbours() -> None:
 
 
 def test_the_best_are_those_of_a_full_sort() -> None:
-    """For any k, with many ties: by score, and equal ones by the lower id."""
+    """For any k, with many ties: by score, then by the lower id."""
     generator = np.random.default_rng(0)
     for size in (1, 2, 10, 1000):
         values = generator.integers(0, 5, size).astype(np.float32) / 5

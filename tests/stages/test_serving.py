@@ -1,4 +1,4 @@
-"""Requests become one batch and come back as answers; a fault stays with the request that caused it."""
+"""Requests become one batch and come back as answers; an error stays with its request."""
 
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ from stages.serving import RefusalError
 
 
 def run(requests, *, read=lambda request: request, compute=None, answer=lambda request, results: results):
-    """Serve lists of numbers; each is doubled."""
+    """Serve lists of numbers; the answer doubles each number."""
     calls = []
 
     def double(items):
@@ -92,7 +92,7 @@ def test_an_answer_that_cannot_be_made_is_refused_alone():
 
 
 def test_a_sentence_is_not_cut_by_what_it_quotes():
-    """A NUL or a line's end in a caller's word would cut the message on its way through Triton."""
+    """A NUL or line end in a caller's input would cut the message on its way through Triton."""
     assert (
         RefusalError("invalid_parameter", "a\0b\nc é 猫.").message("here")
         == "invalid_parameter@here: a\ufffdb\ufffdc é 猫."
@@ -100,7 +100,7 @@ def test_a_sentence_is_not_cut_by_what_it_quotes():
 
 
 def test_a_refusal_is_an_invalid_argument_to_triton():
-    """Triton gets the code, the step and the sentence, by the code that the gateway reads as a refusal."""
+    """Triton gets code, step and sentence, with the gRPC status that the gateway reads as a refusal."""
     api = SimpleNamespace(
         TritonError=lambda message, code: (message, code), InferenceResponse=lambda error: SimpleNamespace(error=error)
     )

@@ -1,4 +1,4 @@
-"""Texts become token ids exactly as the raw library makes them, at one length, and in bounded time."""
+"""Texts become the token ids of the raw library, at one length, in bounded time."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def tokens() -> Tokens:
 
 @pytest.fixture(scope="module")
 def raw() -> Tokenizer:
-    """The library by itself, neither padding nor truncating."""
+    """The library alone, without padding and truncation."""
     tokenizer = Tokenizer.from_file(str(FILE))
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -49,13 +49,13 @@ def raw() -> Tokenizer:
 
 
 def good(result: Encoded | RefusalError) -> Encoded:
-    """Return a result that must be no refusal."""
+    """Return a result, which must not be a refusal."""
     assert isinstance(result, Encoded)
     return result
 
 
 def test_ids_are_those_of_the_library(tokens: Tokens, raw: Tokenizer) -> None:
-    """Short, long and strange texts, all in one call: the first 127 tokens and the closing one, then zeros."""
+    """Short, long and strange texts in one call: the first 127 tokens and the closing one, then zeros."""
     generator = random.Random(0)
     texts = [" ".join(generator.choices(WORDS, k=generator.randint(1, 300))) + " end" for _ in range(100)]
     cut = 0
@@ -80,7 +80,7 @@ def test_types_are_those_of_the_tensors(tokens: Tokens) -> None:
 
 @pytest.mark.parametrize(("words", "truncated"), [(LENGTH - 3, False), (LENGTH - 2, False), (LENGTH - 1, True)])
 def test_a_text_that_just_fits_is_not_truncated(tokens: Tokens, words: int, truncated: bool) -> None:
-    """Two of the places are for the special tokens."""
+    """Two positions are for the special tokens."""
     one = good(tokens.encode([b"good " * words])[0])
     assert (one.token_count.item(), one.truncated.item()) == (min(words + 2, LENGTH), truncated)
 
@@ -96,16 +96,16 @@ def test_a_text_that_just_fits_is_not_truncated(tokens: Tokens, words: int, trun
         (b"caf\xc3", "malformed_request"),
     ],
 )
-def test_what_holds_no_text_is_refused_alone(tokens: Tokens, data: bytes, code: str) -> None:
-    """White space, what the tokenizer drops, and broken UTF-8; the texts around it are answered."""
+def test_texts_without_content_are_refused_alone(tokens: Tokens, data: bytes, code: str) -> None:
+    """White space, characters that the tokenizer drops, broken UTF-8; other texts are answered."""
     before, refused, after = tokens.encode([b"good", data, b"bad"])
     assert isinstance(refused, RefusalError)
     assert refused.code == code
     assert [good(before).token_count.item(), good(after).token_count.item()] == [3, 3]
 
 
-def test_a_batch_of_refusals_is_no_fault(tokens: Tokens) -> None:
-    """Nothing is left to tokenize."""
+def test_a_batch_of_refusals_is_not_an_error(tokens: Tokens) -> None:
+    """No text is left to tokenize."""
     assert [refusal.code for refusal in tokens.encode([b"", b""]) if isinstance(refusal, RefusalError)] == [
         "text_empty",
         "text_empty",
@@ -113,8 +113,8 @@ def test_a_batch_of_refusals_is_no_fault(tokens: Tokens) -> None:
 
 
 @pytest.mark.parametrize("piece", ["word ", "a", "é", "中", "[SEP]", "!", "a\u0301", "x" * 90 + " ", "\u0315\u0300a"])
-def test_a_megabyte_costs_milliseconds_and_is_told_to_be_truncated(tokens: Tokens, piece: str) -> None:
-    """Unbounded, the library takes 0.3 s and the whole batch waits for it."""
+def test_a_megabyte_costs_milliseconds_and_is_truncated(tokens: Tokens, piece: str) -> None:
+    """Without a bound, the library takes 0.3 s and the whole batch waits for it."""
     data = (piece * (1_000_000 // len(piece))).encode()
     started = time.process_time()
     one = good(tokens.encode([data])[0])
@@ -123,21 +123,21 @@ def test_a_megabyte_costs_milliseconds_and_is_told_to_be_truncated(tokens: Token
 
 
 def test_white_space_does_not_push_words_out(tokens: Tokens) -> None:
-    """A text that is long by its blanks only is read to its end."""
+    """A text that is long only by its white space is read to its end."""
     spaced, plain = tokens.encode([b" " * 500_000 + b"good" + b"\n" * 500_000 + b"news", b"good news"])
     assert good(spaced).input_ids.tolist() == good(plain).input_ids.tolist()
     assert not good(spaced).truncated.item()
 
 
 def test_shortening_leaves_short_texts_alone() -> None:
-    """Only beyond the limit is white space squeezed and the rest cut."""
+    """White space is squeezed and the rest cut only beyond the limit."""
     assert shorten("a  b", 4) == ("a  b", False)
     assert shorten("a   b", 4) == ("a b", False)
     assert shorten("abcde", 4) == ("abcd", True)
 
 
 def test_prose_is_never_cut_by_the_bound(tokens: Tokens, raw: Tokenizer) -> None:
-    """What the bound leaves of prose fills the network many times over."""
+    """The bound leaves many times more prose than the network reads."""
     prose = "Quarterly earnings surprised even the most sceptical institutional shareholders. " * 200
     kept, was_cut = shorten(prose, LENGTH * CHARACTERS_PER_TOKEN)
     assert was_cut

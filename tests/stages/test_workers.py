@@ -1,4 +1,4 @@
-"""What takes long delays nobody else."""
+"""Slow work does not delay other requests."""
 
 import threading
 import time
@@ -64,7 +64,7 @@ def test_close_lets_what_began_finish_and_may_be_repeated():
 
 
 def enters(gates, pixels):
-    """Start a thread that waits for its turn; return the event that says it has it."""
+    """Start a thread that waits for its turn; return the event that it sets when its turn has come."""
     inside, leave = threading.Event(), threading.Event()
 
     def hold():
@@ -91,7 +91,7 @@ def test_large_pictures_take_turns_and_leave_room_for_ordinary_ones():
 
 
 def test_large_pictures_at_their_gate_do_not_delay_a_small_one():
-    """As many large pictures as the gateway lets be under way leave a thread, and a turn, for a small one."""
+    """Any number of large pictures leaves a thread, and a turn, for a small one."""
     workers, gates, release = Workers(patience_s=0), Gates(cores=2), threading.Event()
 
     def decode(pixels, wait):
@@ -124,7 +124,7 @@ def test_a_picture_that_fails_leaves_its_turn_to_the_next(pixels):
 
 
 def test_small_pictures_wait_for_no_others():
-    """When every other place is held, small pictures still come in, as many as there are cores."""
+    """When all other turns are taken, as many small pictures as cores still come in."""
     gates = Gates(cores=2)
     held = [enters(gates, work) for work in (LARGE_WORK + 1, LARGE_WORK, LARGE_WORK)]
     assert all(inside.wait(5) for inside, _, _ in held)

@@ -1,4 +1,4 @@
-"""The shipped detector is made again from its own weights."""
+"""The shipped detector can be rebuilt from its own weights."""
 
 from __future__ import annotations
 

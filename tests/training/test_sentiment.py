@@ -1,4 +1,4 @@
-"""The shipped sentiment network answers each text alike, whatever else is in its batch."""
+"""The shipped sentiment network gives a text the same answer in any batch."""
 
 from __future__ import annotations
 

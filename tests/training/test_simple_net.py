@@ -1,4 +1,4 @@
-"""The smallest tensor model is what its export makes, and computes what plain numpy does."""
+"""The smallest tensor model equals its export, and computes the values of plain numpy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-// Labels and their scores as bars, best first.
+// Labels and their scores as bars, in the order of the rows.
 
 import { element } from "./element.js";
 

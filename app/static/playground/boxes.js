@@ -1,8 +1,8 @@
-// What was detected: boxes over the picture and rows beside it, each of which lights up the other.
+// Detections: boxes over the picture and rows beside it. Pointing at a box highlights its row, and the other way round.
 
 import { element, shape } from "./element.js";
 
-// The picture answer's colours (app/drawing.py), and what can be read on them.
+// The picture answer's colours (app/drawing/marks.py), and the one on which text must be white.
 const COLOURS = [
   ...["#ff645f", "#07e4be", "#b243ba", "#9ca903", "#a8c4fe", "#b85f05"],
   ...["#0db3c1", "#ffa5c8", "#019427", "#a884ff", "#f6ba00", "#0584b8"],
@@ -21,7 +21,7 @@ export class Boxes {
   constructor(svg, list) {
     this.#svg = svg;
     this.#list = list;
-    // Text and lines keep their size on the screen, whatever the picture's.
+    // Text and lines keep their size on the screen, whatever the picture's size is.
     new ResizeObserver(() => this.#scale()).observe(svg);
   }
 
@@ -37,21 +37,21 @@ export class Boxes {
     this.#svg.setAttribute("viewBox", `0 0 ${size.width} ${size.height}`);
     this.#marks = predictions.map((prediction) => this.#mark(prediction));
     const area = ({ box }) => (box.xmax - box.xmin) * (box.ymax - box.ymin);
-    // The smaller a box, the later it is drawn: it stays within the pointer's reach.
+    // Smaller boxes are drawn later, so that the pointer reaches them.
     const bySize = [...this.#marks].sort((one, other) => area(other.prediction) - area(one.prediction));
     this.#svg.append(...bySize.map((mark) => mark.group));
     this.#list.append(element("ol", { class: "rows" }, ...this.#marks.map((mark) => mark.row)));
     this.#scale();
   }
 
-  // Show what has that score or more.
+  // Show the predictions with that score or more.
   filter(threshold) {
     for (const { prediction, group, row } of this.#marks) {
       const visible = prediction.score >= threshold;
       group.toggleAttribute("hidden", !visible);
       row.hidden = !visible;
     }
-    this.#scale(); // only what is visible can be measured
+    this.#scale(); // only visible elements can be measured
   }
 
   #mark(prediction) {

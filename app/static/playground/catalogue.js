@@ -1,4 +1,4 @@
-// The models: what is served, in which state, and which can be picked for a task.
+// The served models: their states, and the choice of a model for a task.
 
 import { byId, element } from "./element.js";
 import { models, readiness } from "./gateway.js";
@@ -12,7 +12,7 @@ export class Catalogue {
   #shown = "";
   #changed;
 
-  // changed() is called whenever other models are served than before.
+  // changed() is called whenever the list of models has changed.
   constructor(changed) {
     this.#changed = changed;
   }
@@ -25,7 +25,7 @@ export class Catalogue {
     }
   }
 
-  // Fill the select with a task's models, and keep what was picked where it is still there.
+  // Fill the select with a task's models; keep the picked one if it is still there.
   offer(task, select) {
     const picked = select.value;
     const fitting = this.#models.filter((model) => model.task === TASKS[task]);
@@ -81,7 +81,7 @@ export class Catalogue {
       state = status;
       text = status === "ready" ? "Ready" : `Not ready: ${reason ?? failing.join(", ")}`;
     } catch {
-      // The pill says it.
+      // The pill shows "No answer".
     }
     pill.dataset.state = state;
     if (pill.textContent !== text) pill.textContent = text;

@@ -1,4 +1,4 @@
-// The lines that repeat a request outside the browser. They are pasted as they are, so every value is quoted.
+// Code that repeats a request outside the browser. People paste it unchanged, so every value is quoted.
 
 import { address } from "./gateway.js";
 
@@ -57,7 +57,7 @@ export function httpx(request) {
   return `${imports}\nimage = ${bytes}\nanswer = httpx.post(\n${url}${params(request.query)}${files}${end}`;
 }
 
-// What must be done before the lines work.
+// What to do before running the code.
 export function hint(request) {
   if (request.file === undefined || request.file.origin === "sample") return "";
   if (request.file.origin === "pasted") return `First save the pasted picture as ${request.file.name}.`;

@@ -1,4 +1,4 @@
-// Elements from plain values. Text becomes text nodes only: nothing that a model or a caller says is read as HTML.
+// Elements from plain values. Text becomes text nodes only, so no text of a model or a caller is parsed as HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 

@@ -1,6 +1,6 @@
-// Everything that is asked of the gateway, at addresses relative to this page, so that it also works behind a prefix.
+// All requests to the gateway. Addresses are relative to this page, so that they work behind a path prefix too.
 
-// A refusal, as RFC 9457 tells it.
+// A refused request; `fields` are those of RFC 9457.
 export class Problem extends Error {
   constructor(fields) {
     super(fields.detail);
@@ -29,7 +29,7 @@ async function refuse(response) {
   throw new Problem(await response.json().catch(() => fallback));
 }
 
-// body: {image: File} or {text: string}. Gives the answer, the server's spans in ms, and the ms until all of it was here.
+// body: {image: File} or {text: string}. Returns the answer, the ms until it was complete, and the server's spans in ms.
 export async function ask(url, body, signal) {
   const begun = performance.now();
   const response = await post(url, body, "application/json", signal);

@@ -1,4 +1,4 @@
-// The page: input -> request -> answer, and what is told of it.
+// The page: input -> request -> answer on the screen.
 
 import { bars, percent } from "./bars.js";
 import { Boxes } from "./boxes.js";
@@ -15,8 +15,8 @@ const OPTIONS = { classify: ["top_k"], detect: ["iou_threshold", "max_detections
 
 const boxes = new Boxes(byId("boxes"), byId("answer"));
 const catalogue = new Catalogue(offer);
-let given; // {file, name, origin}: the picture that was given last
-let asked; // {request, body, answer}: what was asked last and answered
+let given; // {file, name, origin}: the last chosen picture
+let asked; // {request, body, answer}: the last answered request
 let running = new AbortController();
 
 function task() {
@@ -32,8 +32,8 @@ function floor() {
   return byId("floor").value === "" ? 0 : Number(byId("floor").value);
 }
 
-// Boxes are asked for down to a low score, so that the slider needs no new request; the lines that repeat the request
-// ask for what is shown.
+// The page requests boxes down to a low score, so that the slider needs no new request. The code for copying requests
+// only the shown boxes.
 function query(route) {
   const model = byId("model").value;
   const found = [];
@@ -103,7 +103,7 @@ function preview({ file, name }) {
   figure.hidden = false;
   image.hidden = false;
   image.alt = `The picture ${name}`;
-  // What this browser cannot show, such as TIFF, may still be answered: its boxes are drawn on a plain ground.
+  // The gateway may answer a picture that this browser cannot show, such as TIFF: its boxes get a plain background.
   image.onerror = () => (image.hidden = true);
   image.src = URL.createObjectURL(file);
   byId("file-name").textContent = name;
@@ -172,7 +172,7 @@ async function copy() {
     await navigator.clipboard.writeText(code.textContent);
     byId("copied").textContent = "Copied.";
   } catch {
-    // The clipboard is closed to pages without https that are not this machine's.
+    // Browsers keep pages without https from the clipboard, except those of localhost.
     getSelection().selectAllChildren(code);
     byId("copied").textContent = "Selected: copy it with Ctrl+C.";
   }
@@ -186,7 +186,7 @@ async function save() {
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   } catch (error) {
-    tell(error);
+    showProblem(error);
   }
 }
 
@@ -197,21 +197,21 @@ function say(sentence) {
 function fail(error) {
   clear();
   say("");
-  tell(error);
+  showProblem(error);
 }
 
-function tell(error) {
-  const told = error instanceof Problem ? error.fields : { title: "Error in this page", detail: String(error) };
+function showProblem(error) {
+  const problem = error instanceof Problem ? error.fields : { title: "Error in this page", detail: String(error) };
   const names = { status: "Status", code: "Code", request_id: "Request id", model: "Model", step: "Step" };
-  const facts = Object.keys(names).filter((name) => told[name] !== undefined && told[name] !== null);
-  const again = told.retryable ? " The same request may succeed later." : "";
+  const facts = Object.keys(names).filter((name) => problem[name] !== undefined && problem[name] !== null);
+  const again = problem.retryable ? " The same request may succeed later." : "";
   byId("problem").replaceChildren(
     element(
       "div",
       { class: "problem" },
-      element("h3", {}, told.title),
-      element("p", {}, `${told.detail}${again}`),
-      element("dl", {}, ...facts.flatMap((name) => [element("dt", {}, names[name]), element("dd", {}, String(told[name]))])),
+      element("h3", {}, problem.title),
+      element("p", {}, `${problem.detail}${again}`),
+      element("dl", {}, ...facts.flatMap((name) => [element("dt", {}, names[name]), element("dd", {}, String(problem[name]))])),
     ),
   );
 }

@@ -1,20 +1,20 @@
-// The ways in which a picture gets here: chosen, photographed, dropped, pasted, or one of the samples.
+// The ways to give a picture: choose, photograph, drop or paste one, or click on a sample.
 
 import { byId } from "./element.js";
 import { sample } from "./gateway.js";
 
 // Calls given({file, name, origin}) with origin "file", "pasted" or "sample", or failed(error).
 export function listen(given, failed) {
-  let newest = 0; // a sample that comes after a later choice is dropped
-  const tell = (picture) => {
+  let newest = 0; // counts choices: a sample that loads slowly must not replace a later choice
+  const choose = (picture) => {
     newest += 1;
     given(picture);
   };
   for (const id of ["file", "camera"]) {
     byId(id).addEventListener("change", (event) => {
       const [file] = event.target.files;
-      event.target.value = ""; // else choosing the same file again would change nothing
-      if (file !== undefined) tell({ file, name: file.name, origin: "file" });
+      event.target.value = ""; // otherwise choosing the same file again would fire no event
+      if (file !== undefined) choose({ file, name: file.name, origin: "file" });
     });
   }
   const drop = byId("drop");
@@ -32,19 +32,19 @@ export function listen(given, failed) {
     event.preventDefault();
     drop.classList.remove("over");
     const [file] = event.dataTransfer.files;
-    if (file !== undefined) tell({ file, name: file.name, origin: "file" });
+    if (file !== undefined) choose({ file, name: file.name, origin: "file" });
   });
   addEventListener("paste", (event) => {
     const [file] = event.clipboardData?.files ?? [];
     if (file === undefined) return;
     event.preventDefault();
-    tell({ file, name: `picture.${file.type.split("/")[1] ?? "png"}`, origin: "pasted" });
+    choose({ file, name: `picture.${file.type.split("/")[1] ?? "png"}`, origin: "pasted" });
   });
   for (const button of document.querySelectorAll("[data-sample]")) {
     const name = button.dataset.sample;
     button.addEventListener("click", () => {
       const mine = (newest += 1);
-      sample(name).then((file) => mine === newest && tell({ file, name, origin: "sample" }), failed);
+      sample(name).then((file) => mine === newest && choose({ file, name, origin: "sample" }), failed);
     });
   }
 }

@@ -1,4 +1,4 @@
-// Where the time went: the server's spans, and the rest of what the browser waited.
+// Where the time went: the server's spans, and the rest of the time that the browser waited.
 
 import { element } from "./element.js";
 

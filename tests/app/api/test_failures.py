@@ -1,4 +1,4 @@
-"""Whatever fails is answered as a problem; a fault of the gateway's own is logged and redacted."""
+"""Every failure is answered as a problem; an exception of the gateway's own is logged and redacted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 import httpx
 import pytest
 import structlog
-from fastapi import FastAPI, Query
+from fastapi import FastAPI, HTTPException, Query
 
 from app import errors
 from app.main import create_app
@@ -24,8 +24,8 @@ def ask(app: FastAPI, path: str, method: str = "GET", host: str = "localhost") -
     return asyncio.run(send())
 
 
-def test_a_fault_is_a_redacted_500() -> None:
-    """Whatever a route raises becomes `internal_error`, and the answer shows nothing of it."""
+def test_an_unexpected_exception_is_a_redacted_500() -> None:
+    """Any exception of a route becomes `internal_error`, and the answer shows nothing of it."""
     app = create_app(Settings())
 
     @app.get("/fault")
@@ -49,7 +49,7 @@ def test_a_fault_is_a_redacted_500() -> None:
         ("/v1/models", "GET", "evil.example", 403, "forbidden"),
     ],
 )
-def test_what_never_reaches_a_route_is_a_problem(path: str, method: str, host: str, status: int, code: str) -> None:
+def test_refusals_before_a_route_are_problems(path: str, method: str, host: str, status: int, code: str) -> None:
     """Refusals of the router, of FastAPI's validation and of the door carry the request's id."""
     app = create_app(Settings())
 
@@ -72,7 +72,7 @@ def test_what_never_reaches_a_route_is_a_problem(path: str, method: str, host: s
     ],
     ids=["ours", "the caller's"],
 )
-def test_only_what_callers_cannot_mend_is_logged_with_its_cause(error: errors.GatewayError, logged: list[str]) -> None:
+def test_only_server_errors_are_logged_with_their_cause(error: errors.GatewayError, logged: list[str]) -> None:
     """The cause goes to the log and not to the caller."""
     app = create_app(Settings())
 
@@ -89,8 +89,38 @@ def test_only_what_callers_cannot_mend_is_logged_with_its_cause(error: errors.Ga
     assert all(line["cause"] == "secret" for line in failed)
 
 
-def test_the_dialect_of_hugging_face_is_told_in_headers() -> None:
-    """Its client reads why a request failed from a header, where the query asks for its format."""
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "malformed_request"),
+        (401, "malformed_request"),
+        (403, "forbidden"),
+        (404, "not_found"),
+        (409, "malformed_request"),
+        (413, "body_too_large"),
+        (415, "unsupported_media_type"),
+        (429, "overloaded"),
+        (500, "internal_error"),
+        (503, "backend_unavailable"),
+        (507, "internal_error"),
+    ],
+)
+def test_http_exceptions_keep_their_status(status: int, code: str) -> None:
+    """An HTTPException keeps its status and headers; a status without a code gets that of 400 or 500."""
+    app = create_app(Settings())
+
+    @app.get("/refused")
+    async def refused() -> None:
+        raise HTTPException(status, "No.", headers={"WWW-Authenticate": "Bearer", "Retry-After": "7"})
+
+    response = ask(app, "/refused")
+    assert (response.status_code, response.json()["status"], response.json()["code"]) == (status, status, code)
+    assert (response.headers["www-authenticate"], response.headers["retry-after"]) == ("Bearer", "7")
+    assert (response.json()["detail"] == "No.") == (status not in (400, 404))
+
+
+def test_hugging_faces_client_gets_the_reason_in_a_header() -> None:
+    """The client reads why a request failed from a header, if the query asks for its format."""
     app = create_app(Settings())
     assert "x-error-message" in ask(app, "/v1/sentiment?format=hf", "GET").headers
     assert "x-error-message" not in ask(app, "/v1/sentiment", "GET").headers

@@ -1,4 +1,4 @@
-"""The OpenAPI document: every code has an example, and every example is what its schema says."""
+"""The OpenAPI document: every code has an example, and every example fits its schema."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_problem_examples_are_problems(document: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.code)
 def test_every_error_is_complete(error: type[GatewayError]) -> None:
-    """Each class has a status, a title and a sentence, and what can be retried later says when."""
+    """Each class has a status, a title and a sentence, and retryable errors have a time for the next try."""
     told = problem(error("Sentence."), "id")
     assert 400 <= told.status < 600
     assert told.title
@@ -59,8 +59,8 @@ def test_every_error_is_complete(error: type[GatewayError]) -> None:
     assert (error.retry_after_s is not None) == (told.status in (429, 503))
 
 
-def test_pictures_are_told(document: dict[str, Any]) -> None:
-    """One detection may be asked for as a picture; nothing else may."""
+def test_pictures_are_documented(document: dict[str, Any]) -> None:
+    """Only the route for one detection offers pictures."""
     answers = {path: item["post"]["responses"]["200"] for path, item in document["paths"].items() if "post" in item}
     kinds = {path: answer["content"].keys() for path, answer in answers.items()}
     assert kinds.pop("/v1/detect") == {"application/json", "image/jpeg", "image/png"}
@@ -68,7 +68,7 @@ def test_pictures_are_told(document: dict[str, Any]) -> None:
 
 
 def test_references_resolve(document: dict[str, Any]) -> None:
-    """Every schema that is referred to exists."""
+    """Every referenced schema exists."""
     import json
     import re
 
@@ -77,8 +77,8 @@ def test_references_resolve(document: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_headers_are_told(document: dict[str, Any], task: Task) -> None:
-    """The task routes tell the headers that they read and those that they answer."""
+def test_headers_are_documented(document: dict[str, Any], task: Task) -> None:
+    """The task routes document the headers that they read and those of their answers."""
     for path in (f"/v1/{task.route}", f"/v1/{task.route}/batch"):
         operation = document["paths"][path]["post"]
         headers = {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "header"}
@@ -89,8 +89,8 @@ def test_headers_are_told(document: dict[str, Any], task: Task) -> None:
         assert all("Retry-After" in responses[status]["headers"] for status in ("429", "503"))
 
 
-def test_images_by_url_are_told(document: dict[str, Any]) -> None:
-    """JSON takes an image or its URL, one of the two, with an example of each; batches take images only."""
+def test_images_by_url_are_documented(document: dict[str, Any]) -> None:
+    """JSON takes an image or its URL, with an example of each; batches take images only."""
     bodies = document["paths"]["/v1/detect"]["post"]["requestBody"]["content"]
     forms = bodies["application/json"]["schema"]["oneOf"]
     assert [form["required"] for form in forms] == [["image"], ["image_url"]]
@@ -99,6 +99,6 @@ def test_images_by_url_are_told(document: dict[str, Any]) -> None:
     assert batch["application/json"]["schema"]["required"] == ["images"]
 
 
-def test_every_probe_is_told(document: dict[str, Any]) -> None:
-    """All names of readiness are in the document."""
+def test_every_probe_is_documented(document: dict[str, Any]) -> None:
+    """All paths of readiness are in the document."""
     assert {"/livez", "/readyz", "/healthz", "/health", "/metrics"} <= document["paths"].keys()

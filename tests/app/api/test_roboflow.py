@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -14,17 +13,13 @@ import pytest
 from app.api import roboflow
 from app.api.application import Gateway
 from app.http.drain import Drain
-from app.http.media import Media
-from app.memory import Budget
-from app.scheduling.admission import Admission
 from app.scheduling.slot import Slot
-from app.settings import Settings
 from app.tasks import detection
 from app.telemetry.metrics import Metrics
 from app.triton.catalog import Catalog
 from app.triton.question import Answer, Question
 from app.triton.served import ServedModel
-from app.triton.servers import Servers
+from tests.standins import triton
 
 MODEL = ServedModel("m", detection.TASK, ("1", "2"), True, 1, ())
 IMAGE = base64.b64encode(b"an image").decode()
@@ -53,7 +48,7 @@ ANSWER = {
 def test_both_apis_ask_the_model_that_they_name(
     monkeypatch: pytest.MonkeyPatch, path: str, sent: Any, version: str, parameters: Any
 ) -> None:
-    """With its version and the options; the answer is the client's own."""
+    """Version and options reach the model; the answer has the client's format."""
     asked: list[Question] = []
     lookups = []
 
@@ -67,19 +62,9 @@ def test_both_apis_ask_the_model_that_they_name(
         monkeypatch.setattr(Catalog, name, lambda *given, method=method: lookups.append(method) or method(*given))
 
     async def ask() -> httpx.Response:
-        servers = Servers(("nowhere:1",), Metrics())
-        servers.clients[0].models = {MODEL.name: MODEL}
-        settings, catalog = Settings(), Catalog(servers)
-        catalog._merge()
-        parts: Any = SimpleNamespace(
-            settings=settings,
-            catalog=catalog,
-            admission=Admission(9, 9, Metrics()),
-            media=Media(settings, None),  # type: ignore[arg-type]  # fetches nothing
-            budget=Budget(10_000),
-            coalescer=SimpleNamespace(send=send),
-        )
-        app = Gateway(settings, Metrics(), Drain())
+        parts = triton.parts(send, MODEL)
+        parts.catalog._merge()
+        app = Gateway(parts.settings, Metrics(), Drain())
         app.include_router(roboflow.router(parts))
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
             headers = {"Content-Type": "application/x-www-form-urlencoded"} if "content" in sent else {}

@@ -1,9 +1,8 @@
-"""The routes of the tasks: served directly, or by FastAPI where somebody has added a dependency."""
+"""The routes of the tasks, served directly, or by FastAPI if they have a dependency."""
 
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,9 +15,6 @@ from app.api import tasks
 from app.api.application import Gateway
 from app.errors import ForbiddenError
 from app.http.drain import Drain
-from app.http.media import Media
-from app.memory import Budget
-from app.scheduling.admission import Admission
 from app.scheduling.slot import Slot
 from app.settings import Settings
 from app.tasks import TASKS, sentiment
@@ -26,7 +22,7 @@ from app.telemetry.metrics import Metrics
 from app.triton.catalog import Catalog
 from app.triton.question import Answer, Question
 from app.triton.served import ServedModel
-from app.triton.servers import Servers
+from tests.standins import triton
 
 MODEL = ServedModel("m", sentiment.TASK, ("1",), True, 1, ())
 PATHS = {f"/v1/{task.route}{end}" for task in TASKS for end in ("", "/batch")}
@@ -44,20 +40,9 @@ async def send(_: Question, slot: Slot) -> Answer:
     return Answer("1", ANSWER)
 
 
-def parts(models: tuple[ServedModel, ...] = ()) -> Any:
+def parts(*models: ServedModel) -> Any:
     """Return what routes call, with a Triton that serves these models."""
-    settings = Settings()
-    servers = Servers(("nowhere:1",), Metrics())
-    servers.clients[0].models = {model.name: model for model in models}
-    return SimpleNamespace(
-        settings=settings,
-        catalog=Catalog(servers),
-        admission=Admission(9, 9, Metrics()),
-        media=Media(settings, None),  # type: ignore[arg-type]  # fetches nothing
-        budget=Budget(10_000),
-        coalescer=SimpleNamespace(send=send),
-        metrics=Metrics(),
-    )
+    return triton.parts(send, *models)
 
 
 def gateway(**options: Any) -> Gateway:
@@ -76,7 +61,7 @@ def post(app: Gateway, *paths: str, body: object = None) -> list[httpx.Response]
 
 
 def refuse() -> None:
-    """Let nobody in."""
+    """Refuse every request."""
     raise ForbiddenError("The dependency refuses.")
 
 
@@ -101,7 +86,7 @@ def of_router() -> Gateway:
 
 
 def test_task_routes_are_served_directly() -> None:
-    """One list makes both: what is documented is served, and passes none of FastAPI's machinery."""
+    """Every documented task route is served, and without FastAPI's machinery."""
     app = gateway()
     app.include_router(tasks.router(parts()))
     assert app._direct.keys() == PATHS
@@ -110,13 +95,13 @@ def test_task_routes_are_served_directly() -> None:
 
 @pytest.mark.parametrize("made", [of_application, of_inclusion, of_router])
 def test_a_dependency_of_a_task_route_is_run(made: Any) -> None:
-    """Wherever it was added; it may refuse a request, which is answered with its problem."""
+    """FastAPI runs it wherever it was added; its refusal is answered as a problem."""
     for answer in post(made(), *PATHS):
         assert (answer.status_code, answer.json()["detail"]) == (403, "The dependency refuses.")
 
 
 def test_a_route_with_dependencies_is_served_as_the_others_are() -> None:
-    """What its dependencies let through is answered the same; so is a wrong option."""
+    """With or without dependencies, requests and wrong options get the same answers."""
     ran = []
     app, direct = gateway(), gateway()
     app.include_router(tasks.router(parts()), dependencies=[Depends(lambda: ran.append(1))])
@@ -130,7 +115,7 @@ def test_a_route_with_dependencies_is_served_as_the_others_are() -> None:
 
 
 def test_middleware_is_refused() -> None:
-    """Task routes would not pass it, and nobody would know."""
+    """Task routes would bypass it without notice."""
     with pytest.raises(RuntimeError, match="lifecycle"):
         gateway().add_middleware(GZipMiddleware)
 
@@ -146,7 +131,7 @@ def test_middleware_is_refused() -> None:
     ],
 )
 def test_a_request_looks_its_model_up_once(monkeypatch: pytest.MonkeyPatch, path: str, body: object) -> None:
-    """Whether it is named in the query, or known when the body has been read."""
+    """The query or the body may name the model."""
     found = []
     find = Catalog.find
 
@@ -155,7 +140,7 @@ def test_a_request_looks_its_model_up_once(monkeypatch: pytest.MonkeyPatch, path
         return find(catalog, *asked)
 
     monkeypatch.setattr(Catalog, "find", counted)
-    made = parts((MODEL,))
+    made = parts(MODEL)
 
     async def read() -> None:
         made.catalog._merge()

@@ -30,7 +30,7 @@ GREY = (119, 121, 123)
 
 
 def prediction(box: tuple[float, float, float, float], label: str = "person", class_id: int = 0) -> dict[str, Any]:
-    """Return one, as `/v1/detect` answers it."""
+    """Return a prediction as `/v1/detect` answers it."""
     sides = dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
     return {"label": label, "class_id": class_id, "score": 0.884, "box": sides}
 
@@ -78,7 +78,7 @@ def test_a_label_can_be_read_at_any_size(size: tuple[int, int]) -> None:
 
 
 def test_a_tiny_picture_has_boxes_and_no_broken_text() -> None:
-    """Where not even the score fits there is the box alone, as thin as can be."""
+    """Where not even the score fits, only the box is drawn, as thin as possible."""
     pixels = drawn(blank(16, 16), prediction((3, 4, 12, 14)))
     expected = np.full((16, 16, 3), GREY, np.uint8)
     expected[4:14, 3:12] = rgb(marks.COLOURS[0])
@@ -94,7 +94,7 @@ def test_boxes_beyond_the_picture_stay_inside() -> None:
 
 
 def test_no_label_hides_another() -> None:
-    """Three boxes at one place: all three plates are seen whole."""
+    """Three boxes at one place: all three plates are fully visible."""
     boxes = [prediction((100, 100, 400, 300), "cat", number) for number in range(3)]
     alone = [(drawn(blank(500, 400), box) == rgb(marks.COLOURS[box["class_id"]])).all(axis=2) for box in boxes]
     together = drawn(blank(500, 400), *boxes)
@@ -115,7 +115,7 @@ def test_no_label_hides_another() -> None:
         ("\x00", "class 7"),
     ],
 )
-def test_labels_are_written_as_the_font_can(label: str, expected: str) -> None:
+def test_labels_use_the_fonts_characters_only(label: str, expected: str) -> None:
     """Accents are left out; a label in letters that the font lacks becomes its class's number."""
     assert marks.written(label, 7) == expected
 
@@ -130,7 +130,7 @@ def test_every_colour_is_readable_and_the_playground_has_the_same() -> None:
     assert re.findall("#[0-9a-f]{6}", white) == [c for c in marks.COLOURS if marks.ink(c) == "white"]
 
 
-def test_pictures_are_what_models_see() -> None:
+def test_pictures_are_decoded_as_models_see_them() -> None:
     """Transparency is white, and grey of 16 bits keeps its shades."""
     clear = Image.new("RGBA", (20, 10), (255, 0, 0, 0))
     clear.putpixel((3, 4), (0, 0, 255, 255))
@@ -146,12 +146,12 @@ def test_pictures_are_what_models_see() -> None:
 
 
 def ask(pen: pool.Drawing, image: bytes, seconds: float = 60, kind: str = "image/png") -> Any:
-    """Return what draws an image without predictions."""
+    """Return the coroutine that draws an image without predictions."""
     return pen.picture(image, [], kind, Deadline.after(seconds))
 
 
 def processes() -> list[psutil.Process]:
-    """Return the processes of this one that draw; a stack that other tests share has processes too."""
+    """Return the drawing processes of this process; a stack that other tests share has some too."""
     found = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
@@ -161,7 +161,7 @@ def processes() -> list[psutil.Process]:
 
 
 def answers(*images: bytes, seconds: float = 60, kind: str = "image/png") -> list[Any]:
-    """Return the answers to images that are sent at once, errors too."""
+    """Return the answers to images that are sent at once; errors are returned too."""
 
     async def crowd() -> list[Any]:
         pen = pool.Drawing()
@@ -178,13 +178,13 @@ READY = "import os, signal, sys, time; os.write(1, b'\\n'); sys.stdin.buffer.rea
 
 
 def test_a_process_draws_what_the_code_draws() -> None:
-    """The answer is the same, byte for byte, and a process is used again."""
+    """The answer is the same, byte for byte, and the next picture uses the same process."""
     (one,), (other,) = answers(blank(100, 80)), answers(blank(100, 80))
     assert one == other == picture.draw(blank(100, 80), [], "image/png")
 
 
 def test_bombs_and_damage_are_refused() -> None:
-    """More pixels than the limit are refused before they are decoded, as is what is no image."""
+    """Too many pixels are refused before they are decoded; so are bytes that are not an image."""
     wide = blank(10, 10).replace(struct.pack(">II", 10, 10), struct.pack(">II", 10_000, 5_001))
     wide = wide[:29] + struct.pack(">I", zlib.crc32(wide[12:29])) + wide[33:]
     large, *broken = answers(wide, b"", b"no image", blank(50, 50)[:60])
@@ -192,8 +192,8 @@ def test_bombs_and_damage_are_refused() -> None:
     assert all(isinstance(answer, ImageUndecodableError) for answer in broken)
 
 
-def test_the_deadline_ends_what_is_drawn() -> None:
-    """A picture whose time is over is answered, and its process is gone; so is a caller that leaves."""
+def test_the_deadline_ends_the_drawing_process() -> None:
+    """A late picture is answered 504 and its process ends; so does the process of a caller that leaves."""
 
     async def late() -> list[psutil.Process]:
         pen = pool.Drawing()
@@ -219,7 +219,7 @@ def test_the_deadline_ends_what_is_drawn() -> None:
 
 
 def test_a_process_that_starts_slowly_serves_the_next_picture() -> None:
-    """Callers whose deadlines pass while it starts do not end it: others would never get their pictures."""
+    """Callers whose deadlines pass during a start do not end the process: no picture would ever be drawn."""
 
     here = set(psutil.Process().children())
 
@@ -243,8 +243,8 @@ def test_a_process_that_starts_slowly_serves_the_next_picture() -> None:
     assert before == after
 
 
-def test_a_process_that_does_not_start_is_our_fault() -> None:
-    """It is told as such, and leaves nothing."""
+def test_a_process_that_does_not_start_is_an_internal_error() -> None:
+    """The answer is 500, and nothing is left behind."""
 
     async def fail() -> None:
         pen = pool.Drawing((sys.executable, "-c", "raise SystemExit(1)"))
@@ -256,8 +256,8 @@ def test_a_process_that_does_not_start_is_our_fault() -> None:
     asyncio.run(fail())
 
 
-def test_few_are_drawn_at_a_time() -> None:
-    """A crowd is drawn by two processes, and all get their picture."""
+def test_two_processes_draw_for_everyone() -> None:
+    """Two processes draw the pictures of many callers."""
 
     async def crowd() -> int:
         pen = pool.Drawing()
@@ -273,8 +273,8 @@ def test_few_are_drawn_at_a_time() -> None:
     assert asyncio.run(crowd()) == pool.MAX_PROCESSES
 
 
-def test_what_takes_too_much_is_the_pictures_fault() -> None:
-    """A process that its limits have ended is a refusal, and the next picture is drawn by another."""
+def test_a_picture_beyond_the_limits_is_refused() -> None:
+    """A process that reached a limit means a refusal; another process draws the next picture."""
 
     async def die() -> None:
         pen = pool.Drawing((sys.executable, "-c", f"{READY}; os.kill(os.getpid(), 24)"))
@@ -287,8 +287,8 @@ def test_what_takes_too_much_is_the_pictures_fault() -> None:
     asyncio.run(die())
 
 
-def test_a_process_that_fails_by_itself_is_no_pictures_fault() -> None:
-    """It closes its pipe before it ends; what tells is how it ends."""
+def test_a_process_that_fails_by_itself_is_an_internal_error() -> None:
+    """It closes its pipe before it ends; its exit code tells a failure from a limit."""
 
     async def die() -> None:
         script = f"{READY}; os.close(1); time.sleep(0.2); os._exit(3)"
@@ -299,7 +299,7 @@ def test_a_process_that_fails_by_itself_is_no_pictures_fault() -> None:
 
 
 def test_lower_limits_of_the_operator_are_kept() -> None:
-    """A process that may have less memory and CPU time than a picture still draws it."""
+    """A process with lower limits on memory and CPU time still draws a picture."""
     script = (
         "import resource\n"
         "for kind, most in ((resource.RLIMIT_AS, 1_200_000_000), (resource.RLIMIT_CPU, 8)):\n"
@@ -314,7 +314,7 @@ def test_lower_limits_of_the_operator_are_kept() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_all_is_not_the_pictures_fault(number: signal.Signals) -> None:
-    """Ctrl-C does not reach what draws; who signals all processes ends none of them; one that it ends is our fault."""
+    """Ctrl-C and signals to all processes end no drawing process; one that such a signal ends is an internal error."""
 
     async def signalled() -> None:
         pen = pool.Drawing()
@@ -338,7 +338,7 @@ def test_a_signal_to_all_is_not_the_pictures_fault(number: signal.Signals) -> No
     [((4000, 4000), (4000, 4000)), ((5000, 5000), (4000, 4000)), ((16_000_001, 1), (16_000_000, 1))],
 )
 def test_drawn_pictures_have_16_megapixels_at_most(size: tuple[int, int], drawn_size: tuple[int, int]) -> None:
-    """What is larger is made smaller, and its boxes with it."""
+    """Larger pictures are scaled down, and their boxes with them."""
     grey = Image.new("L", size)
     made, (found,) = picture.scaled(grey, [prediction((size[0] / 2, 0, size[0], size[1]))])
     assert made.size == pytest.approx(drawn_size, rel=0.001)
@@ -360,8 +360,8 @@ def profile(swap: bool) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["image/jpeg", "image/png"])
-def test_drawn_pictures_are_srgb_and_tell_nothing_of_their_sender(kind: str) -> None:
-    """A sound profile is applied, another is dropped; no profile, comment, date or place goes out."""
+def test_drawn_pictures_are_srgb_without_metadata(kind: str) -> None:
+    """A valid profile is applied, another is dropped; no profile, comment, date or place goes out."""
     exif = Image.Exif()
     exif[0x010E] = "secret"
     for given, expected in (
@@ -388,14 +388,14 @@ def _text(words: str) -> PngImagePlugin.PngInfo:
 
 
 def test_a_profile_of_another_kind_of_picture_is_dropped() -> None:
-    """Grey with a profile of colours stays as it is."""
+    """A grey picture with a colour profile stays as it is."""
     file = io.BytesIO()
     Image.new("L", (64, 64), 77).save(file, "PNG", icc_profile=profile(swap=True))
     assert (drawn(file.getvalue()) == 77).all()
 
 
 def test_no_other_plugin_is_loaded() -> None:
-    """Pillow has the plugins of our formats in a process that draws, and no others, whatever comes in."""
+    """A drawing process loads Pillow's plugins for our formats and no others, whatever bytes come in."""
     script = (
         "import io, sys; from app.drawing import picture, process; process.prepare()\n"
         "from PIL import Image\n"

@@ -36,5 +36,5 @@ OFFERED = ("application/json", "image/jpeg", "image/png")
     ],
 )
 def test_the_best_offer_is_chosen(accept: str, expected: str | None) -> None:
-    """The highest weight wins, the more exact range gives it, and among equals the earlier offer."""
+    """The highest weight wins; the more specific range sets it; of equal offers the first wins."""
     assert best(accept, OFFERED) == expected

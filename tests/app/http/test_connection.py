@@ -1,4 +1,4 @@
-"""What either parser makes of bytes: slow heads, broken chunks, and clients that have sent all."""
+"""Both parsers on raw bytes: slow heads, broken chunks, and clients that have ended their side."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ CHUNKED = b"POST %s" + FIELDS + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 def chunked(size: int) -> bytes:
-    """Return a request with a body of so many bytes in chunks."""
+    """Return a request with a body of `size` bytes in chunks."""
     return CHUNKED % b"/" + b"1000\r\n%s\r\n" % (b"x" * 4096) * (size // 4096) + b"0\r\n\r\n"
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """Answer when the body is read; at /early before, and end the answer after it."""
+    """Answer after reading the body; at /early start the answer before it, and end it afterwards."""
     start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
     if scope["path"] == "/early":
         await send(start)
@@ -85,23 +85,23 @@ def told(request: pytest.FixtureRequest) -> Callable[..., bytes]:
 
 
 @pytest.mark.parametrize("first", [GET, UPGRADE])
-def test_a_second_head_that_does_not_end_has_its_time(
+def test_a_second_head_has_a_time_limit(
     told: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch, first: bytes
 ) -> None:
-    """By either parser the connection is closed so long after the head's first byte, however the others drip."""
+    """Both parsers close the connection this long after the head's first byte, even if more bytes drip in."""
     monkeypatch.setattr(connection, "MAX_HEAD_S", 0.5)
     assert told(first, b"G").count(b"200 OK") == 1
     assert told(first, b"G", b"E", b"T", b" ", b"/", b" ").count(b"200 OK") == 1
 
 
 def test_a_second_head_in_pieces_is_served(told: Callable[..., bytes]) -> None:
-    """Its time ends when it is whole."""
+    """A complete head has no time limit any more."""
     assert told(UPGRADE, UPGRADE[:9], UPGRADE[9:], UPGRADE[:-2], UPGRADE[-2:], end=True).count(b"200 OK") == 3
 
 
 @pytest.mark.parametrize("path", [b"/early", b"/"])
 def test_a_broken_chunk_is_the_clients_fault(told: Callable[..., bytes], path: bytes) -> None:
-    """It is refused before the answer has begun; after that the connection is closed, and nothing of ours fails."""
+    """Before the answer has begun it is refused; later the connection is closed, without an exception."""
     said = told(CHUNKED % path + b"5\r\nhello\r\n", b"zz\r\n")
     assert said.startswith(b"HTTP/1.1 400" if path == b"/" else b"HTTP/1.1 200")
     assert said.count(b"HTTP/1.1") == 1
@@ -118,18 +118,16 @@ def test_a_broken_chunk_is_the_clients_fault(told: Callable[..., bytes], path: b
         (chunked(40_960)[:-5], 0),
     ],
 )
-def test_all_that_was_sent_whole_before_the_end_is_answered(
-    told: Callable[..., bytes], data: bytes, answers: int
-) -> None:
-    """Also what had not been read yet when the client ended its side."""
+def test_complete_requests_before_the_end_are_answered(told: Callable[..., bytes], data: bytes, answers: int) -> None:
+    """Bytes that were still unread when the client ended its side count too."""
     assert told(data, end=True).count(b"200 OK") == answers
 
 
 @pytest.mark.parametrize("request_line", [b"CONNECT /", b"GET /"])
-def test_an_upgrade_is_no_fault(
+def test_an_upgrade_logs_nothing(
     told: Callable[..., bytes], caplog: pytest.LogCaptureFixture, request_line: bytes
 ) -> None:
-    """Whoever offers one, or asks for a tunnel, fills no log."""
+    """Clients that offer an upgrade or ask for a tunnel fill no log."""
     with caplog.at_level(logging.WARNING):
         told(request_line + FIELDS + b"Connection: Upgrade\r\n" * (b"GET" in request_line) + b"\r\n", end=True)
     assert not caplog.records

@@ -1,4 +1,4 @@
-"""Base64 is decoded in pieces as it is in one."""
+"""Base64 decoded in pieces gives the bytes of base64 decoded at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BAD = ["a", "====", "data:image/png,abc", "data:image/png;base64", 5, None, "é"
 
 @pytest.mark.parametrize("value", [*BAD, LongText([b"YW", b"Jj", "é".encode()]), LongText([b"YQ==", b"YWJj"])])
 def test_what_is_not_base64_is_malformed(value: object) -> None:
-    """Only clean base64, or a data: URL of it, is taken."""
+    """Only valid base64, or a data: URL that holds it, is accepted."""
     with pytest.raises(MalformedRequestError):
         asyncio.run(encoded.decode(value))
 
@@ -33,7 +33,7 @@ def test_what_is_not_base64_is_malformed(value: object) -> None:
 @pytest.mark.parametrize("header", ["", "data:image/png;base64,", "DATA:;BASE64,"])
 @pytest.mark.parametrize("space", ["", "\n", " \t", "\u2028", "\xa0"])
 def test_pieces_are_decoded_as_the_whole(header: str, space: str) -> None:
-    """Wherever a text is cut, with white space of any alphabet between any two signs."""
+    """A text may be cut anywhere, with white space of any alphabet between any two characters."""
     chance = random.Random(1)
     for size in (0, 1, 2, 3, 50):
         content = chance.randbytes(size)
@@ -47,8 +47,8 @@ def test_pieces_are_decoded_as_the_whole(header: str, space: str) -> None:
             assert not any(pieces)
 
 
-def test_others_have_their_turn_between_pieces() -> None:
-    """A long image is not decoded in one go."""
+def test_other_tasks_run_between_pieces() -> None:
+    """A long image is not decoded in one step of the event loop."""
 
     async def turns() -> int:
         decoding = asyncio.create_task(encoded.decode_pieces([b"YWJj"] * 50))

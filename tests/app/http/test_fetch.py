@@ -1,4 +1,4 @@
-"""Images by URL: within the request's time and the process's bytes, and never inflated."""
+"""Images by URL: within the request's deadline and the process's memory, and never inflated."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from app.settings import Settings
 
 
 class Pictures(BaseHTTPRequestHandler):
-    """A host: /plain, /slow, and /packed, which is compressed whatever the caller accepts."""
+    """A host: /plain, /slow, and /packed, which is compressed whatever the client accepts."""
 
     def do_GET(self) -> None:
         """Answer."""
@@ -69,33 +69,33 @@ def fetched(url: object, budget: Budget | None = None, left_s: float = 5) -> byt
 
 
 def test_nothing_compressed_is_asked_for(host: str) -> None:
-    """The host is told to send the bytes as they are."""
+    """The request asks the host for uncompressed bytes."""
     assert fetched(f"{host}/plain").strip() == b"identity"
 
 
-def test_what_is_compressed_all_the_same_is_refused(host: str) -> None:
+def test_compressed_answers_are_refused(host: str) -> None:
     """No content encoding is undone: a few bytes could become gigabytes."""
     with pytest.raises(ImageUndecodableError, match="encoding"):
         fetched(f"{host}/packed")
 
 
-def test_the_requests_deadline_rules(host: str) -> None:
-    """A slow host is given up when the request's own time ends."""
+def test_a_slow_host_ends_at_the_requests_deadline(host: str) -> None:
+    """A slow host is given up when the request's deadline passes."""
     begun = time.monotonic()
     with pytest.raises(DeadlineExceededError):
         fetched(f"{host}/slow", left_s=0.3)
     assert time.monotonic() - begun < 1.5
 
 
-def test_a_host_that_is_too_slow_for_anybody_is_the_urls_fault(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With time left, what could not be fetched is no deadline."""
+def test_a_host_slower_than_the_fetch_timeout_is_the_urls_fault(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With time left, a failed fetch is not a missed deadline."""
     monkeypatch.setattr("app.http.fetch.TIMEOUT_S", 0.3)
     with pytest.raises(ImageUndecodableError):
         fetched(f"{host}/slow")
 
 
 def test_fetched_bytes_count_until_the_request_is_answered(host: str) -> None:
-    """They are bytes that the process holds, as those of a body are."""
+    """The process holds them like those of a body."""
     with pytest.raises(OverloadedError):
         fetched(f"{host}/plain", Budget(999))
     budget = Budget(1000)
@@ -110,7 +110,7 @@ def test_fetched_bytes_count_until_the_request_is_answered(host: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/\ud800", "http://\ud800/", "a.jpg", 5, "\x00"])
-def test_what_is_no_url_is_refused(url: object) -> None:
-    """Whatever a caller sends as a URL, half a surrogate pair included, is an error of the request."""
+def test_invalid_urls_are_refused(url: object) -> None:
+    """Any invalid URL, even half a surrogate pair, is an error of the request."""
     with pytest.raises(MalformedRequestError):
         fetched(url)

@@ -1,4 +1,4 @@
-"""Which heads the fast parser may read: one whose length two parsers could take differently goes to h11."""
+"""Heads that httptools may parse; a head whose length two parsers could read differently goes to h11."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ def test_a_plain_head_tells_the_length_of_its_body(head: bytes, size: int) -> No
     ids=range(13),
 )
 def test_any_other_head_is_not_plain(head: bytes) -> None:
-    """Two lengths or hosts, another framing, another target, or more bytes than a head may have."""
+    """Two lengths or hosts, another framing or target, or too many bytes."""
     assert connection._plain(head) is None

@@ -21,7 +21,7 @@ WHOLE = tuple(token for token in TOKENS if token[0] in '"-1N' and len(token) > 3
 
 
 def read(body: bytes, size: int, *names: str, most: int | None = None) -> Any:
-    """Read a body in chunks of so many bytes."""
+    """Read a body in chunks of `size` bytes."""
     reader = JsonReader(names, most)
     for at in range(0, len(body), size):
         reader.feed(body[at : at + size])
@@ -39,7 +39,7 @@ def plain(value: Any) -> Any:
 
 
 def outcome(parse: Any, *arguments: Any) -> str:
-    """Return what comes of it, as text: NaN is not equal to itself."""
+    """Return the value or the error as text: NaN is not equal to itself."""
     try:
         return repr(parse(*arguments))
     except (ValueError, MalformedRequestError):
@@ -47,7 +47,7 @@ def outcome(parse: Any, *arguments: Any) -> str:
 
 
 def document(chance: random.Random, depth: int = 0) -> str:
-    """Return random JSON, now and then with what is none in it."""
+    """Return random JSON, sometimes with invalid parts."""
     kind = chance.random() if depth < 5 else 1
     if kind < 0.3:
         return f"[{', '.join(document(chance, depth + 1) for _ in range(chance.randint(0, 3)))}]"
@@ -58,7 +58,7 @@ def document(chance: random.Random, depth: int = 0) -> str:
 
 
 def test_pieces_are_read_as_the_whole() -> None:
-    """Documents, heaps of tokens, and documents with a flaw, cut anywhere: values and refusals are those of json."""
+    """Valid and broken documents, cut anywhere, give the values and refusals of `json`."""
     chance = random.Random(3)
     fine = 0
     for turn in range(6000):
@@ -74,7 +74,7 @@ def test_pieces_are_read_as_the_whole() -> None:
 
 @pytest.mark.parametrize("sign", ["a", "é", "😀", "\\n", "\\u00e9", "\\ud83d\\ude00", "\\ud83d", "\\\\", '\\"'])
 def test_long_strings_are_read_as_the_whole(sign: str) -> None:
-    """Of any sign or escape, wherever the chunks are cut."""
+    """Any character or escape, with chunks cut anywhere."""
     body = f'{{"text": "{sign * (3 * PIECE)}"}}'.encode()
     expected = json.loads(body)
     for size in (997, PIECE, PIECE + 5, len(body)):
@@ -82,8 +82,8 @@ def test_long_strings_are_read_as_the_whole(sign: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b'{"a": "\xff"}', b'{"a": "\xc3', b"\xef\xbb\xbf{}", b'{"a": "\xed\xa0\x80"}', b""])
-def test_what_is_no_utf_8_is_malformed(body: bytes) -> None:
-    """As ever: no byte is replaced by another."""
+def test_invalid_utf_8_is_malformed(body: bytes) -> None:
+    """No byte is replaced by another."""
     for size in (1, 100):
         with pytest.raises(MalformedRequestError):
             read(body, size)
@@ -103,8 +103,8 @@ def test_what_is_no_utf_8_is_malformed(body: bytes) -> None:
         (b'{"picture":', MalformedRequestError),
     ],
 )
-def test_what_grows_is_refused_where_it_grows(unit: bytes, error: type[GatewayError]) -> None:
-    """Depth, elements, names, numbers, items of a batch, fields that nobody knows: no end of the body is awaited."""
+def test_excess_is_refused_before_the_body_ends(unit: bytes, error: type[GatewayError]) -> None:
+    """Depth, elements, names, numbers, items of a batch and unknown fields are refused at once."""
     reader = JsonReader(("images", "a"), 64)
 
     def feed() -> None:
@@ -115,8 +115,8 @@ def test_what_grows_is_refused_where_it_grows(unit: bytes, error: type[GatewayEr
         feed()
 
 
-def test_what_is_within_the_bounds_is_read() -> None:
-    """A batch as large as may be, nested as deep as may be."""
+def test_bodies_at_the_limits_are_read() -> None:
+    """The largest batch and the deepest nesting are accepted."""
     deep = "[" * (MAX_DEPTH - 2) + "]" * (MAX_DEPTH - 2)
     body = json.dumps({"images": ["a"] * 63}).encode()[:-2] + f", {deep}]}}".encode()
     assert len(read(body, 10, "images", most=64)["images"]) == 64

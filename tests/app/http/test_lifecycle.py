@@ -1,4 +1,4 @@
-"""What surrounds a request measures it, and answers for the gateway when it is stopped."""
+"""The lifecycle measures every request, and answers those that are cancelled at a stop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from app.telemetry.metrics import Metrics
 
 
 class Call:
-    """One POST, of whose body nothing arrives."""
+    """One POST without any byte of its body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.metrics = Metrics()
@@ -41,7 +41,7 @@ class Call:
 
 
 def test_lingering_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time in which an unread body is thrown away is no time of the answer."""
+    """The time for discarding an unread body does not count as time of the answer."""
     monkeypatch.setattr(lifecycle, "LINGER_S", 0.5)
     call = Call(Response("early"))
     begun = time.monotonic()
@@ -52,14 +52,14 @@ def test_lingering_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def cancelled(call: Call) -> None:
-    """Cancel a call while it runs, as the server does at the end of its time to drain."""
+    """Cancel a running call, as the server does at the end of its drain."""
     task = asyncio.create_task(call.serve())
     await asyncio.sleep(0.05)
     task.cancel()
     await task
 
 
-def test_what_runs_too_long_for_a_stop_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_cancelled_at_a_stop_are_answered_503(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cancelled request is answered 503 `draining`, and counted."""
     monkeypatch.setattr(lifecycle, "LINGER_S", 0.05)
 
@@ -75,7 +75,7 @@ def test_what_runs_too_long_for_a_stop_is_told_so(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_cancelled_answer_is_not_begun_again() -> None:
-    """A request that is cancelled in the middle of its answer is left to the server, and counted all the same."""
+    """A request cancelled in the middle of its answer gets no second answer, and is counted."""
 
     async def half(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -89,7 +89,7 @@ def test_a_cancelled_answer_is_not_begun_again() -> None:
 
 
 def test_a_stop_while_lingering_ends_the_answer() -> None:
-    """A request that was answered, and whose body is being thrown away, gets its last mark."""
+    """An answered request whose body is being discarded gets the end of its answer."""
     call = Call(Response("early"))
     asyncio.run(cancelled(call))
     ends: list[Any] = [message.get("more_body") for message in call.sent]

@@ -1,4 +1,4 @@
-"""What counts of answers that wait for their clients, and whose connection is cut."""
+"""Unread answers count as held bytes, and clients that read too slowly are disconnected."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ TIMEOUT_S = 30.0
 
 
 class Transport(asyncio.Transport):
-    """A transport that holds back what it is told to."""
+    """A transport with a given number of unsent bytes."""
 
     size = 0
     aborted = False
 
     def get_write_buffer_size(self) -> int:
-        """Return what waits."""
+        """Return the unsent bytes."""
         return self.size
 
     def abort(self) -> None:
-        """Note it."""
+        """Note the call."""
         self.aborted = True
 
 
 def watched(size: int, take: Callable[[int], int], seconds: int) -> tuple[int, bool]:
-    """Let a client take so many bytes each second, by the second; return when it had all or was cut, and whether."""
+    """Let a client read these bytes each second; return when it had all or was cut, and whether it was cut."""
     budget, transport, now = Budget(10), Transport(), 0.0
 
     async def test() -> tuple[int, bool]:
@@ -55,8 +55,8 @@ def watched(size: int, take: Callable[[int], int], seconds: int) -> tuple[int, b
 
 @pytest.mark.parametrize("size", [1, 1_000_000, 70_000_000])
 @pytest.mark.parametrize("take", [lambda _: 0, lambda _: 1, lambda second: 300_000 * (second == 1)])
-def test_who_takes_too_little_is_cut(size: int, take: Callable[[int], int]) -> None:
-    """Nothing, a byte now and then, or much once: after a window, or two, it is over, however large the answer is."""
+def test_slow_readers_are_disconnected(size: int, take: Callable[[int], int]) -> None:
+    """Nothing, a byte at times, or much once: it ends after one or two windows, however large the answer is."""
     seconds, cut = watched(size, take, 1000)
     assert seconds <= 2 * TIMEOUT_S
     assert cut == (sum(take(second) for second in range(60)) < size)
@@ -64,8 +64,8 @@ def test_who_takes_too_little_is_cut(size: int, take: Callable[[int], int]) -> N
 
 @pytest.mark.parametrize("size", [1000, 1_000_000, 70_000_000])
 @pytest.mark.parametrize("every", [1, 20])
-def test_who_is_slow_and_steady_gets_all(size: int, every: int) -> None:
-    """A little more than the least rate, in small pieces or large ones."""
+def test_slow_but_steady_readers_get_all(size: int, every: int) -> None:
+    """Slightly more than the minimum rate is enough, in small or large pieces."""
     rate = int(MIN_RATE * 1.5)
     seconds, cut = watched(size, lambda second: rate * every * (second % every == 0), 10_000)
     assert not cut

@@ -1,4 +1,4 @@
-"""Options of the query: read, kept, and refused in words."""
+"""Options of the query: read, cached, and refused with a sentence."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_options_are_read() -> None:
 
 @pytest.mark.parametrize("given", [b"top_k=0", b"model=" + b"m" * 300])
 def test_wrong_options_are_refused_every_time(given: bytes) -> None:
-    """Short queries are remembered, their faults are not."""
+    """Short queries are cached, their errors are not."""
     for _ in range(2):
         with pytest.raises(InvalidParameterError):
             query.read(ClassificationOptions, given)

@@ -1,4 +1,4 @@
-"""Who gets a slot, who waits for one in turns, who is refused, and how many slots there are."""
+"""Admission: slots, turns in the queue, refusals, and the concurrency limit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 
 
 def made(ceiling: int, queue: int = 0) -> Admission:
-    """Return an admission whose limit is fixed, as the floor is above the ceiling."""
+    """Return an admission with a fixed limit, because its floor is above its ceiling."""
     return Admission(ceiling, queue, Metrics())
 
 
@@ -50,12 +50,12 @@ def give_back(slot: Slot) -> None:
 
 
 def with_rate(admission: Admission, rate: float) -> None:
-    """Let the model's measured rate be this."""
+    """Set the model's measured rate."""
     admission._queue(A).limit.rate = rate
 
 
-def test_a_request_is_refused_at_once_when_places_and_queue_are_full() -> None:
-    """The bounds are kept for each model apart, and a slot that is given back serves the next."""
+def test_requests_are_refused_when_slots_and_queue_are_full() -> None:
+    """Each model has its own limits, and the next request gets a returned slot."""
 
     async def test() -> None:
         admission = made(2)
@@ -70,8 +70,8 @@ def test_a_request_is_refused_at_once_when_places_and_queue_are_full() -> None:
     run(test())
 
 
-def test_who_waits_is_served_in_turns() -> None:
-    """A slot goes to a single request and to an item of a batch by turns, and within each to who came first."""
+def test_waiting_requests_are_served_in_turns() -> None:
+    """Single requests and batch items take turns; each queue is first in, first out."""
 
     async def test() -> None:
         admission, order = made(1, queue=9), []
@@ -103,7 +103,7 @@ def test_who_waits_is_served_in_turns() -> None:
 
 @pytest.mark.parametrize("timeout_s", [0.05, 0, -1])
 def test_a_wait_ends_at_the_deadline(timeout_s: float) -> None:
-    """It takes no slot from anybody, and leaves the queue."""
+    """It takes no slot from others, and leaves the queue."""
 
     async def test() -> None:
         admission = made(2, queue=1)
@@ -120,8 +120,8 @@ def test_a_wait_ends_at_the_deadline(timeout_s: float) -> None:
     run(test())
 
 
-def test_who_leaves_while_waiting_frees_the_turn() -> None:
-    """Also when the slot comes at the very moment of the cancellation."""
+def test_callers_that_leave_free_their_turn() -> None:
+    """This holds even if the slot comes at the moment of the cancellation."""
 
     async def test() -> None:
         admission = made(1, queue=3)
@@ -136,8 +136,8 @@ def test_who_leaves_while_waiting_frees_the_turn() -> None:
     run(test())
 
 
-def test_a_request_that_cannot_make_it_is_refused_before_it_waits() -> None:
-    """Six wait, ten are served a second, and one never knows: half a second does not suffice, two do."""
+def test_requests_that_would_miss_their_deadline_are_refused() -> None:
+    """With six waiting and ten served a second, half a second is too short and two are enough."""
 
     async def test() -> None:
         admission = made(1, queue=20)
@@ -175,7 +175,7 @@ def test_a_batch_that_cannot_make_it_is_refused_whole() -> None:
 
 
 def test_slots_are_promised_one_after_the_other() -> None:
-    """At two a second the tenth that is refused is told five seconds; without a rate, one."""
+    """At two a second the tenth refused request is told five seconds; without a known rate, one second."""
 
     async def test() -> None:
         admission = made(1)
@@ -195,8 +195,8 @@ def test_slots_are_promised_one_after_the_other() -> None:
     run(test())
 
 
-def test_who_comes_back_as_told_finds_a_longer_queue() -> None:
-    """A request with the same id may wait where a new one is refused, once, and not before its time."""
+def test_requests_that_return_as_told_may_join_a_longer_queue() -> None:
+    """The same id may wait where a new one is refused, once, and not before its time."""
 
     async def test() -> None:
         admission = made(1, queue=1)
@@ -225,7 +225,7 @@ def test_who_comes_back_as_told_finds_a_longer_queue() -> None:
 
 
 def test_all_may_leave_at_once() -> None:
-    """Those who wait are cancelled in the very moment in which the slots become free."""
+    """All waiting requests may be cancelled at the very moment in which slots become free."""
 
     async def test() -> None:
         admission = made(2, queue=9)
@@ -241,8 +241,8 @@ def test_all_may_leave_at_once() -> None:
     run(test())
 
 
-def test_a_fault_at_one_item_leaves_nothing_of_its_batch() -> None:
-    """It is raised as it is, the other items go on no further, and none counts as under way."""
+def test_an_exception_at_one_item_ends_its_batch() -> None:
+    """The exception is raised unchanged, the other items stop, and none counts as under way."""
 
     async def test() -> None:
         admission = made(2)
@@ -284,7 +284,7 @@ async def hold(admission: Admission) -> None:
 
 
 def test_promises_are_forgotten() -> None:
-    """Those whose time has long passed, and the oldest of too many: callers cannot fill the memory."""
+    """Promises long past their time and the oldest of too many go: callers cannot fill the memory."""
 
     async def test() -> None:
         admission = made(1)
@@ -302,7 +302,7 @@ def test_promises_are_forgotten() -> None:
 
 
 class Simulated:
-    """A Triton that serves `lanes` calls at a time, `seconds` each, and its limit, in a time of its own."""
+    """A Triton that serves `lanes` calls at a time, `seconds` each, and its limit, in simulated time."""
 
     def __init__(self, lanes: int, seconds: float, ceiling: int = 128) -> None:
         self.lanes, self.seconds = lanes, seconds
@@ -322,19 +322,19 @@ class Simulated:
 
 
 def test_the_limit_grows_where_more_is_served_at_once() -> None:
-    """It finds about what the server can do at a time, and does not go beyond twice that."""
+    """It finds about the server's parallelism, and does not go beyond twice that."""
     assert 24 <= Simulated(32, 0.05).run(60) <= 64
     assert Simulated(1000, 0.05).run(60) == 128
 
 
 def test_the_limit_stays_near_its_floor_where_more_would_only_wait() -> None:
-    """At most as much again waits in Triton; the floor is never left, also when calls fail."""
+    """At most as many items again wait in Triton; the limit never falls below the floor, even after failures."""
     assert Simulated(4, 0.05).run(60) <= 16
     assert Simulated(1000, 0.05).run(60, failing=True) == 8
 
 
 def test_the_limit_follows_the_service_time() -> None:
-    """A server that gets half of its lanes shrinks it; one whose calls all take longer does so only for a while."""
+    """A server that loses half of its lanes shrinks it; longer calls everywhere do so only for a while."""
     server = Simulated(64, 0.05)
     wide = server.run(60)
     server.lanes = 16
@@ -345,8 +345,8 @@ def test_the_limit_follows_the_service_time() -> None:
     assert server.run(3 * FORGET_S) >= 48
 
 
-def test_an_idle_time_is_no_slow_time() -> None:
-    """The first calls after ten minutes of nothing are not spread over them."""
+def test_idle_time_does_not_count_as_slow() -> None:
+    """After ten idle minutes, the rate of the first calls is not computed over these minutes."""
 
     async def test() -> None:
         admission = made(8, queue=9)
@@ -361,8 +361,8 @@ def test_an_idle_time_is_no_slow_time() -> None:
     run(test())
 
 
-def test_what_a_step_refuses_is_work_too() -> None:
-    """Refused items count in the rate, and not in the service time; those that missed their deadline in neither."""
+def test_refused_items_count_in_the_rate() -> None:
+    """They do not count in the service time; items that missed their deadline count in neither."""
     limit = ConcurrencyLimit(4, 8, 0.0)
     for number in range(1, 21):
         limit.observe(number / 10, 0.1 if number % 2 else None, 4)
@@ -375,7 +375,7 @@ def test_what_a_step_refuses_is_work_too() -> None:
 
 
 def test_a_call_that_takes_longer_than_the_deadline_is_refused_at_once() -> None:
-    """While others show how long a call takes; a lone one may find out whether it is faster now."""
+    """Only while other calls prove the duration; a lone call may find out whether the model is faster now."""
 
     async def test() -> None:
         admission = made(4, queue=9)
@@ -389,8 +389,8 @@ def test_a_call_that_takes_longer_than_the_deadline_is_refused_at_once() -> None
     run(test())
 
 
-def test_an_idle_model_says_nothing() -> None:
-    """A few calls at a time neither raise the limit nor count as what could be served."""
+def test_few_calls_change_neither_limit_nor_rate() -> None:
+    """A few calls at a time say nothing about capacity."""
     server = Simulated(64, 0.05)
     assert server.run(30, load=2) == 8
     assert server.limit.rate == 0

@@ -1,4 +1,4 @@
-"""Items that share a call to Triton: which do, what each is answered, and what a refused one does to the others."""
+"""Coalescing: which items share a call, their answers, and the effect of a refused item on the others."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ class Echo(Servers):
 
     @property
     def sizes(self) -> list[int]:
-        """How many items each call had."""
+        """The number of items of each call."""
         return [len(call) for call in self.calls]
 
 
 def slot(queue: ModelQueue | None = None, batch: Batch | None = None) -> Slot:
-    """Return a slot of a queue that nobody else uses, or of this one."""
+    """Return a slot of this queue, or of a queue of its own."""
     queue = queue or a_queue()
     assert queue.take()
     return Slot(queue, batch)
@@ -70,7 +70,7 @@ def a_queue() -> ModelQueue:
 
 
 def made(servers: Servers, budget: Budget | None = None) -> Coalescer:
-    """Return what sends items to a Triton."""
+    """Return a coalescer that sends items to a Triton."""
     return Coalescer(servers, budget or Budget(1000))
 
 
@@ -88,7 +88,7 @@ async def ask(
 
 
 class Nearing(Deadline):
-    """A deadline that is far when it is first looked at, and near ever after."""
+    """A deadline that is far at the first look, and near afterwards."""
 
     looked: ClassVar[list[bool]] = []
 
@@ -98,12 +98,12 @@ class Nearing(Deadline):
 
 
 def numbered(count: int) -> list[bytes]:
-    """Return so many different texts, of one to three bytes."""
+    """Return this many different texts, of one to three bytes."""
     return [str(number * 7).encode() for number in range(count)]
 
 
-def test_who_waits_shares_a_call_and_gets_its_own_answer() -> None:
-    """The first two are sent at once; the others as soon as one ends, eight in a call."""
+def test_waiting_items_share_a_call() -> None:
+    """The first two are sent at once; the others, eight in a call, as soon as a call ends."""
     servers = Echo()
     texts = numbered(20)
     answers = asyncio.run(ask(made(servers), texts))
@@ -114,8 +114,8 @@ def test_who_waits_shares_a_call_and_gets_its_own_answer() -> None:
         assert answer.tensors["token_count"].shape == (1, 1)
 
 
-def test_one_that_comes_alone_waits_for_nobody() -> None:
-    """An idle gateway joins nothing."""
+def test_a_lone_item_is_sent_at_once() -> None:
+    """An idle gateway coalesces nothing."""
 
     async def test(servers: Echo) -> None:
         coalescer = made(servers)
@@ -136,7 +136,7 @@ def test_one_that_comes_alone_waits_for_nobody() -> None:
         (replace(FAST, task=classification.TASK), 5, 0.0005),
     ],
 )
-def test_what_is_not_joined(model: ServedModel, left: float, item_s: float) -> None:
+def test_other_items_are_not_coalesced(model: ServedModel, left: float, item_s: float) -> None:
     """Each is sent in a call of its own, at once."""
     servers = Echo((model,))
     servers.clients[0].item_s["fast"] = item_s
@@ -144,8 +144,8 @@ def test_what_is_not_joined(model: ServedModel, left: float, item_s: float) -> N
     assert servers.sizes == [1] * 6
 
 
-def test_only_equal_options_are_joined() -> None:
-    """What is asked of a model differently cannot be one request."""
+def test_only_equal_options_are_coalesced() -> None:
+    """Items with different options cannot share a request."""
 
     async def test(coalescer: Coalescer) -> None:
         await asyncio.gather(ask(coalescer, numbered(5), top=1), ask(coalescer, numbered(5), top=2))
@@ -157,7 +157,7 @@ def test_only_equal_options_are_joined() -> None:
 
 @pytest.mark.parametrize("refusal", [TextEmptyError("It is bad."), BackendError("It crashed.")])
 def test_a_refused_item_harms_no_other(refusal: GatewayError) -> None:
-    """The items of its call are sent singly, once."""
+    """The items of its call are sent again one by one, once."""
     servers = Echo()
     servers.refusal = refusal
     texts = [*numbered(5), BAD, *numbered(3)]
@@ -166,16 +166,16 @@ def test_a_refused_item_harms_no_other(refusal: GatewayError) -> None:
     assert sorted(servers.sizes) == [1] * (2 + 7) + [7]
 
 
-def test_a_failure_that_is_no_items_fault_is_that_of_all() -> None:
-    """An overload is not made worse by asking again."""
+def test_failures_that_are_not_an_items_fault_fail_the_call() -> None:
+    """An overload must not be made worse by sending the items again."""
     servers = Echo()
     servers.refusal = OverloadedError("Triton's queue is full.")
     answers = asyncio.run(ask(made(servers), [*numbered(4), BAD]))
     assert [isinstance(answer, OverloadedError) for answer in answers] == [False, False, True, True, True]
 
 
-def test_a_model_that_takes_no_joined_items_is_left_alone() -> None:
-    """When each of a refused call's items is taken singly, the next ones are not joined."""
+def test_models_that_refuse_coalesced_calls_get_no_more() -> None:
+    """If each item of a refused call is accepted alone, coalescing pauses for the model."""
 
     async def test(coalescer: Coalescer) -> None:
         for _ in range(2):
@@ -188,8 +188,8 @@ def test_a_model_that_takes_no_joined_items_is_left_alone() -> None:
     assert servers.sizes == [1, 1, 4, 1, 1, 1, 1] + [1] * 6
 
 
-def test_who_leaves_is_not_sent() -> None:
-    """A caller that leaves while it waits is dropped, and one whose time is over is told so."""
+def test_items_whose_callers_left_are_not_sent() -> None:
+    """A waiting item is dropped when its caller leaves; after its deadline it is answered 504."""
 
     async def test(servers: Echo) -> None:
         coalescer = made(servers)
@@ -210,8 +210,8 @@ def test_who_leaves_is_not_sent() -> None:
     assert [b"too late"] not in servers.calls
 
 
-def test_who_waits_is_served_whatever_passes_by() -> None:
-    """Requests with a near deadline are sent at once, and keep more calls under way than are waited for."""
+def test_waiting_items_are_served_beside_urgent_ones() -> None:
+    """Items near their deadline skip the queue and keep more calls running than the limit."""
 
     async def test(servers: Echo) -> None:
         coalescer = made(servers)
@@ -231,7 +231,7 @@ def test_who_waits_is_served_whatever_passes_by() -> None:
 
 
 def test_an_item_whose_deadline_has_come_near_is_sent_by_itself() -> None:
-    """Its deadline would be that of all."""
+    """Its deadline would apply to the whole call."""
 
     async def test(servers: Echo) -> None:
         coalescer = made(servers)
@@ -248,13 +248,13 @@ def test_an_item_whose_deadline_has_come_near_is_sent_by_itself() -> None:
 
 
 def test_an_answer_of_another_length_is_the_models_fault() -> None:
-    """One row for each item, or none is believed."""
+    """An answer without one row for each item is refused."""
     with pytest.raises(BackendError):
         rows(Answer("1", {"label": np.array([[b"a"]], object)}), 2, sentiment.TASK)
 
 
 def test_a_slot_ends_with_its_call_and_not_with_its_caller() -> None:
-    """A caller that leaves or whose time is over frees nothing: its item counts with its bytes until Triton answers."""
+    """When a caller leaves or its deadline passes, the item's slot and bytes count until Triton answers."""
 
     async def test(servers: Echo) -> None:
         queue, budget = a_queue(), Budget(1000)
@@ -276,7 +276,7 @@ def test_a_slot_ends_with_its_call_and_not_with_its_caller() -> None:
 
 
 def test_an_item_that_was_never_sent_frees_its_slot_with_its_caller() -> None:
-    """Who waits to be joined is not with Triton yet; who shares a call is, until that ends."""
+    """An item that waits is not with Triton yet; one that shares a call is, until the call ends."""
 
     async def test(servers: Echo) -> None:
         queue, coalescer = a_queue(), made(servers)
@@ -300,7 +300,7 @@ def test_an_item_that_was_never_sent_frees_its_slot_with_its_caller() -> None:
 
 
 def test_a_slot_is_given_back_whatever_happens() -> None:
-    """After answers, refusals, faults of our own, and calls that are cancelled where that does no harm."""
+    """After answers, refusals, exceptions of the gateway, and cancelled calls."""
 
     async def test(servers: Echo) -> None:
         queue, budget = a_queue(), Budget(1000)

@@ -1,4 +1,4 @@
-"""Which host names and which web pages are let in, as tables."""
+"""Tables of allowed and refused host names and web pages."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ FOREIGN = (
 
 
 @pytest.mark.parametrize("host", [*ADDRESSES, *LOCALHOST])
-def test_what_cannot_be_rebound_is_allowed(host: str) -> None:
+def test_names_that_cannot_be_rebound_are_allowed(host: str) -> None:
     """Addresses and localhost, with or without a port, in any case."""
     assert Hosts(()).allows(host)
 
 
 @pytest.mark.parametrize("host", FOREIGN)
 def test_other_names_are_foreign(host: str) -> None:
-    """Whatever looks like an address and is none, and whatever is no host at all."""
+    """Names that only look like addresses, and invalid hosts, are refused."""
     assert not Hosts(("gateway.example", "*.b.example")).allows(host)
 
 
@@ -63,10 +63,10 @@ def test_names_are_allowed_by_the_settings() -> None:
         ("127.0.0.1", "*", ("*",)),
     ],
 )
-def test_names_follow_from_the_address(
+def test_allowed_names_depend_on_the_address(
     monkeypatch: pytest.MonkeyPatch, address: str, given: str, allowed: tuple[str, ...]
 ) -> None:
-    """On loopback no further name, elsewhere any, unless the settings say which; and one line says who may ask."""
+    """On loopback no further name, elsewhere any, unless set; one line warns that anyone may use the gateway."""
     monkeypatch.setenv("GATEWAY_HOST", address)
     monkeypatch.setenv("GATEWAY_HOSTS", given)
     settings = Settings()
@@ -90,10 +90,10 @@ def test_names_follow_from_the_address(
         ("cors_origins", "ftp://a.example"),
     ],
 )
-def test_settings_that_would_never_fit_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    """A name with a port, an origin with a path: at the start, not by silence."""
+def test_settings_that_could_never_match_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """A name with a port or an origin with a path is refused at the start."""
     monkeypatch.setenv(f"GATEWAY_{name.upper()}", value)
-    with pytest.raises(ValueError, match=r"is no (host name|origin)"):
+    with pytest.raises(ValueError, match=r"is neither an? (host name|origin)"):
         Settings()
 
 
@@ -145,7 +145,7 @@ def scope(method: str = "POST", target: str = "/v1/sentiment", **headers: str) -
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"])
 def test_foreign_pages_are_refused(method: str) -> None:
-    """Every method but GET and HEAD; a request without an origin passes, one with two does not."""
+    """For every method except GET and HEAD; no origin passes, two origins do not."""
     door = Door(Settings())
     door.enter(scope(method, host="localhost"))
     door.enter(scope(method, host="localhost", origin="http://localhost"))
@@ -169,20 +169,20 @@ def test_foreign_pages_are_refused(method: str) -> None:
         ("livez", MalformedRequestError),
     ],
 )
-def test_a_target_that_names_its_host_is_judged_by_it(target: str, error: type[GatewayError]) -> None:
-    """RFC 9112, 3.2.2: the header does not count then. What is neither a path nor a URL is no target."""
+def test_a_host_in_the_target_counts(target: str, error: type[GatewayError]) -> None:
+    """RFC 9112, 3.2.2: it replaces the header. A target must be a path or a URL."""
     with pytest.raises(error):
         Door(Settings()).enter(scope("GET", target, host="localhost"))
 
 
-def test_a_target_that_is_a_url_is_taken_apart() -> None:
-    """Its host counts, its path is the path."""
+def test_a_target_that_is_a_url_is_split() -> None:
+    """It gives the host and the path."""
     entered = Door(Settings()).enter(scope("GET", "http://127.0.0.1:8080/a%20b", host="evil.example"))
     assert (entered["path"], entered["raw_path"]) == ("/a b", b"/a%20b")
     assert entered["headers"] == [(b"host", b"127.0.0.1:8080")]
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_the_cache_is_bounded() -> None:
     """Neither many names nor long ones fill the memory."""
     door = Door(Settings())
     for number in range(2000):
@@ -210,13 +210,13 @@ ALLOWED = Settings(cors_origins=("https://app.example",))
 
 
 def preflight(origin: str, **headers: str) -> Scope:
-    """Return what a browser asks before a POST of another page."""
+    """Return the answer to a browser's preflight request for a POST of another page."""
     asked = {"access-control-request-method": "POST", "access-control-request-headers": "content-type", **headers}
     return scope("OPTIONS", host="localhost", origin=origin, **asked)
 
 
 def test_pages_of_allowed_origins_are_answered() -> None:
-    """What they may send, and which headers they may read; also of a refusal."""
+    """The answer names allowed methods and headers, and readable headers; a refusal does too."""
     status, headers, _ = ask(ALLOWED, preflight("https://app.example"))
     assert (status, headers["access-control-allow-origin"]) == (200, "https://app.example")
     assert "X-Request-ID" in headers["access-control-allow-headers"]
@@ -240,7 +240,7 @@ def test_pages_of_allowed_origins_are_answered() -> None:
     ],
 )
 def test_others_get_a_problem(settings: Settings, given: dict[str, Any]) -> None:
-    """403 `forbidden`, with the request's id, and nothing that would let the page read it."""
+    """403 `forbidden` with the request's id, and no header that lets the page read it."""
     status, headers, body = ask(settings, given)
     assert (status, b'"code":"forbidden"' in body) == (403, True), body
     assert headers["x-request-id"].encode() in body
@@ -249,6 +249,6 @@ def test_others_get_a_problem(settings: Settings, given: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("path", ["/docs/", "/livez/", "/playground"])
 def test_nothing_is_redirected(path: str) -> None:
-    """A redirect would repeat the host that the client named."""
+    """A redirect would repeat the client's host name."""
     status, headers, _ = ask(Settings(hosts=("*",)), scope("GET", path, host="evil.example"))
     assert (status, "location" in headers) == (404, False)

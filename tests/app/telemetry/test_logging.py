@@ -1,4 +1,4 @@
-"""Log lines, where nobody reads them."""
+"""Log lines that cannot be written."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ print("alive")
 """
 
 
-def test_a_full_disk_is_no_fault_of_a_request() -> None:
-    """A line that cannot be written is lost, and nothing else."""
+def test_a_full_disk_fails_no_request() -> None:
+    """The line is lost, and nothing else."""
     with Path("/dev/full").open("wb") as full:
         words = [sys.executable, "-c", PROGRAM]
         done = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=full, text=True, check=False)

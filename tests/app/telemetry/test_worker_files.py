@@ -1,4 +1,4 @@
-"""What workers have counted, when they have ended; and the folders that killed gateways leave."""
+"""The metrics of workers that have ended, and the folders of killed gateways."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ print(json.dumps(seen))
 """
 
 
-def test_what_dead_workers_counted_is_kept_in_as_many_files(tmp_path: Path) -> None:
-    """After 20 workers that were killed, files are as many as after the second; sums hold all; no gauge is left."""
+def test_counts_of_dead_workers_are_kept_in_few_files(tmp_path: Path) -> None:
+    """20 killed workers leave as many files as two; the sums hold all counts; no gauge is left."""
     environment = {**os.environ, FOLDER: str(tmp_path)}
     command = [sys.executable, "-c", WORKERS, "20"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
@@ -66,22 +66,22 @@ def test_what_dead_workers_counted_is_kept_in_as_many_files(tmp_path: Path) -> N
 
 
 def write(folder: Path, pid: int, amount: float) -> None:
-    """Write what a worker has counted."""
+    """Write a worker's counts."""
     values = MmapedDict(str(folder / f"counter_{pid}.db"))
     values.write_value("counted", amount, 0.0)
     values.close()
 
 
 def counted(folder: Path) -> dict[str, float]:
-    """Return what each file says."""
+    """Return the values of each file."""
     return {
         path.name: sum(value for _, value, _, _ in MmapedDict.read_all_values_from_file(str(path)))
         for path in sorted(folder.glob("*.db"))
     }
 
 
-def test_nothing_is_merged_while_it_is_read_nor_a_living_workers(tmp_path: Path) -> None:
-    """A scrape sees each count once; a pid that is a living worker's again goes on in its files; an empty file is 0."""
+def test_files_in_use_are_not_merged(tmp_path: Path) -> None:
+    """A scrape sees each count once; a living worker's files stay; an empty file is 0."""
     files = WorkerFiles(tmp_path)
     write(tmp_path, 1, 10)
     write(tmp_path, 2, 20)
@@ -101,7 +101,7 @@ def test_nothing_is_merged_while_it_is_read_nor_a_living_workers(tmp_path: Path)
 
 
 def test_folders_of_killed_gateways_are_removed_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a folder with an owner's file that nobody holds goes; links, others' folders and the living stay."""
+    """Only a folder whose owner file nobody holds goes; links, others' folders and living ones stay."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     outside = tmp_path / "outside"
     for folder in (tmp_path / "gateway-dead", tmp_path / "gateway-alive", tmp_path / "gateway-no-owner", outside):
@@ -130,7 +130,7 @@ def test_folders_of_killed_gateways_are_removed_and_no_others(tmp_path: Path, mo
 
 
 def test_a_folder_is_its_masters_until_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While it is used the next gateway leaves it; afterwards neither it nor its variable is there."""
+    """The next gateway leaves a used folder alone; at the end, folder and variable are gone."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with WorkerFiles.made():
         sweep()

@@ -1,4 +1,4 @@
-"""Which models are served: in order, with one default for each task, and for a while those that have vanished."""
+"""The served models: sorted, with one default for each task; vanished ones are remembered for a while."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def model(name: str, task: Task = sentiment.TASK, *, default: bool = False) -> S
 
 
 def read(*readings: tuple[ServedModel, ...]) -> Catalog:
-    """Return the catalogue after its one server was read so often, and served these models."""
+    """Return the catalogue after its one server was read several times, and served these models."""
     servers = Servers(("nowhere:1",), Metrics())
     servers.clients[0].mark_reachable(True)
     catalog = Catalog(servers)
@@ -36,20 +36,20 @@ def read(*readings: tuple[ServedModel, ...]) -> Catalog:
 
 
 def test_models_are_listed_by_name() -> None:
-    """In whatever order the server lists them."""
+    """The server's order does not matter."""
     catalog = read((model("c"), model("a"), model("b", classification.TASK)))
     assert [one.name for one in catalog.models()] == ["a", "b", "c"]
 
 
 def test_a_task_has_one_default() -> None:
-    """Of several, the first by name; a model of another task never is."""
+    """Of several, the first by name; never a model of another task."""
     catalog = read((model("c", default=True), model("b", default=True), model("a", classification.TASK, default=True)))
     assert catalog.find(sentiment.TASK, None).name == "b"
     assert catalog.find(classification.TASK, None).name == "a"
 
 
 def test_defaults_come_and_go() -> None:
-    """A default that is replaced is asked no more, and one that has vanished may come back."""
+    """A replaced default gets no more requests, and a vanished one may return."""
     first, second = model("first", default=True), model("second", default=True)
 
     async def find(*readings: tuple[ServedModel, ...]) -> ServedModel:

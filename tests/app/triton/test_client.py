@@ -1,4 +1,4 @@
-"""What comes back from Triton: tensors, or what cannot be read; and a Triton that does not answer any more."""
+"""Triton's answers: tensors, and answers that cannot be read; and a Triton that stops answering."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_numbers_that_json_cannot_hold_are_the_models_fault(tensor: str, value: 
 
 
 def test_a_server_that_hangs_is_noticed_before_the_deadline() -> None:
-    """A server that takes connections and answers no ping is unavailable after 15 s, not at a deadline of 60 s."""
+    """A server that accepts connections but answers no ping is unavailable after 15 s, before a 60 s deadline."""
     server = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
 

@@ -1,4 +1,4 @@
-"""Readiness remembers which tasks had a default model."""
+"""Readiness: canaries of default models, and tasks that had a default model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from app.triton.servers import Servers
 
 
 class Answering(TritonClient):
-    """A Triton whose models all answer, but for those that fail."""
+    """A Triton whose models all answer, except those that fail."""
 
     failing: tuple[str, ...] = ()
 
@@ -45,7 +45,7 @@ DETECTOR = model("detector", "object-detection")
 
 
 def many(count: int) -> tuple[Servers, Catalog]:
-    """Return so many servers that answer, and their catalogue."""
+    """Return several servers that answer, and their catalogue."""
     servers = Servers(tuple(f"server{number}:1" for number in range(count)), Metrics())
     servers.clients = [Answering(client.address, Metrics()) for client in servers.clients]
     for client in servers.clients:
@@ -54,7 +54,7 @@ def many(count: int) -> tuple[Servers, Catalog]:
 
 
 def readiness(*readings: Iterable[ServedModel]) -> Readiness:
-    """Return the readiness after the catalogue was read so often, and found these models."""
+    """Return the readiness after the catalogue was read several times, and found these models."""
 
     async def ask() -> Readiness:
         servers, catalog = many(1)
@@ -66,15 +66,15 @@ def readiness(*readings: Iterable[ServedModel]) -> Readiness:
     return asyncio.run(ask())
 
 
-def test_what_is_served_is_ready() -> None:
-    """Default models that answer make the gateway ready; a task that never had one is not missed."""
+def test_served_default_models_are_ready() -> None:
+    """A task that never had a default model is not missed."""
     assert readiness([CLASSIFIER]).ready
     assert readiness([CLASSIFIER], [CLASSIFIER, DETECTOR]).ready
     assert readiness([]).reason == "Triton serves no default model."
 
 
 def test_a_default_model_that_is_gone_for_good_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Long after it vanished the gateway is not ready, and says for which task."""
+    """Long after it vanished the gateway is not ready, and names the task."""
     monkeypatch.setattr(catalogs, "REMEMBERED_S", 0)
     for left in ([CLASSIFIER], []):
         told = readiness([CLASSIFIER, DETECTOR], left)
@@ -87,13 +87,13 @@ def test_a_default_model_that_is_gone_for_good_is_missed(monkeypatch: pytest.Mon
 def test_another_default_takes_the_place_of_one_that_was_removed(
     monkeypatch: pytest.MonkeyPatch, remembered_s: float
 ) -> None:
-    """A task that has a default model is served, whichever it had before."""
+    """A task with any default model is served."""
     monkeypatch.setattr(catalogs, "REMEMBERED_S", remembered_s)
     assert readiness([CLASSIFIER, DETECTOR], [CLASSIFIER, model("better", "object-detection")]).ready
 
 
 def test_a_model_that_was_no_default_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what callers get without naming it counts."""
+    """Only models that callers get without a name count."""
     monkeypatch.setattr(catalogs, "REMEMBERED_S", 0)
     other = model("other", "object-detection", default=False)
     assert readiness([CLASSIFIER, other], [CLASSIFIER]).ready
@@ -121,7 +121,7 @@ def test_one_server_that_answers_is_enough(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_server_that_hangs_does_not_hold_up_readiness() -> None:
-    """The first right answer suffices; and a gateway that is stopping asks nobody."""
+    """The first correct answer is enough; a gateway that is stopping asks no server."""
 
     class Hanging(Answering):
         async def infer(self, *_: object, **__: object) -> Answer:  # type: ignore[override]
@@ -148,7 +148,7 @@ def test_a_server_that_hangs_does_not_hold_up_readiness() -> None:
 
 
 def test_an_answer_that_cannot_be_read_is_a_reason() -> None:
-    """It is no fault of the gateway's."""
+    """It is the model's failure, not an exception of the gateway."""
 
     class Odd(Answering):
         async def infer(self, *_: object, **__: object) -> Answer:  # type: ignore[override]
@@ -167,7 +167,7 @@ def test_an_answer_that_cannot_be_read_is_a_reason() -> None:
 
 
 def test_a_gateway_that_is_stopping_is_not_ready() -> None:
-    """It says why, whatever its models answer."""
+    """It gives the reason, even if its models answer."""
 
     async def test() -> None:
         servers, catalog = many(1)
@@ -185,7 +185,7 @@ def test_a_gateway_that_is_stopping_is_not_ready() -> None:
 
 @pytest.mark.parametrize(("answers", "least"), [(False, 0.5), (True, 1.5)])
 def test_a_start_waits_for_the_first_reading(answers: bool, least: float) -> None:
-    """A Triton that cannot be reached is known not to be there after a second; one that is, and cannot be read, is
+    """An unreachable Triton is known as absent after a second; an unreadable one is waited for until the timeout.
     waited for until the time is over.
     """
 

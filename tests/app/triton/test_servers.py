@@ -1,4 +1,4 @@
-"""Which Triton gets a request, and when it is asked once more."""
+"""The choice of a Triton for each request, and retries."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MODEL = ServedModel("m", sentiment.TASK, ("1",), True, 1, ())
 
 
 class Scripted(TritonClient):
-    """A Triton that fails as it is told."""
+    """A Triton that fails as scripted."""
 
     failure: GatewayError | None = None
     calls = 0
@@ -50,7 +50,7 @@ class Scripted(TritonClient):
 
 
 def servers(count: int) -> Any:
-    """Return so many scripted servers that serve the model."""
+    """Return several scripted servers that serve the model."""
     made = Servers(tuple(f"s{number}:1" for number in range(count)), Metrics())
     made.clients = [Scripted(client.address, Metrics()) for client in made.clients]
     for client in made.clients:
@@ -65,7 +65,7 @@ def about(left_s: float = 5) -> Question:
 
 
 def ask(made: Any, left_s: float = 5) -> Answer:
-    """Ask for one inference."""
+    """Send one inference."""
     return asyncio.run(made.infer(about(left_s)))
 
 
@@ -88,8 +88,8 @@ def test_a_broken_connection_is_tried_again_on_the_same_server() -> None:
     "failure",
     [DeadlineExceededError("late"), OverloadedError("full"), BackendError("raised"), ModelNotReadyError("alone")],
 )
-def test_what_is_no_accident_is_not_tried_again(failure: GatewayError) -> None:
-    """Neither a deadline, nor a refusal, nor a step's failure; nor a model that no other server has."""
+def test_only_broken_connections_and_absent_models_are_retried(failure: GatewayError) -> None:
+    """No retry after a deadline, a refusal or a step's failure, or if no other server has the model."""
     made = servers(1 if isinstance(failure, ModelNotReadyError) else 2)
     for client in made.clients:
         client.failure = failure
@@ -107,7 +107,7 @@ def test_nothing_is_tried_again_after_the_deadline() -> None:
 
 
 def test_an_outage_adds_a_tenth_of_the_load_at_most() -> None:
-    """A few retries are saved for accidents; then every tenth request is tried again."""
+    """A few retries are saved for accidents; afterwards every tenth request may be retried."""
     made = servers(2)
     for client in made.clients:
         client.failure = BackendUnavailableError("gone")
@@ -118,7 +118,7 @@ def test_an_outage_adds_a_tenth_of_the_load_at_most() -> None:
 
 
 def test_the_least_loaded_server_is_chosen() -> None:
-    """Latency times what is under way; unknown servers first, so that they become known."""
+    """Latency times calls under way; unknown servers come first, so that they are measured."""
     made = servers(3)
     slow, fast, new = made.clients
     slow._latencies["m"], fast._latencies["m"] = 0.2, 0.01
@@ -150,7 +150,7 @@ def test_a_server_in_trouble_is_asked_only_when_there_is_no_other(trouble: str) 
 
 
 def test_servers_may_serve_different_models_and_versions() -> None:
-    """A request goes where its model and its version are; a model that does not fit its task is not asked."""
+    """A request goes to a server with its model and version; a model that does not fit its task gets none."""
     made = servers(3)
     first, second, third = made.clients
     second.models = {"m": ServedModel("m", sentiment.TASK, ("1", "2"), True, 1, ())}
@@ -170,7 +170,7 @@ def test_servers_may_serve_different_models_and_versions() -> None:
 
 
 def test_a_server_that_fails_fast_does_not_draw_the_requests() -> None:
-    """A failure counts as a slow call, and a third in a row makes it unfit until its canary answers."""
+    """A failure counts as a slow call; the third in a row makes the model unfit until its canary answers."""
     made = servers(2)
     broken, good = made.clients
     broken._latencies["m"], good._latencies["m"] = 0.001, 0.05
@@ -185,7 +185,7 @@ def test_a_server_that_fails_fast_does_not_draw_the_requests() -> None:
 
 
 def test_a_caller_cannot_make_a_step_look_dead() -> None:
-    """A refusal may quote what was sent; only INTERNAL proves that a process has died."""
+    """A refusal may quote the caller's input; only INTERNAL proves that a process has died."""
     (client,) = servers(1).clients
     text = "invalid_parameter@postprocess: classes names 'is not healthy', which this model does not know."
 
@@ -203,7 +203,7 @@ def test_a_caller_cannot_make_a_step_look_dead() -> None:
     ("version", "cancels"), [("2.51.0", False), ("2.58.1", False), ("2.59.0", True), ("3.0", True)]
 )
 def test_calls_are_cancelled_where_that_does_no_harm(version: str, cancels: bool) -> None:
-    """On older servers the caller may go, and the call runs on; its deadline is never under 50 ms."""
+    """On older servers the call runs on after its caller left; its deadline is never below 50 ms."""
 
     async def test() -> None:
         made = Servers(("nowhere:1",), Metrics())
@@ -246,7 +246,7 @@ def test_calls_are_cancelled_where_that_does_no_harm(version: str, cancels: bool
 
 
 def test_a_name_in_dns_stands_for_all_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers come and go with it; a name that cannot be found for a moment changes nothing."""
+    """Servers come and go with its addresses; a lookup that fails once changes nothing."""
     found: list[str] = ["10.0.0.1", "10.0.0.2"]
 
     async def test() -> None:
@@ -293,7 +293,7 @@ def test_addresses_are_a_list_or_a_name(
 
 
 @pytest.mark.parametrize("given", ["http://a:1", "a", "a:b", "dns:///a:1,b:2", "a:1;b:2"])
-def test_addresses_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+def test_invalid_addresses_are_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     monkeypatch.setenv("GATEWAY_TRITON_URLS", given)
-    with pytest.raises(ValueError, match=r"host:port|stands alone"):
+    with pytest.raises(ValueError, match=r"host:port|must be the only"):
         Settings()

@@ -1,4 +1,4 @@
-"""gRPC status and message -> problem: one table."""
+"""gRPC status and message -> problem, by one table."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Code = grpc.StatusCode
     ],
 )  # fmt: skip
 def test_every_case_has_its_problem(code: grpc.StatusCode, details: str, status: int, problem: str) -> None:
-    """The measured messages of Triton become the codes of the contract, and no path or traceback passes."""
+    """Triton's recorded messages become the codes of the contract, without a path or traceback."""
     error = gateway_error(code, details, "x")
     assert (error.status, error.code, error.model) == (status, problem, "x")
     assert "/secret" not in error.detail
@@ -52,20 +52,20 @@ def test_every_grpc_status_is_mapped_to_a_known_problem() -> None:
 
 
 def test_a_missing_key_is_not_a_server_that_is_down() -> None:
-    """Its status is that of a server which cannot be reached; what is said of it names what to mend."""
+    """The status is that of an unreachable server; the sentence says how to fix it."""
     error = gateway_error(Code.UNAVAILABLE, "This protocol is restricted, expecting header 'x'", "x")
     assert isinstance(error, RestrictedError)
     assert "TRITON_CONTROL_KEY_FILE" in error.detail
 
 
 def test_a_refusal_names_its_step_and_sentence() -> None:
-    """What a step says about an item reaches the caller, the ensemble's prefix does not."""
+    """A step's sentence about an item reaches the caller, the ensemble's prefix does not."""
     error = gateway_error(Code.INVALID_ARGUMENT, "in ensemble 'x', image_too_large@preprocess: 60 MP.", "x")
     assert (error.code, error.step, error.detail) == ("image_too_large", "preprocess", "60 MP.")
 
 
 def test_a_failing_network_is_named() -> None:
-    """The step that failed on an item is named, and what it said is not."""
+    """The answer names the failed step, and does not show its message."""
     error = gateway_error(Code.INVALID_ARGUMENT, "in ensemble 'x', backend_error@network: the network failed", "x")
     assert (error.status, error.step) == (502, "network")
     assert "network failed" not in error.detail
@@ -88,7 +88,7 @@ def test_dead_steps_are_recognised() -> None:
     ],
 )
 def test_the_step_that_failed_is_named(details: str, step: str | None) -> None:
-    """Where Triton's message names the instance, the caller is told the step; of the rest nothing."""
+    """Where Triton's message names the instance, the answer names the step, and nothing else."""
     error = gateway_error(Code.INTERNAL, details, "x")
     assert error.step == step
     assert "/secret" not in error.detail

@@ -19,16 +19,11 @@ from tritonclient.grpc import model_config_pb2 as pb
 from app.api import tasks
 from app.api.application import Gateway
 from app.http.drain import Drain
-from app.http.media import Media
-from app.memory import Budget
-from app.scheduling.admission import Admission
 from app.scheduling.slot import Slot
-from app.settings import Settings
 from app.telemetry.metrics import Metrics
-from app.triton.catalog import Catalog
 from app.triton.question import Answer, Question
 from app.triton.served import served_model
-from app.triton.servers import Servers
+from tests.standins import triton
 
 MODELS = Path("models")
 
@@ -59,12 +54,9 @@ def step() -> Any:
 
 async def ask() -> dict[str, Any]:
     """Send one text to the route."""
-    model, settings, servers = step(), Settings(), Servers(("nowhere:1",), Metrics())
+    model = step()
     served = served_model(config("toy"), ("1",))
     assert served is not None
-    servers.clients[0].models = {"toy": served}
-    catalog = Catalog(servers)
-    catalog._merge()
 
     async def send(_: Question, slot: Slot) -> Answer:
         slot.end()
@@ -72,16 +64,9 @@ async def ask() -> dict[str, Any]:
         (response,) = model.execute([SimpleNamespace(tensors={"logits": logits})])
         return Answer("1", {tensor.name: tensor.as_numpy() for tensor in response.tensors})
 
-    parts: Any = SimpleNamespace(
-        settings=settings,
-        catalog=catalog,
-        admission=Admission(9, 9, Metrics()),
-        media=Media(settings, None),  # type: ignore[arg-type]  # fetches nothing
-        budget=Budget(10_000),
-        coalescer=SimpleNamespace(send=send),
-        metrics=Metrics(),
-    )
-    app = Gateway(settings, Metrics(), Drain())
+    parts = triton.parts(send, served)
+    parts.catalog._merge()
+    app = Gateway(parts.settings, Metrics(), Drain())
     app.include_router(tasks.router(parts))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         answer = await client.post("/v1/topic", json={"text": "The match ended with three goals."})

@@ -1,4 +1,4 @@
-"""`modelctl bench instances`: the copy that it measures, its figures and their files, and what it leaves behind."""
+"""`modelctl bench instances`: the measured copy, the figures and their files, and a clean end."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ import psutil
 import pytest
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from modelctl.bench import chart, command, copy, instances, instances_report, memory, options, quiet, results, sample
+from modelctl.bench import chart, copy, instances, instances_report, memory, options, quiet, results, sample
 from modelctl.bench.chart import Panel, Series
 from modelctl.bench.copy import Setting
-from modelctl.bench.load import Cores, Load
+from modelctl.bench.load import Cores, Grpc, Load
 from modelctl.bench.memory import Step
 from modelctl.bench.order import Order
 from modelctl.bench.results import Machine, Spread
@@ -48,7 +48,7 @@ def model(name: str) -> Model:
 
 
 def test_every_group_gets_the_count() -> None:
-    """Each instance group gets the count and keeps its kind, and the configuration that was given stays as it was."""
+    """Each instance group gets the count and keeps its kind; the given configuration does not change."""
     config = model_config_pb2.ModelConfig(name="m", backend="onnxruntime")
     config.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_GPU, gpus=[0])
     config.instance_group.add(count=2, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
@@ -73,7 +73,7 @@ def test_threads_are_for_onnx_runtime() -> None:
 
 
 def test_the_counted_model_is_the_network_or_the_step_asked_for() -> None:
-    """An ensemble counts its network or the named step, a tensor model itself; what is not there is refused."""
+    """An ensemble counts its network or the named step, a tensor model itself; other names are refused."""
     assert copy.varied(model("efficientnet_lite0"), None) == "efficientnet_lite0_network"
     assert copy.varied(model("efficientnet_lite0"), "preprocess") == "efficientnet_lite0_preprocess"
     assert copy.varied(model("simple_net"), None) == "simple_net"
@@ -134,8 +134,8 @@ def test_a_tensor_model_is_sent_numbers_of_its_shape() -> None:
     assert len({tuple(value) for value in values}) == len(values)
 
 
-def test_what_cannot_be_made_up_is_refused() -> None:
-    """A model whose input is bytes, and that has no model.yaml, is refused with what to do."""
+def test_inputs_that_cannot_be_made_up_are_refused() -> None:
+    """The sentence for a model with byte inputs and without model.yaml says how to go on."""
     with pytest.raises(CommandError, match="No data can be made up for the input image of efficientnet_lite0_pre"):
         sample.requests(MODELS, Model("efficientnet_lite0_preprocess", False, ()))
 
@@ -144,7 +144,7 @@ def test_what_cannot_be_made_up_is_refused() -> None:
 
 
 def test_ratios_are_taken_within_rounds() -> None:
-    """A round in which everything is half as fast changes no ratio; a setting's own spread shows."""
+    """A round that is half as fast changes no ratio; the spread of a setting shows."""
     rounds = {
         "1": [{"throughput": 100.0, "memory": 0.0}, {"throughput": 50.0, "memory": 0.0}],
         "2": [{"throughput": 120.0, "memory": 5.0}, {"throughput": 60.0, "memory": 5.0}],
@@ -258,17 +258,18 @@ def test_the_report_has_ratios_and_a_table(order: Order, tmp_path: Path) -> None
 
 
 def test_a_gpu_has_a_column(order: Order) -> None:
-    """Where Triton tells a GPU's memory, the table has it."""
+    """If Triton reports a GPU's memory, the table shows it."""
     trials = {setting: [trial(100, 50, 1, gpu=300.0)] * 2 for setting in order.settings}
     report = instances_report.of(order, trials, Machine(2, "x86_64", 25, "NVIDIA A10", "3.11.7"))
     assert "GPU memory, MB" in report.text.splitlines()[0]
     assert "NVIDIA A10" in report.page()
 
 
-def test_quick_is_one_short_round() -> None:
+def test_quick_is_one_short_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """--quick measures four counts in under a minute: one round of 2 s each."""
-    arguments = type("Arguments", (), {"quick": True, "out": None, "measure": staticmethod(lambda _: 7)})()
-    assert command.run(arguments) == 7
+    monkeypatch.setattr(options, "on_stop", lambda _: None)
+    arguments = type("Arguments", (), {"quick": True, "out": None, "measure": staticmethod(lambda *_: 7)})()
+    assert options.run(arguments) == 7
     assert (arguments.rounds, arguments.seconds, arguments.patience) == (1, 2.0, 0.0)
     assert arguments.out != options.RESULTS, "what is quoted in docs is not written over by a glance"
     arguments.out.rmdir()
@@ -286,8 +287,8 @@ def test_memory_is_the_share_of_a_process() -> None:
     assert memory.pss(2**30) == 0
 
 
-def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine is waited for, but not for ever; a quiet one is not waited for; stopping ends the wait."""
+def test_waiting_for_a_quiet_machine_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is waited for, up to a limit; a quiet one is not; a stop ends the wait."""
     seconds = iter(range(100))
     monkeypatch.setattr(quiet, "LOOK_S", 0.01)
     monkeypatch.setattr(processes, "machine_seconds", lambda: float(next(seconds)))
@@ -299,8 +300,8 @@ def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert quiet.wait(60, threading.Event())
 
 
-def test_busy_cores_are_told_apart() -> None:
-    """What the load generator takes is not counted as others'; a busy neighbour is."""
+def test_busy_cores_exclude_the_load_generator() -> None:
+    """Its CPU time does not count as other processes' work; that of a busy neighbour does."""
     before = Cores(1, 2, 3)
     assert Cores(3, 3, 3.5).since(before, 2) == Cores(1, 0.5, 0.25)
     begun, clock = Cores.now(os.getpgrp() + 2**30), time.perf_counter()
@@ -325,16 +326,16 @@ def test_gpu_memory_is_the_sum_of_all_gpus() -> None:
 
 
 def test_a_server_that_fails_ends_the_measurement() -> None:
-    """A call that fails is no result."""
+    """A failed call is not a result."""
     with pytest.raises(CommandError, match="Triton failed under load"):
-        Load(2, 0.2, 0).run("127.0.0.1:1", [b""], os.getpgrp(), threading.Event())
+        Load(2, 0.2, 0).run(Grpc("127.0.0.1:1", [b""]), os.getpgrp(), threading.Event())
 
 
 # The command
 
 
 class Watched:
-    """A running command, and all processes and shared memory that it was seen to have."""
+    """A running command, with all processes and shared memory seen to be its own."""
 
     def __init__(self, tmp_path: Path, *options: str) -> None:
         self.out = tmp_path / "out"
@@ -377,7 +378,7 @@ class Watched:
         return out, err
 
     def left(self) -> list[Any]:
-        """Return what of it is still there."""
+        """Return its remaining processes and shared memory."""
         alive = [one for one in self.family.values() if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
         return [*alive, *(region for region in self.regions if region.exists())]
 

@@ -1,4 +1,4 @@
-"""`modelctl bench sweep`: the front, what is recommended, what is served for it, and what --apply leaves as it was."""
+"""`modelctl bench sweep`: the Pareto front, the recommendation, the measured copy, and --apply."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def repository(tmp_path: Path, name: str) -> Path:
 
 
 def arguments(models: Path, **given: Any) -> Any:
-    """Return the command line's options for simple_net, some of them given."""
+    """Return the options for simple_net, with some given."""
     options = {
         "models": models,
         "backends": ROOT / "backends",
@@ -73,8 +73,8 @@ def point(batch: int = 8, count: int = 1, delay: int = 0, callers: int = 8) -> P
 # The front
 
 
-def test_the_front_has_what_no_other_beats() -> None:
-    """More throughput at a higher p99 stays, slower at the same p99 does not; equals stay both."""
+def test_the_front_has_the_unbeaten_points() -> None:
+    """More throughput at a higher p99 stays, slower at the same p99 does not; equal points both stay."""
     figures = {
         point(callers=1): Figure(50, 10),
         point(callers=4): Figure(100, 20),
@@ -87,7 +87,7 @@ def test_the_front_has_what_no_other_beats() -> None:
 
 
 def test_the_front_is_that_of_a_walk_by_throughput() -> None:
-    """From the fastest down, the front is where p99 falls below all that came before: another way to the same."""
+    """From the fastest down, a point is on the front if its p99 is below all before it: a second method."""
     chance = random.Random(1)
     for _ in range(50):
         figures = {
@@ -101,15 +101,15 @@ def test_the_front_is_that_of_a_walk_by_throughput() -> None:
         assert front(figures) == walked[::-1]
 
 
-def test_slack_keeps_what_is_nearly_as_good() -> None:
-    """With a slack of 5 percent, only what is beaten by that much in both is left out."""
+def test_slack_keeps_nearly_equal_points() -> None:
+    """With a slack of 5 percent, a point goes only if it is beaten by that much in both figures."""
     figures = {point(callers=8): Figure(100, 20), point(1): Figure(96, 20.5), point(16): Figure(94, 21.1)}
     figures[point(2)] = Figure(94, 19.9)
     assert front(figures, 0.05) == [point(2), point(1), point(callers=8)]
 
 
 def test_a_long_front_is_thinned_with_both_ends() -> None:
-    """So many points at most stay, in their order, the first and the last among them."""
+    """At most this many points stay, in their order, including the first and the last."""
     points = [point(callers=number) for number in range(1, 31)]
     kept = thinned(points, 10)
     assert (len(kept), kept[0], kept[-1]) == (10, points[0], points[-1])
@@ -118,7 +118,7 @@ def test_a_long_front_is_thinned_with_both_ends() -> None:
 
 
 def test_recommended_is_the_fastest_within_the_bound() -> None:
-    """Beyond the bound nothing counts; where no p99 is within it, nothing is recommended."""
+    """Points beyond the bound do not count; without a p99 within it, nothing is recommended."""
     figures = {point(callers=1): Figure(50, 10), point(callers=4): Figure(100, 20), point(callers=8): Figure(120, 60)}
     assert recommended(figures, 60) == point(callers=8)
     assert recommended(figures, 59) == point(callers=4)
@@ -146,7 +146,7 @@ def test_recommended_is_the_cheapest_of_equally_fast_ones() -> None:
 
 
 def test_the_grid_has_the_present_setting_first_and_no_needless_delays(tmp_path: Path) -> None:
-    """All combinations, after the one as configured; where a batch is one request, no delay."""
+    """All combinations follow the configured one; with a batch of one request there is no delay."""
     order = Sweep.of(arguments(repository(tmp_path, "simple_net")))
     assert order.settings == (
         NOW,
@@ -160,8 +160,8 @@ def test_the_grid_has_the_present_setting_first_and_no_needless_delays(tmp_path:
     )
 
 
-def test_what_is_measured_is_what_apply_writes(tmp_path: Path) -> None:
-    """The copy that is served for a setting has the configurations that `model.yaml` gives when it is applied."""
+def test_apply_writes_the_measured_configurations(tmp_path: Path) -> None:
+    """The measured copy has the configurations that an applied `model.yaml` gives."""
     models = repository(tmp_path, "efficientnet_lite0")
     setting = Setting(3, batch=16, delay_us=700)
     model = Repository(models).models["efficientnet_lite0"]
@@ -186,7 +186,7 @@ def test_preferred_sizes_beyond_the_batch_go(tmp_path: Path) -> None:
 
 
 def test_a_model_that_lint_refuses_is_not_swept(tmp_path: Path) -> None:
-    """A fault that lint finds ends it before a server is started, with the rule and where to read more."""
+    """An error of lint ends it before a server starts, with the rule and where to read more."""
     models = repository(tmp_path, "simple_net")
     path = models / "simple_net" / "config.pbtxt"
     path.write_text(path.read_text().replace('name: "simple_net"', 'name: "another"'))
@@ -195,7 +195,7 @@ def test_a_model_that_lint_refuses_is_not_swept(tmp_path: Path) -> None:
 
 
 def test_a_model_without_batches_is_not_swept(tmp_path: Path) -> None:
-    """Where requests are never joined, there is nothing to sweep."""
+    """Without batching, there is nothing to sweep."""
     models = repository(tmp_path, "simple_net")
     path = models / "simple_net" / "config.pbtxt"
     path.write_text(path.read_text().replace("max_batch_size: 8", "max_batch_size: 0"))
@@ -204,7 +204,7 @@ def test_a_model_without_batches_is_not_swept(tmp_path: Path) -> None:
 
 
 def test_plans_bound_the_batch(tmp_path: Path) -> None:
-    """A plan takes no greater batch than it was built for."""
+    """A plan takes no larger batch than it was built for."""
     order = Sweep.of(arguments(repository(tmp_path, "lite_detector"), name="lite_detector"))
     order = replace(order, with_plans=True)
     assert order.with_settings([Setting(2, batch=8, delay_us=0)]).settings == (NOW, Setting(2, batch=8, delay_us=0))
@@ -212,7 +212,7 @@ def test_plans_bound_the_batch(tmp_path: Path) -> None:
         order.with_settings([Setting(2, batch=16, delay_us=0)])
 
 
-def test_the_present_setting_is_that_of_what_is_served(tmp_path: Path) -> None:
+def test_the_present_setting_is_that_of_the_served_plan(tmp_path: Path) -> None:
     """Where plans are served, the present number of instances is the plan's."""
     models = repository(tmp_path, "lite_detector")
     path = models / "lite_detector_network" / "configs" / "tensorrt.pbtxt"
@@ -223,8 +223,8 @@ def test_the_present_setting_is_that_of_what_is_served(tmp_path: Path) -> None:
     assert replace(order, with_plans=True).configured.count == 3
 
 
-def test_what_would_take_too_long_is_not_begun(tmp_path: Path) -> None:
-    """The time is estimated before anything is started, and held against --minutes."""
+def test_long_sweeps_are_not_begun(tmp_path: Path) -> None:
+    """The time is estimated before anything starts, and compared with --minutes."""
     order = Sweep.of(arguments(repository(tmp_path, "simple_net"), seconds=60.0))
     with pytest.raises(CommandError, match=r"14 points would take about \d+ minutes"):
         sweep._announce(order, 5)
@@ -240,8 +240,8 @@ def test_wrong_numbers_are_refused(text: str) -> None:
         reading.number(1, 8)("nan")
 
 
-def test_what_was_near_the_front_in_its_best_look_is_repeated(tmp_path: Path) -> None:
-    """A look that a neighbour spoilt drops nothing; each point comes with the configured setting, same callers."""
+def test_points_near_the_front_at_their_best_are_repeated(tmp_path: Path) -> None:
+    """One disturbed look drops no point; each is repeated with the configured setting."""
     order = Sweep.of(arguments(repository(tmp_path, "simple_net")))
     screened = {one: [trial(10, 90), trial(10, 90)] for one in order.points}
     screened[Point(NOW, 1)] = [trial(50, 10), trial(40, 12)]
@@ -261,7 +261,7 @@ def trial(throughput: float, p99: float) -> Trial:
 
 
 def test_the_report_compares_under_the_same_callers(tmp_path: Path) -> None:
-    """Ratios are to the configured setting under the same callers; the bound is twice its p99 under the fewest."""
+    """Ratios are to the configured setting with as many callers; the bound is twice its p99 with the fewest."""
     order = Sweep.of(arguments(repository(tmp_path, "simple_net")))
     least, now, best = Point(NOW, 1), Point(NOW, 8), point(16, 2, 500, 8)
     repeated = {
@@ -297,7 +297,7 @@ def test_the_report_compares_under_the_same_callers(tmp_path: Path) -> None:
 
 
 def test_a_scatter_has_its_points_in_proportion() -> None:
-    """Points lie where their figures say; the front is joined in its order, and one has a ring."""
+    """Points lie at their figures; a line joins the front in its order, and one point has a ring."""
     line = [Dot(50, 10, "a"), Dot(100, 40, "b<c")]
     tree = ET.fromstring(chart.draw("Front", [Scatter("throughput", "p99, ms", [Dot(50, 40, "d")], line, line[1])]))
     places = {
@@ -329,7 +329,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_only_the_numbers_change(layout: str) -> None:
-    """Whatever the layout, the values are as asked for, and what was there is there, in its order."""
+    """In any layout the requested values are set, and the rest stays in its order."""
     text = LAYOUTS[layout]
     made = apply.changed(text, apply.changes(Setting(3, batch=16, delay_us=250), plans=False))
     network = apply._load(made)["network"]
@@ -343,7 +343,7 @@ def test_only_the_numbers_change(layout: str) -> None:
 
 
 def test_a_shared_value_is_not_changed() -> None:
-    """Where a number stands for two keys, changing one would change the other: it is refused."""
+    """A number that two keys share is refused, because both would change."""
     text = "other: &one {max_batch_size: 4, queue_delay_us: 0}\nnetwork:\n  batching: *one\n  instances: {count: 1}\n"
     with pytest.raises(CommandError, match="write the block yourself"):
         apply.changed(text, apply.changes(Setting(1, batch=16, delay_us=0), plans=False))
@@ -358,7 +358,7 @@ def test_with_plans_the_instances_are_the_plans() -> None:
 
 
 def test_apply_keeps_comments_and_renders(tmp_path: Path) -> None:
-    """Two lines of model.yaml differ afterwards, the comments stand, and `render --check` is content."""
+    """Two lines of model.yaml change, the comments stay, and `render --check` passes."""
     models = repository(tmp_path, "minilm_sentiment")
     path = models / "minilm_sentiment" / "model.yaml"
     before = path.read_text().splitlines()
@@ -385,8 +385,8 @@ def test_apply_leaves_a_file_that_it_cannot_render(tmp_path: Path) -> None:
     assert (models / "simple_net" / "model.yaml").read_bytes() == before
 
 
-def test_apply_wants_a_model_yaml_that_says_what_is_served(tmp_path: Path) -> None:
-    """Without a model.yaml, or with configurations changed by hand, --apply is refused before anything is measured."""
+def test_apply_needs_a_model_yaml_that_is_rendered(tmp_path: Path) -> None:
+    """Without it, or with configurations changed by hand, --apply is refused before measuring."""
     models = repository(tmp_path, "simple_net")
     config = models / "simple_net" / "config.pbtxt"
     config.write_text(f"{config.read_text()}# by hand\n")

@@ -1,4 +1,4 @@
-"""`modelctl doctor`, and what it and the start say of machines that cannot serve."""
+"""`modelctl doctor`, and the sentences of doctor and of the start on unsuitable machines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_this_machine_is_fine() -> None:
-    """On a machine where the tests run nothing fails, and the report is JSON on demand."""
+    """Where the tests run nothing fails, and the report is available as JSON."""
     done = subprocess.run(
         [sys.executable, "-m", "modelctl", "doctor", "--json"], cwd=ROOT, capture_output=True, text=True
     )
@@ -29,7 +29,7 @@ def test_this_machine_is_fine() -> None:
 
 
 def test_a_wrong_python_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too new or too old ends with one sentence that says which are right."""
+    """Too new or too old ends with one sentence that names the supported versions."""
     for version in ((3, 10, 0), (3, 13, 0)):
         monkeypatch.setattr(sys, "version_info", type("V", (tuple,), {"major": 3, "minor": version[1]})(version))
         with pytest.raises(CommandError, match=r"Python 3\.11 or 3\.12 is needed"):
@@ -50,7 +50,7 @@ def test_a_missing_libpython_names_its_package(monkeypatch: pytest.MonkeyPatch, 
 def test_another_platform_is_pointed_to_compose(
     monkeypatch: pytest.MonkeyPatch, machine: str, libc: tuple[str, str]
 ) -> None:
-    """ARM, and an old glibc, are told to use Docker Compose."""
+    """On ARM and with an old glibc the advice is Docker Compose."""
     monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setattr(platform, "libc_ver", lambda: libc)
     with pytest.raises(CommandError, match="Docker Compose"):
@@ -58,7 +58,7 @@ def test_another_platform_is_pointed_to_compose(
 
 
 @pytest.mark.parametrize(("capability", "result"), [("9.0", "ok"), ("7.5", "ok"), ("7.0", "warning"), ("x", "warning")])
-def test_old_gpus_are_told_of(monkeypatch: pytest.MonkeyPatch, capability: str, result: str) -> None:
+def test_old_gpus_are_reported(monkeypatch: pytest.MonkeyPatch, capability: str, result: str) -> None:
     """TensorRT needs compute capability 7.5."""
     answers = {"name": "A GPU", "driver_version": "600.1", "compute_cap": capability}
     monkeypatch.setattr("modelctl.plans.choice.nvidia_smi", answers.__getitem__)
@@ -67,7 +67,7 @@ def test_old_gpus_are_told_of(monkeypatch: pytest.MonkeyPatch, capability: str, 
 
 
 def test_little_shared_memory_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container with 64 MB of it is told to raise shm_size."""
+    """The advice for a container with 64 MB is to raise shm_size."""
     usage = type("Usage", (), {"free": 64 << 20})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     finding = next(finding for finding in diagnosis.examine() if finding.check == "shared memory")
@@ -77,7 +77,7 @@ def test_little_shared_memory_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("variable", ["GATEWAY_PORT", "TRITON_GRPC_PORT"])
 def test_a_bad_port_is_one_failing_line(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    """A variable that is no port fails by name, and the rest of the report is still there."""
+    """An invalid port variable fails by name, and the rest of the report is still there."""
     good = {finding.check for finding in diagnosis.examine()}
     monkeypatch.setenv(variable, "80a")
     findings = diagnosis.examine()

@@ -1,4 +1,4 @@
-"""The commands that change what a running server serves: add, list, verify, load, unload, remove."""
+"""The commands that change the models of a running server: add, list, verify, load, unload, remove."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def command(stack: Any) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture(scope="module")
 def added(command: Callable[..., Any], stack: Any) -> Iterator[str]:
-    """Add a model, and take it away in the end; return what was said."""
+    """Add a model, and remove it at the end; return the command's output."""
     done = command(*ADD)
     assert done.returncode == 0, done.stderr
     yield done.stderr + done.stdout
@@ -55,7 +55,7 @@ def added(command: Callable[..., Any], stack: Any) -> Iterator[str]:
 
 
 def test_an_added_model_is_served_at_once(added: str, stack: Any, coffee: bytes) -> None:
-    """No poll, no wait: when the command returns, the gateway serves the model, with the answer of its twin."""
+    """When the command returns, the gateway serves the model, with the answer of its original."""
     with stack.client() as http:
         answers = [
             http.post("/v1/classify", params={"model": name}, files={"image": coffee})
@@ -87,8 +87,8 @@ def test_verify_agrees(added: str, command: Callable[..., Any]) -> None:
     assert "answers as its reference" in done.stdout
 
 
-def test_every_answer_is_json_on_demand(added: str, command: Callable[..., Any], stack: Any) -> None:
-    """One JSON value on standard output, whatever is said meanwhile on standard error."""
+def test_every_command_prints_json_on_demand(added: str, command: Callable[..., Any], stack: Any) -> None:
+    """One JSON value on standard output; all other messages go to standard error."""
     found = json.loads(command("verify", NAME, "--json").stdout)
     assert (found["name"], found["same"], len(found["items"])) == (NAME, True, 3)
     assert all(item["same"] and item["score"] <= found["score"] for item in found["items"])
@@ -116,8 +116,8 @@ def test_a_mistyped_model_is_told_of(added: str, command: Callable[..., Any]) ->
         assert (done.returncode, done.stderr.rstrip().endswith("Did you mean lite_detector?")) == (1, True), done.stderr
 
 
-def test_verify_sees_a_step_that_serves_something_else(added: str, command: Callable[..., Any], stack: Any) -> None:
-    """The labels are turned round behind the server's back: it now answers other labels than it was verified with."""
+def test_verify_sees_a_step_that_serves_other_labels(added: str, command: Callable[..., Any], stack: Any) -> None:
+    """The labels were reversed without the server's knowledge, so its answers have others."""
     labels = stack.models / f"{NAME}_network" / "labels.txt"
     before = labels.read_text()
     try:
@@ -150,7 +150,7 @@ def test_unload_and_load(added: str, command: Callable[..., Any], stack: Any, co
 
 
 def test_a_model_that_lint_refuses_is_not_loaded(added: str, command: Callable[..., Any], stack: Any) -> None:
-    """The one that is served goes on serving."""
+    """The served one goes on serving."""
     config = stack.models / f"{NAME}_network" / "config.pbtxt"
     before = config.read_text()
     try:
@@ -167,7 +167,7 @@ def test_a_model_that_lint_refuses_is_not_loaded(added: str, command: Callable[.
 def test_a_model_of_another_repository_is_left_alone(
     added: str, command: Callable[..., Any], stack: Any, tmp_path: Path
 ) -> None:
-    """The server has a model of this name from elsewhere: that one is neither replaced nor unloaded."""
+    """A served model of the same name from elsewhere is neither replaced nor unloaded."""
     whole = [sys.executable, "-m", "modelctl", *ADD, "--models", str(tmp_path)]
     done = subprocess.run(whole, cwd=ROOT, env=stack.environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
@@ -201,7 +201,7 @@ def test_refusals_are_one_sentence(
 
 
 def test_remove_asks(added: str, command: Callable[..., Any], stack: Any) -> None:
-    """Anything but yes leaves everything as it is, as does an end of input."""
+    """Any reply but yes, or the end of the input, changes nothing."""
     for answer in ("n\n", "\n", ""):
         done = command("remove", NAME, say=answer)
         assert done.returncode == 1
@@ -210,7 +210,7 @@ def test_remove_asks(added: str, command: Callable[..., Any], stack: Any) -> Non
 
 
 class Traffic(threading.Thread):
-    """Requests at a steady rate to the models that stay, until told to stop; counts the answers."""
+    """Requests at a steady rate to the other models, until stopped; counts the answers."""
 
     def __init__(self, url: str, picture: bytes) -> None:
         super().__init__()
@@ -289,5 +289,5 @@ BOX = (10.0, 10.0, 20.0, 20.0)
     ],
 )
 def test_compare(served: list[Found], expected: list[Found], same: bool) -> None:
-    """The same up to rounding, ties and what lies on the threshold."""
+    """Answers are equal up to rounding, ties and boxes at the threshold."""
     assert agreement.compare("item", served, expected, 0.5).is_within(1e-3, 1.0) is same

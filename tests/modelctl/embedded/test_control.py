@@ -1,4 +1,4 @@
-"""The control key: where it comes from, and which files are not taken for it."""
+"""The control key: its source, and files that are refused as keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEY = "0123456789abcdef"
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StateFolder:
-    """Return a state folder, and name no key."""
+    """Return a state folder, with no key named in the environment."""
     monkeypatch.delenv(control.VARIABLE, raising=False)
     return StateFolder(tmp_path / "state")
 
@@ -45,7 +45,7 @@ def test_git_does_not_see_the_key(state: StateFolder) -> None:
 
 
 def test_an_empty_key_of_the_state_folder_is_made_anew(state: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a power cut may leave ends no start."""
+    """A power cut may leave an empty file, which must not end the start."""
     monkeypatch.chdir(state.path)
     (state.path / control.DEFAULT.parent).symlink_to(state.path)
     (state.path / control.FILE).touch(0o600)
@@ -72,7 +72,7 @@ def test_an_empty_key_of_the_state_folder_is_made_anew(state: StateFolder, monke
 def test_a_named_file_must_be_fit(
     state: StateFolder, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], object], reason: str
 ) -> None:
-    """A file that is missing, empty, open to others or no file ends the start with one sentence that names it."""
+    """A file that is missing, empty, readable by others or irregular ends the start with its name."""
     file = state.path / "named"
     before = os.umask(0o077)
     try:
@@ -97,8 +97,8 @@ def test_a_secret_of_kubernetes_can_be_named(state: StateFolder, monkeypatch: py
     assert control.find() == KEY
 
 
-def test_the_state_folders_own_key_is_no_link(state: StateFolder) -> None:
-    """A link in its place is followed neither when it is read nor when it leads nowhere."""
+def test_a_link_as_the_state_folders_key_is_not_followed(state: StateFolder) -> None:
+    """Neither for reading nor, where it leads nowhere, for writing."""
     elsewhere = state.path / "elsewhere"
     (state.path / control.FILE).symlink_to(elsewhere)
     with pytest.raises(CommandError, match="cannot be read"):
@@ -114,7 +114,7 @@ def test_the_state_folders_own_key_is_no_link(state: StateFolder) -> None:
     ],
 )
 def test_control_is_open_to_this_machine_at_most(tmp_path: Path, host: str, is_loopback: bool) -> None:
-    """Without a key Triton is started on loopback only; with one its protocols are restricted everywhere."""
+    """Without a key Triton listens on loopback only; with a key its protocols are restricted everywhere."""
     paths = (tmp_path / "models", tmp_path / "backends", tmp_path / "state")
     launch = Launch(installation.find(), *paths, host, Ports(1, 2), (), key="")
     if is_loopback:

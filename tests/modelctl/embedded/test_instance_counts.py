@@ -1,4 +1,4 @@
-"""What docs/instances.md promises of `modelctl load`: another count takes no call from anyone."""
+"""docs/instances.md on `modelctl load`: another number of instances loses no call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the supervisor starts: processes that end with it, and that start at all."""
+"""Processes that the supervisor starts: they end with it, and they do start."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ time.sleep(30)
 
 
 def test_a_process_may_have_any_name() -> None:
-    """A name that is no UTF-8, and looks like the end of one, hides no process and ends nothing."""
+    """A name that is not UTF-8, and looks like the end of a name, hides no process and breaks nothing."""
     process = subprocess.Popen([sys.executable, "-c", NAMED], stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdout is not None
     assert process.stdout.readline() == b"named\n"
@@ -43,6 +43,6 @@ def test_a_process_may_have_any_name() -> None:
 
 
 def test_a_process_starts_after_calls_over_grpc() -> None:
-    """gRPC's threads come back in a forked process, and may abort it before it is another; modelctl keeps them away."""
+    """gRPC's threads in a forked process may abort it before exec; modelctl prevents that."""
     result = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, check=True)
     assert result.stdout == "1\n", result.stderr

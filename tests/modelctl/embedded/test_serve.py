@@ -1,4 +1,4 @@
-"""`modelctl serve` and `modelctl up` as commands: what they start, say, refuse and leave behind."""
+"""`modelctl serve` and `modelctl up` as commands: processes, output, refusals, and a clean end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def wait_live(stack: Any, seconds: float = 30) -> None:
 
 
 def state_of(stack: Any, model: str) -> str:
-    """Return a model's state, as Triton tells it."""
+    """Return a model's state in Triton."""
     with closing(stack.control()) as triton:
         return str(triton.state(model))
 
@@ -72,8 +72,8 @@ def test_stopping_leaves_nothing_behind(make_stack: Callable[..., Any], number: 
     assert not [region for region in regions if region.exists()]
 
 
-def test_a_killed_supervisor_leaves_a_machine_that_the_next_one_cleans(make_stack: Callable[..., Any]) -> None:
-    """After kill -9 of the supervisor, a new one on the same state folder starts and sweeps what was left."""
+def test_the_next_supervisor_cleans_up_after_a_killed_one(make_stack: Callable[..., Any]) -> None:
+    """After kill -9, a new one on the same state folder starts and removes all remains."""
     stack = make_stack(("efficientnet_lite0",), test_models=False)
     stack.start_triton()
     wait_live(stack)
@@ -93,7 +93,7 @@ def test_a_killed_supervisor_leaves_a_machine_that_the_next_one_cleans(make_stac
 
 
 def test_a_second_supervisor_is_refused(make_stack: Callable[..., Any]) -> None:
-    """A state folder or port that another uses, and a state that cannot be written: one sentence, exit code 1."""
+    """A state folder or port in use, or a read-only state folder: one sentence, exit code 1."""
     stack = make_stack((), test_models=False)
     stack.start_triton()
     wait_live(stack)
@@ -138,7 +138,7 @@ def test_a_broken_model_ends_the_start_only_when_it_is_a_default(make_stack: Cal
 
 
 def test_named_models_only(make_stack: Callable[..., Any]) -> None:
-    """`--model` loads those and the steps they need; more options reach tritonserver; loopback is all it listens on."""
+    """`--model` loads them and their steps; more options reach tritonserver; it listens on loopback only."""
     stack = make_stack(
         ("efficientnet_lite0", "simple_net"), serve_options=("--model", "simple_net", "--", "--log-info=1")
     )
@@ -169,7 +169,7 @@ def gpu(tmp_path: Path) -> Path:
 
 
 def plan(version: Path, **changes: str) -> None:
-    """Write a plan's stand-in, and what it says it was built from."""
+    """Write a stand-in for a plan, with the record of its sources."""
     (version / "model.plan").write_bytes(b"a stand-in")
     built = {
         "onnx_sha256": hashlib.sha256((version / "model.onnx").read_bytes()).hexdigest(),
@@ -245,7 +245,7 @@ def test_up_shows_what_it_does_and_stops_cleanly(make_stack: Callable[..., Any])
 
 
 def test_up_revives_a_killed_gateway(make_stack: Callable[..., Any]) -> None:
-    """Its workers end with it, so that the next one has their port at once; it removes their folder of metrics too."""
+    """Its workers end with it, so that the next one has their port; it removes their metrics folder too."""
     stack = make_stack(("minilm_sentiment",), {"GATEWAY_WORKERS": "3"}, test_models=False)
     temporary = stack.folder / "temporary"
     temporary.mkdir()
@@ -274,7 +274,7 @@ def test_up_revives_a_killed_gateway(make_stack: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_first_signal_ends_a_start(make_stack: Callable[..., Any], number: signal.Signals) -> None:
-    """At whatever moment of the start of `up` it comes, all that was started ends with it, without a traceback."""
+    """At any moment of the start of `up`, it ends all started processes, without a traceback."""
     stacks = [make_stack(("simple_net",), test_models=False) for _ in range(8)]
 
     def stopped_after(stack: Any, seconds: float) -> None:
@@ -299,7 +299,7 @@ def test_the_first_signal_ends_a_start(make_stack: Callable[..., Any], number: s
 
 
 def test_up_serves_models_that_are_no_defaults(make_stack: Callable[..., Any]) -> None:
-    """`--model simple_net` has no task to show, and is ready all the same."""
+    """`--model simple_net` has no task to show, and is ready nevertheless."""
     stack = make_stack(test_models=False)
     options = ["--models", str(stack.models), "--state", str(stack.state), "--model", "simple_net"]
     out = stack.folder / "up.out"
@@ -317,7 +317,7 @@ def test_up_serves_models_that_are_no_defaults(make_stack: Callable[..., Any]) -
 
 
 def test_a_taken_gateway_port_is_one_sentence(make_stack: Callable[..., Any]) -> None:
-    """It names the port and the variable, and nothing was started."""
+    """It names the port and the variable, and nothing has started."""
     stack = make_stack((), test_models=False)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", stack.port))

@@ -1,4 +1,4 @@
-"""The state folder: what is in it is not trusted, and what cannot be kept there ends nothing."""
+"""The state folder: its content is not trusted, and failing to write there ends nothing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def state(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def victim() -> Iterator[subprocess.Popen[bytes]]:
-    """Return a process in a group of its own, which is no Triton."""
+    """Return a process in its own group that is not a Triton."""
     process = subprocess.Popen(["sleep", "60"], start_new_session=True)
     yield process
     process.kill()
@@ -60,7 +60,7 @@ def outside() -> Iterator[list[Path]]:
 
 
 def test_a_folder_of_others_is_refused(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that everybody may write, or that belongs to another user, ends the start with one sentence."""
+    """A folder that everybody may write, or of another user, ends the start with one sentence."""
     state.chmod(0o777)
     with pytest.raises(CommandError, match=r"can be written by every user: chmod o-w .* --state"):
         take_state(state)
@@ -75,7 +75,7 @@ def test_a_folder_of_others_is_refused(state: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_folder_is_made_for_its_user_alone(tmp_path: Path) -> None:
-    """A new one, and all files in it, are for its owner only."""
+    """Only the owner may read a new folder and its files."""
     with take_state(tmp_path / "a" / "b") as state:
         state.write("server.json", "{}")
         Log(state).write("a line")
@@ -90,7 +90,7 @@ def test_a_folder_has_one_owner_at_a_time(state: Path) -> None:
 
 
 def test_the_lock_can_be_had_on_nfs(state: Path) -> None:
-    """Its file is open for writing, which NFS wants of whoever locks a file for himself alone."""
+    """Its file is open for writing, which NFS requires for an exclusive lock."""
     with take_state(state):
         files = [
             file for file in Path("/proc/self/fd").iterdir() if os.path.realpath(file) == str(state / "serve.lock")
@@ -103,8 +103,8 @@ NAMES = ("serve.lock", "server.json", "server.json.new", "triton.log", "triton.l
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["link", "link to nothing", "hard link", "pipe", "folder"])
-def test_what_lies_in_the_way_is_not_followed(state: Path, tmp_path: Path, name: str, kind: str) -> None:
-    """Whatever stands where one of our files belongs, nothing outside the folder changes, and nothing hangs."""
+def test_links_in_place_of_our_files_are_not_followed(state: Path, tmp_path: Path, name: str, kind: str) -> None:
+    """Whatever is in their place, nothing outside the folder changes, and nothing hangs."""
     precious = tmp_path / "precious"
     precious.write_text(Record(2, "1", ()).text())
     before = precious.read_text()
@@ -132,7 +132,7 @@ def test_what_lies_in_the_way_is_not_followed(state: Path, tmp_path: Path, name:
 
 @pytest.mark.parametrize("name", ["backends", "backends.new", "backends.old"])
 def test_backends_are_not_put_together_elsewhere(state: Path, tmp_path: Path, name: str) -> None:
-    """A link where they belong is replaced; what it points to stays as it was."""
+    """A link in their place is replaced; its target does not change."""
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "python").mkdir(parents=True)
     (elsewhere / "python" / "precious").write_text("mine")
@@ -145,7 +145,7 @@ def test_backends_are_not_put_together_elsewhere(state: Path, tmp_path: Path, na
 
 
 def mutated(rng: random.Random, victim: int, files: list[Path]) -> bytes:
-    """Return a record as somebody or an accident may have left it."""
+    """Return a record as an attacker or an accident may leave it."""
     start = processes.start_time(victim)
     names = [REGION, "../../etc/passwd", "/etc/passwd", "..", "", ".", "a/b", "\0", *(file.name for file in files)]
     names += [f"triton_python_backend_shm_region_/../{file.name}" for file in files]
@@ -171,7 +171,7 @@ def mutated(rng: random.Random, victim: int, files: list[Path]) -> bytes:
 
 
 def test_no_record_does_harm(state: Path, victim: subprocess.Popen[bytes], outside: list[Path]) -> None:
-    """Of 400 records none deletes anything but unused memory of steps, none kills, and none is a traceback."""
+    """Of 400 records none deletes anything but unused memory of steps, kills a process, or gives a traceback."""
     rng = random.Random(1)
     for _ in range(400):
         (state / "server.json").write_bytes(mutated(rng, victim.pid, outside))
@@ -182,7 +182,7 @@ def test_no_record_does_harm(state: Path, victim: subprocess.Popen[bytes], outsi
 
 
 def test_memory_of_others_and_in_use_stays(state: Path) -> None:
-    """Only what is left is swept: a region that no process maps goes, a link of that name does not lead anywhere."""
+    """Only regions that no process maps are removed; a link of such a name is not followed."""
     (SHARED_MEMORY / REGION).write_bytes(b"left")
     link = f"{REGION}-link"
     (SHARED_MEMORY / link).symlink_to(SHARED_MEMORY / REGION)
@@ -200,12 +200,12 @@ def test_memory_of_others_and_in_use_stays(state: Path) -> None:
 
 
 def nobody() -> int:
-    """Return a process group that there is not."""
+    """Return the id of a process group that does not exist."""
     return next(number for number in range(1 << 22, 2, -1) if not psutil.pid_exists(number))
 
 
 def test_a_record_counts_without_the_names_that_triton_does_not_give() -> None:
-    """Memory of clients, and of a prefix that the operator has set, is neither kept nor a reason to refuse the rest."""
+    """Memory of clients, or with an operator's prefix, is not kept, and the rest is accepted."""
     assert json.loads(Record(2, "1", ("triton_mine", REGION)).text())["regions"] == [REGION]
     text = json.dumps({"group": 2, "start": "1", "regions": ["triton_mine", REGION, None, f"{REGION}/.."]})
     assert Record.read(text) == Record(2, "1", (REGION,))
@@ -215,7 +215,7 @@ def test_a_record_counts_without_the_names_that_triton_does_not_give() -> None:
 
 
 def test_memory_that_a_client_has_registered_is_not_a_steps() -> None:
-    """Of what a server maps, only its steps' memory is to be cleared after it."""
+    """Of a server's mapped memory, only that of its steps is removed after it."""
     own, mine = SHARED_MEMORY / REGION, SHARED_MEMORY / "triton_test_state_mine"
     try:
         with ExitStack() as stack:
@@ -231,8 +231,8 @@ def test_memory_that_a_client_has_registered_is_not_a_steps() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tritonserver", "triton_python_backend_stub"])
-def test_a_group_is_killed_when_it_is_what_a_triton_left(state: Path, tmp_path: Path, name: str) -> None:
-    """A server by its start, a step by its memory; not one that began at another time or has other memory."""
+def test_only_process_groups_of_a_triton_are_killed(state: Path, tmp_path: Path, name: str) -> None:
+    """A server is known by its start time, a step by its memory; groups that differ are spared."""
     script = tmp_path / "script"
     script.write_text("sleep 60")
     words = [str(tmp_path / name), str(script), f"/{REGION}"]
@@ -273,8 +273,8 @@ log.write("kept")
 """
 
 
-def test_a_file_that_cannot_grow_is_told_of_once(state: Path) -> None:
-    """The record stays as it was, lines are lost until there is room, and one line says so."""
+def test_a_full_disk_is_reported_once(state: Path) -> None:
+    """The record stays, log lines are lost until there is room, and one line reports it."""
     done = subprocess.run([sys.executable, "-c", LIMITED, str(state)], capture_output=True, text=True, check=True)
     assert int(done.stdout) == errno.EFBIG
     assert done.stderr.count("triton.log cannot be written (File too large)") == 1
@@ -283,8 +283,8 @@ def test_a_file_that_cannot_grow_is_told_of_once(state: Path) -> None:
     assert not (state / "server.json.new").exists()
 
 
-def test_a_folder_that_is_gone_is_made_anew_or_elsewhere(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where its path cannot be had, a temporary folder serves, which goes with its owner."""
+def test_a_missing_folder_is_replaced(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """If its path cannot be created, a temporary folder serves, which goes with its owner."""
     with take_state(state) as taken:
         shutil.rmtree(state)
         assert not taken.is_there()
@@ -305,8 +305,8 @@ def test_a_folder_that_is_gone_is_made_anew_or_elsewhere(state: Path, capsys: py
     assert str(temporary) in said
 
 
-def test_a_folder_that_another_has_meanwhile_is_left_to_him(state: Path) -> None:
-    """Who finds it made and locked goes on in a temporary one, and keeps nothing of the other's open."""
+def test_a_folder_taken_over_by_another_is_left_alone(state: Path) -> None:
+    """Its former owner uses a temporary folder, and keeps no file of the other one open."""
     with take_state(state) as taken:
         shutil.rmtree(state)
         with take_state(state):
@@ -317,7 +317,7 @@ def test_a_folder_that_another_has_meanwhile_is_left_to_him(state: Path) -> None
 
 
 def test_the_log_starts_anew_when_it_is_long(state: Path) -> None:
-    """It and the one before it hold the last lines."""
+    """It and the previous file hold the last lines."""
     with take_state(state) as taken:
         log = Log(taken, max_bytes=100)
         for number in range(100):

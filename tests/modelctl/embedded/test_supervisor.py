@@ -1,4 +1,4 @@
-"""The supervisor, on models small enough to be broken in many ways: what dies, hangs, comes and goes."""
+"""The supervisor on small models that break in many ways: dead, hanging, added and removed."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def toy(make_stack: Callable[..., Any]) -> Iterator[Any]:
 
 
 def answers(stack: Any, model: str = "echo") -> bool:
-    """Tell whether a model answers."""
+    """Return whether a model answers."""
     try:
         return bool(stack.infer(model, 2, x=np.array([2.5], np.float32))["y"].tolist() == [2.5])
     except InferenceServerException:
@@ -130,7 +130,7 @@ def output(stack: Any) -> str:
 
 
 class Up:
-    """A running `modelctl up`, in a terminal of its own, and what it must not leave behind."""
+    """A running `modelctl up`, in its own terminal, and all that it must not leave behind."""
 
     def __init__(self, stack: Any) -> None:
         self._stack = stack
@@ -161,7 +161,7 @@ class Up:
                     return
 
     def close_terminal(self) -> None:
-        """Close the terminal's window, upon which the kernel sends SIGHUP."""
+        """Close the terminal's window, so that the kernel sends SIGHUP."""
         self._closing.set()
         self._reader.join()
         os.close(self.terminal)
@@ -185,7 +185,7 @@ class Up:
 
 
 def test_a_start_after_the_first_is_tried_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When Triton dies at the end of its first start, a second one that finds no room does not end supervision."""
+    """If Triton dies at the end of its first start and finds no room for the second, supervision goes on."""
     outcomes: list[Callable[[], float]] = []
 
     def fail() -> float:
@@ -211,7 +211,7 @@ def test_a_start_after_the_first_is_tried_for_ever(tmp_path: Path, monkeypatch: 
 def test_a_first_start_that_aborts_is_tried_again(
     toy: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], aborts: int, serves: bool
 ) -> None:
-    """Triton 24.10 aborts now and then when a step fails while others load. What aborts thrice ends the start."""
+    """Triton 24.10 sometimes aborts when a step fails while others load. The third abort ends the start."""
     real = installation.find()
     count, binary = toy.folder / "starts", toy.folder / "tritonserver"
     binary.write_text(
@@ -241,7 +241,7 @@ def test_closing_the_terminal_stops_everything(toy: Any) -> None:
 
 
 def test_nohup_is_respected() -> None:
-    """A process that was started to ignore hang-ups goes on ignoring them."""
+    """A process that was started to ignore hang-ups keeps ignoring them."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     told: list[str] = []
@@ -257,8 +257,8 @@ def test_nohup_is_respected() -> None:
             signal.signal(number, handler)
 
 
-def test_a_signal_meets_no_lock_of_what_it_interrupts() -> None:
-    """`Event.set` takes the lock that an interrupted `Event.wait` may hold: a handler that called it would hang."""
+def test_a_signal_handler_takes_no_lock() -> None:
+    """`Event.set` needs a lock that an interrupted `Event.wait` may hold: such a handler would hang."""
     script = """
 import os, signal, threading, time
 from modelctl.embedded.server import on_stop
@@ -276,7 +276,7 @@ assert told.wait(10)
 
 
 def test_stopping_ends_a_repair_that_hangs(toy: Any) -> None:
-    """Told to stop while it loads a slow model again, `up` ends within 10 s and leaves nothing behind."""
+    """A stop while a slow model is loading again ends `up` within 10 s and leaves nothing behind."""
     up = Up(toy)
     (toy.models / "echo_step" / "slow").touch()
     time.sleep(1)
@@ -291,7 +291,7 @@ def test_stopping_ends_a_repair_that_hangs(toy: Any) -> None:
 
 
 def test_a_hung_supervisor_is_cleaned_up_after(toy: Any) -> None:
-    """When the supervisor itself does not react, `up` kills it and clears its processes and shared memory."""
+    """`up` kills a supervisor that does not react, and removes its processes and shared memory."""
     up = Up(toy)
     up.serve().suspend()
     up.process.send_signal(signal.SIGTERM)
@@ -299,7 +299,7 @@ def test_a_hung_supervisor_is_cleaned_up_after(toy: Any) -> None:
 
 
 def test_a_hung_triton_is_restarted(toy: Any) -> None:
-    """A server that lives but does not answer is killed, and serves again within 25 s."""
+    """A living server that does not answer is killed, and serves again within 25 s."""
     start(toy)
     tritonserver(toy.triton.pid).suspend()
     assert wait(lambda: answers(toy), 40) < 25
@@ -307,7 +307,7 @@ def test_a_hung_triton_is_restarted(toy: Any) -> None:
 
 
 def test_a_step_that_dies_before_it_was_seen_comes_back(toy: Any) -> None:
-    """A step whose only process dies before the supervisor has looked for it once serves again."""
+    """A step whose only process dies before the supervisor's first look serves again."""
     toy.start_triton()
     wait(lambda: "Models: 0 of 2 loaded" in output(toy))
     supervisor = psutil.Process(toy.triton.pid)
@@ -322,7 +322,7 @@ def test_a_step_that_dies_before_it_was_seen_comes_back(toy: Any) -> None:
 
 
 def test_a_folder_that_vanishes_does_not_hurt(toy: Any) -> None:
-    """When the ensemble of a dead step is gone from the repository, the step comes back and supervision goes on."""
+    """If the ensemble of a dead step is gone from the repository, the step comes back and supervision goes on."""
     start(toy)
     shutil.rmtree(toy.models / "echo")
     for _ in range(2):
@@ -335,7 +335,7 @@ def test_a_folder_that_vanishes_does_not_hurt(toy: Any) -> None:
 
 
 def test_a_model_is_ready_when_one_version_is(toy: Any) -> None:
-    """An older version that serves outweighs a newer one that does not; two that serve need twice the processes."""
+    """One served version is enough; two served versions need twice the processes."""
     start(toy)
     step = toy.models / "echo_step"
     shutil.copytree(step / "1", step / "2")
@@ -360,7 +360,7 @@ def test_a_model_is_ready_when_one_version_is(toy: Any) -> None:
 
 @pytest.mark.parametrize("named", [False, True])
 def test_models_added_while_running_stay(make_stack: Callable[..., Any], named: bool) -> None:
-    """A model that is added is repaired with its ensemble, and loaded after a crash, unless others were named."""
+    """An added model is repaired with its ensemble, and loaded after a crash, unless --model named others."""
     stack = make_stack((), test_models=False, serve_options=("--model", "echo") if named else ())
     add_model(stack.models, "echo", default=True)
     start(stack)

@@ -1,4 +1,4 @@
-"""The supervisor's decisions, without a server: what it repairs, when it gives up, how long it waits between starts."""
+"""The supervisor's decisions, without a server: repairs, giving up, pauses between starts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from modelctl.models.repository import Model
 
 
 class FakeServer:
-    """A server whose process ends when it has been looked at so often; each step has one stub."""
+    """A server whose process ends after a number of looks; each step has one stub."""
 
     def __init__(self, *stubs: str, looks: int = 5) -> None:
         self.living = [Stub(0, name, "") for name in stubs]
@@ -91,7 +91,7 @@ def watch(made: Supervisor, server: FakeServer, triton: FakeTriton) -> None:
 
 
 def test_a_model_without_its_stub_is_loaded_again_once(made: Supervisor) -> None:
-    """With the ensembles that fell with it."""
+    """Its ensembles are loaded again too."""
     server = FakeServer()
     triton = FakeTriton(server)
     watch(made, server, triton)
@@ -100,10 +100,10 @@ def test_a_model_without_its_stub_is_loaded_again_once(made: Supervisor) -> None
 
 
 @pytest.mark.parametrize(("stubs", "state", "looks"), [((), READY, 1), ((), "LOADING", 5), (("step",), READY, 5)])
-def test_what_is_not_known_to_be_dead_is_left_alone(
+def test_models_not_proven_dead_are_left_alone(
     made: Supervisor, stubs: tuple[str, ...], state: str, looks: int
 ) -> None:
-    """A model seen once without a stub, one that is being loaded, and one that is whole."""
+    """One seen once without a stub, one that is loading, and a complete one."""
     server = FakeServer(*stubs, looks=looks)
     triton = FakeTriton(server, state)
     watch(made, server, triton)
@@ -111,7 +111,7 @@ def test_what_is_not_known_to_be_dead_is_left_alone(
 
 
 def test_a_load_that_fails_restarts_the_server(made: Supervisor, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is said names no folders."""
+    """The message names no folders."""
     server = FakeServer()
     watch(made, server, FakeTriton(server, fault="cannot open /srv/models/step/model.py"))
     assert server.calls == ["stop", "sweep"]
@@ -120,14 +120,14 @@ def test_a_load_that_fails_restarts_the_server(made: Supervisor, capsys: pytest.
 
 @pytest.mark.parametrize(("looks", "calls"), [(supervisor.SILENT_LOOKS - 1, []), (99, ["clear"])])
 def test_a_server_that_does_not_answer_is_killed(made: Supervisor, looks: int, calls: list[str]) -> None:
-    """Not before it was silent several times in a row."""
+    """Only after several silent looks in a row."""
     server = FakeServer(looks=looks)
     watch(made, server, FakeTriton(server, live=False))
     assert server.calls == calls
 
 
 def test_only_a_default_model_ends_the_first_start(made: Supervisor, capsys: pytest.CaptureFixture[str]) -> None:
-    """The reason comes from the step that failed, without its traceback. Later starts warn only."""
+    """The reason is the failed step's, without its traceback. Later starts only warn."""
     states = {"step": State("step", UNAVAILABLE, "no tokenizer\n\nAt:\n  /srv/model.py(3)")}
     model = Model("whole", True, ("step",))
     with pytest.raises(CommandError, match=r"^Model whole did not load: step: no tokenizer Fix it"):
@@ -138,8 +138,8 @@ def test_only_a_default_model_ends_the_first_start(made: Supervisor, capsys: pyt
 
 
 @pytest.mark.parametrize(("killed", "error"), [(True, AbortError), (False, CommandError)])
-def test_an_abort_is_told_from_another_end(made: Supervisor, killed: bool, error: type[CommandError]) -> None:
-    """A server that a signal ended during its start may be started again; one that ended itself may not."""
+def test_an_abort_differs_from_an_exit(made: Supervisor, killed: bool, error: type[CommandError]) -> None:
+    """A server that a signal ended during its start may be started again; one that exited may not."""
     server = FakeServer(looks=0)
     server.killed = killed
     made._wanted = [Model("whole", True, ("step",))]
@@ -166,7 +166,7 @@ def test_an_abort_is_tried_three_times(made: Supervisor, monkeypatch: pytest.Mon
 
 
 def test_the_pause_between_starts_doubles_and_begins_anew(made: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Up to a limit; after a server that was healthy for a while, the next pause is the first again."""
+    """It doubles up to a limit; after a server that was healthy for a while, it is the first pause again."""
     healthy = iter([0, 0, 0, 0, 0, 0, 0, supervisor.HEALTHY_S + 1, 0])
     pauses: list[float] = []
 

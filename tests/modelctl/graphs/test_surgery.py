@@ -1,4 +1,4 @@
-"""What is changed in an ONNX file keeps its answers, and gives it the sizes that NVIDIA's backend wants."""
+"""Changes to an ONNX file keep its answers, and give it the sizes that NVIDIA's backend requires."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def answer(path: Path, pixels: Any = PIXELS) -> Any:
 
 @pytest.mark.parametrize("fixed_inside", [False, True])
 def test_a_batch_of_one_is_declared_free(tmp_path: Path, fixed_inside: bool) -> None:
-    """Both axes are free for every reader; an item is answered as before, and a batch where the graph can."""
+    """Both axes are free for every reader; items are answered as before, and batches where the graph allows."""
     path = networks.classifier(tmp_path / "net.onnx", batch=1, fixed_inside=fixed_inside)
     before = answer(path)
     assert surgery.declare(path, {"logits": [6]}) == {"logits": [6]}
@@ -48,7 +48,7 @@ def test_a_batch_of_one_is_declared_free(tmp_path: Path, fixed_inside: bool) -> 
 
 
 def test_a_graph_older_than_slices_with_inputs_is_raised(tmp_path: Path) -> None:
-    """Opset 9 knows Slice by attributes alone: the graph is converted, and answers as before."""
+    """Opset 9 has Slice with attributes only: the graph is converted, and answers as before."""
     shape = onnx.numpy_helper.from_array(np.array([1, 4], np.int64), "shape")
     graph = helper.make_graph(
         [node("Reshape", ["pixels", "shape"], ["flat"]), node("Relu", ["flat"], ["made"])],
@@ -66,7 +66,7 @@ def test_a_graph_older_than_slices_with_inputs_is_raised(tmp_path: Path) -> None
 
 
 def test_sizes_that_the_graph_knows_count_more_than_those_declared(tmp_path: Path) -> None:
-    """A free size is told as it is found, and a size that the graph leaves open as it was declared."""
+    """A free size is declared as the graph computes it; if the graph leaves it open, as declared."""
     path = networks.yolo(tmp_path / "yolo.onnx", free=True)
     assert surgery.declare(path, {"output0": [-1, 16]}) == {"output0": [7, 16]}
     assert shapes(path)[1][1:] == [7, 16]
@@ -84,7 +84,7 @@ def test_a_square_is_flattened(tmp_path: Path) -> None:
 
 
 def test_an_output_that_is_an_input_too_can_be_cut(tmp_path: Path) -> None:
-    """An output that other operators read as well keeps its name for callers."""
+    """An output that other operators read keeps its name for callers."""
     graph = helper.make_graph(
         [
             node("Reshape", ["pixels", "shape"], ["first"]),

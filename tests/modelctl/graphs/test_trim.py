@@ -16,7 +16,7 @@ LENGTH = 12
 
 
 def masked_mean(mask_name: str = "attention_mask", kind: int = TensorProto.INT64) -> onnx.ModelProto:
-    """Return a network: the mean of a table's rows over real tokens, and the length that it saw."""
+    """Return a network with two outputs: the mean of a table's rows over real tokens, and its input's length."""
     table = np.random.default_rng(1).standard_normal((30, 4)).astype(np.float32)
     nodes = [
         helper.make_node("Gather", ["table", "input_ids"], ["rows"]),

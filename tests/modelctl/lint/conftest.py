@@ -1,4 +1,4 @@
-"""Broken repositories, each a text file, and the real server that shows what they do.
+"""Broken repositories, each a text file, and the real server that shows their effect.
 
 A case is `cases/<code>.txt`, or `<code>-<what>.txt`. Its head says what the proof needs, then come the files:
 
@@ -101,7 +101,7 @@ def parse_case(text: str, name: str = "") -> Case:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give every case to tests that take `case`, and those that the server refuses to tests that take `refused`."""
+    """Parametrize tests that take `case` with all cases, and `refused` with those that the server refuses."""
     cases = [read_case(path.stem) for path in sorted(CASES.glob("*.txt"))]
     for argument, chosen in (("case", cases), ("refused", [case for case in cases if case.refuses])):
         if argument in metafunc.fixturenames:
@@ -145,7 +145,7 @@ def network(text: str) -> bytes:
 
 
 def _add_external(graph: Any, location: str) -> None:
-    """Make the first node add weights that are in a file of their own."""
+    """Make the first node add weights from a separate file."""
     tensor = onnx.TensorProto(name="weights", data_type=TensorProto.FLOAT, dims=[2])
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value=location)
@@ -155,7 +155,10 @@ def _add_external(graph: Any, location: str) -> None:
 
 
 class Proof:
-    """A real server on a repository of its own, in explicit mode."""
+    """A real server on a repository of its own, in explicit mode.
+
+    Not started by benchmarks/stack.py: `modelctl serve` loads all models at the start, and here each is to be refused.
+    """
 
     def __init__(self, folder: Path, backends: Path, variant: str | None = None, extra: tuple[str, ...] = ()) -> None:
         self.models = folder / "models"
@@ -180,14 +183,14 @@ class Proof:
         return False
 
     def stop(self) -> None:
-        """End the server, which may hang, and what it leaves behind."""
+        """End the server, which may hang, and remove its remains."""
         self.client.close()
         self.server.stubs()  # remembers their shared memory
         self.server.clear()
         self.server._process.stdout.close()  # its supervisor ends with it, and need not
 
     def log(self) -> str:
-        """Return all that the server has said."""
+        """Return the server's whole output."""
         return (self._state / "triton.log").read_text()
 
     def load(self, model: str, seconds: float = 30) -> str:
@@ -248,7 +251,7 @@ class Proof:
             return list(pool.map(send, range(count)))
 
     def calls(self, model: str) -> list[dict[str, Any]]:
-        """Return what an echoing model was asked, a batch an entry."""
+        """Return the requests of an echoing model, one entry for each batch."""
         path = self.models / model / "calls.log"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -262,14 +265,14 @@ def triton_type(array: Any) -> str:
 def backends(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project's backends, and `echo`."""
     folder = tmp_path_factory.mktemp("backends")
-    for source in (*(ROOT / "backends").iterdir(), *(ROOT / "tests" / "modelctl" / "lint" / "backends").iterdir()):
+    for source in (*(ROOT / "backends").iterdir(), ROOT / "tests" / "standins" / "backends" / "echo"):
         (folder / source.name).symlink_to(source)
     return folder
 
 
 @pytest.fixture
 def make_proof(tmp_path: Path, backends: Path) -> Iterator[Callable[..., Proof]]:
-    """Return a function that starts a server for one test alone, which may break it."""
+    """Return a function that starts a server for one test, which may break it."""
     started: list[Proof] = []
 
     def make(case: Case | None = None, variant: str | None = None, extra: tuple[str, ...] = ()) -> Proof:
@@ -286,7 +289,7 @@ def make_proof(tmp_path: Path, backends: Path) -> Iterator[Callable[..., Proof]]
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory, backends: Path) -> Iterator[Proof]:
-    """The server that most proofs share; each unloads what it has loaded."""
+    """The server that most proofs share; each unloads its own models."""
     proof = Proof(tmp_path_factory.mktemp("shared"), backends, extra=("--cache-config=local,size=1048576",))
     assert proof.wait(), proof.log()
     yield proof
@@ -295,7 +298,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, backends: Path) -> Iterator
 
 @pytest.fixture(scope="session")
 def case_of() -> Callable[[str], Case]:
-    """Return the function that reads a case, for tests that start a server of their own."""
+    """Return the function that reads a case, for tests that start their own server."""
     return read_case
 
 
@@ -307,7 +310,7 @@ def make_case() -> Callable[[str], Case]:
 
 @pytest.fixture
 def prove(shared: Proof) -> Iterator[Callable[[str], Proof]]:
-    """Return a function that writes a case into the shared server's repository and loads it; both is undone."""
+    """Return a function that writes a case into the shared server's repository and loads it; both are undone."""
     used: list[Case] = []
 
     def load(name: str) -> Proof:
@@ -325,7 +328,7 @@ def prove(shared: Proof) -> Iterator[Callable[[str], Proof]]:
 
 @pytest.fixture
 def refusal(shared: Proof, make_proof: Callable[..., Proof]) -> Iterator[Callable[[Case], str]]:
-    """Return a function that has a case's model loaded, and returns what the server says against it."""
+    """Return a function that loads a case's model and returns the server's error."""
     used: list[Case] = []
 
     def load(case: Case) -> str:
@@ -369,7 +372,7 @@ def hundred() -> Callable[[Path], None]:
 
 
 def _enlarge(path: Path, size: int) -> None:
-    """Add weights that nothing reads to a network."""
+    """Add unused weights to a network."""
     model = onnx.load(path)
     tensor = helper.make_tensor("more", TensorProto.UINT8, [size], bytes(size), raw=True)
     model.graph.initializer.append(tensor)

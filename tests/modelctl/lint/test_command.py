@@ -1,4 +1,4 @@
-"""The command: what it prints in each format, how it exits, and how fast it is."""
+"""The command: its output in each format, its exit codes, and its speed."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def test_our_own_repository_is_clean() -> None:
     assert done.returncode == 0
 
 
-def test_text_says_where_what_and_how_to_mend(broken: Path) -> None:
-    """Each finding has its file and line, code, sentence and field, and then the fix; errors make the exit code."""
+def test_text_has_place_reason_and_fix(broken: Path) -> None:
+    """Each finding has its file and line, code, sentence, field and fix; errors set the exit code."""
     done = modelctl(str(broken))
     lines_ = done.stdout.splitlines()
     assert lines_[2] == (
@@ -93,7 +93,7 @@ def test_github_gets_workflow_commands(broken: Path) -> None:
 
 
 def test_a_model_can_be_linted_alone(broken: Path) -> None:
-    """A model's folder stands for that model; what is only a warning exits 0, unless --strict is given."""
+    """A model's folder stands for the model; warnings alone exit 0, unless --strict is given."""
     done = modelctl(str(broken / "alone"))
     assert done.stdout.endswith("1 model, 0 errors, 1 warning\n")
     assert done.returncode == 0
@@ -101,14 +101,14 @@ def test_a_model_can_be_linted_alone(broken: Path) -> None:
 
 
 def test_a_queue_without_a_policy_is_clean(broken: Path) -> None:
-    """Outside the gateway too a model is clean without lint_ignore: a bound would stall it."""
+    """Even outside the gateway a model needs no lint_ignore: a limit would stall it."""
     config = broken / "alone" / "config.pbtxt"
     config.write_text(config.read_text().replace(BOUND, "").replace('"task"', '"no task"'))
     assert modelctl("--strict", str(broken / "alone")).stdout == "1 model, 0 errors, 0 warnings\n"
 
 
 def test_a_file_names_the_backend(tmp_path: Path) -> None:
-    """A config without `backend` beside 1/model.py is whole: Triton takes the backend of the file, with every flag."""
+    """A config without `backend` beside 1/model.py is complete: Triton reads the backend from the file name."""
     (tmp_path / "model" / "1").mkdir(parents=True)
     (tmp_path / "model" / "1" / "model.py").write_text("")
     (tmp_path / "model" / "config.pbtxt").write_text(CONFIG.replace('backend: "echo"', "").replace("[16]", "[8]"))
@@ -116,7 +116,7 @@ def test_a_file_names_the_backend(tmp_path: Path) -> None:
 
 
 def test_a_reason_silences_a_finding(broken: Path) -> None:
-    """`lint_ignore` with a code and a reason takes a finding away, and a second entry is another code."""
+    """`lint_ignore` with a code and a reason removes a finding; a second entry may name another code."""
     ignore = 'parameters { key: "lint_ignore" value { string_value: "TG054: a; b; TG050: c" } }\n'
     for name, text in (("alone", ignore.replace("; TG050: c", "")), ("small", ignore.replace("TG054: a; b; ", ""))):
         with (broken / name / "config.pbtxt").open("a") as file:
@@ -125,7 +125,7 @@ def test_a_reason_silences_a_finding(broken: Path) -> None:
 
 
 def test_a_rule_explains_itself() -> None:
-    """--explain tells why, what to do, what the server does and where that stands."""
+    """--explain gives the reason, the fix, the server's behaviour and the source."""
     done = modelctl("--explain", "tg044")
     assert done.stdout.startswith("TG044 (error): Steps run at once")
     assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == ["Why", "Fix", "Server", "Source"]
@@ -134,7 +134,7 @@ def test_a_rule_explains_itself() -> None:
 
 @pytest.mark.parametrize("arguments", [["--explain", "TG999"], ["no/such/folder"], ["--format", "xml"]])
 def test_wrong_usage_exits_2(arguments: list[str]) -> None:
-    """What cannot be linted is told on stderr, and is neither clean nor a finding."""
+    """The error is on stderr, and counts neither as clean nor as a finding."""
     done = modelctl(*arguments)
     assert done.returncode == 2
     assert done.stderr
@@ -146,7 +146,7 @@ def test_the_page_is_written_by_the_rules() -> None:
 
 
 def test_lines_are_found_in_every_writing() -> None:
-    """Fields are found in lists and alone, by index and by key, whatever strings and comments hold."""
+    """Fields are found in lists and alone, by index and key, whatever strings and comments contain."""
     found = lines.locate(CONFIG)
     expected = {
         "max_batch_size": 3,
@@ -187,15 +187,15 @@ def test_networks_are_read_as_by_onnx(path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"\x3a\xff\x7f", b"\x80" * 20]
 )
-def test_what_is_no_network_is_told(content: bytes, tmp_path: Path) -> None:
-    """Empty, foreign and truncated files raise OnnxError, whatever their bytes are."""
+def test_invalid_networks_raise_onnx_error(content: bytes, tmp_path: Path) -> None:
+    """Empty, foreign and truncated files, whatever their bytes are."""
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(onnx.OnnxError):
         onnx.read(tmp_path / "model.onnx")
 
 
 def test_a_hundred_models_take_moments(tmp_path: Path, hundred: Callable[[Path], Any]) -> None:
-    """100 models, 33 of them with 20 MB of weights, are linted in a fraction of what loading one would take."""
+    """100 models, 33 of them with 20 MB of weights, are linted in a fraction of one model's load time."""
     hundred(tmp_path)
     taken = []
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""What the real server does with each case that it does not refuse: no rule is folklore.
+"""The real server's behaviour with each case that it does not refuse: no rule is folklore.
 
 Each test is named after its rule; those that the server refuses are in test_rules.py, driven by the cases.
 Times are far apart: an execution takes 0.2 s or more where a test tells one from several.
@@ -46,7 +46,7 @@ def test_tg005_loading_python_never_ends(case_of: Read, make_proof: Make) -> Non
 
 
 def test_tg006_the_version_is_not_served(prove: Prove) -> None:
-    """The folder `02` beside `1` is passed over: version 1 serves, and there is no version 2."""
+    """The server skips the folder `02` beside `1`: version 1 serves, and there is no version 2."""
     proof = prove("TG006")
     assert proof.client.get_model_metadata("model").versions == ["1"]
     with pytest.raises(InferenceServerException, match=r"not found|no version"):
@@ -54,7 +54,7 @@ def test_tg006_the_version_is_not_served(prove: Prove) -> None:
 
 
 def test_tg007_a_clone_does_not_load(case_of: Read, make_proof: Make, tmp_path: Path) -> None:
-    """What git clones lacks the empty version folder, and the server refuses it."""
+    """A clone lacks the empty version folder, and the server refuses it."""
     source = case_of("TG007").write(tmp_path / "source" / "models").parent
     shutil.rmtree(source / ".git")
     git = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main")
@@ -68,13 +68,13 @@ def test_tg007_a_clone_does_not_load(case_of: Read, make_proof: Make, tmp_path: 
 
 
 def test_tg012_every_request_is_refused(prove: Prove) -> None:
-    """A model with the input X twice loads, and then wants two."""
+    """A model with two inputs X loads, and then requires two."""
     with pytest.raises(InferenceServerException, match="expected 2 inputs but got 1"):
         prove("TG012").infer("model")
 
 
 def test_tg015_another_parameter_gets_the_same_answer(prove: Prove) -> None:
-    """Of two requests that differ in a parameter alone, the second never reaches the model."""
+    """Of two requests that differ only in a parameter, the second never reaches the model."""
     proof = prove("TG015")
     for value in ("first", "second"):
         proof.infer("model", parameters={"option": value})
@@ -82,7 +82,7 @@ def test_tg015_another_parameter_gets_the_same_answer(prove: Prove) -> None:
 
 
 def test_tg021_the_server_refuses_or_dies(case_of: Read, make_proof: Make) -> None:
-    """Three items for a model of two keep it from loading, and sometimes take the server with them."""
+    """Three items for a model of two keep it from loading, and sometimes crash the server."""
     proof = make_proof(case_of("TG021"))
     assert proof.wait()
     said = proof.load("model")
@@ -111,7 +111,7 @@ def test_tg044_requests_are_never_answered(case_of: Read, make_proof: Make) -> N
 
 
 def test_tg044_the_server_dies(case_of: Read, make_proof: Make) -> None:
-    """Where the steps read the ensemble's own inputs, a full queue is a segmentation fault."""
+    """Where steps read the ensemble's own inputs, a full queue is a segmentation fault."""
     proof = make_proof(case_of("TG044-first"))
     assert proof.wait()
     assert proof.load("model") == ""
@@ -124,14 +124,14 @@ def test_tg044_the_server_dies(case_of: Read, make_proof: Make) -> None:
 
 
 def test_tg045_the_output_is_made_for_nothing(prove: Prove) -> None:
-    """The step is not asked for Z, and makes it all the same."""
+    """The step computes Z although nobody requests it."""
     proof = prove("TG045")
     proof.infer("model")
     assert [(call["asked"], call["made"]) for call in proof.calls("step")] == [([["Y"]], ["Y", "Z"])]
 
 
 def test_tg046_only_single_items_pass(prove: Prove) -> None:
-    """One item goes through, three do not."""
+    """One item works, three do not."""
     proof = prove("TG046")
     proof.infer("model")
     with pytest.raises(InferenceServerException, match="unexpected shape"):
@@ -156,14 +156,14 @@ def test_tg051_nothing_is_batched(prove: Prove) -> None:
 
 
 def test_tg052_requests_run_one_by_one(prove: Prove) -> None:
-    """Requests that wait together do not join."""
+    """Waiting requests are not batched."""
     proof = prove("TG052")
     proof.many("model", 5)
     assert [len(call["inputs"]) for call in proof.calls("model")] == [1] * 5
 
 
 def test_tg053_all_wait(prove: Prove) -> None:
-    """Of 30 requests to a busy model none is turned away; the last waits for all others."""
+    """Of 30 requests to a busy model none is refused; the last waits for all others."""
     answers = prove("TG053").many("model", 30, seconds=60)
     assert [said for said, _ in answers] == [""] * 30
     assert max(seconds for _, seconds in answers) > 4
@@ -171,7 +171,7 @@ def test_tg053_all_wait(prove: Prove) -> None:
 
 @pytest.mark.parametrize("name", ["TG054", "TG054-timeout", "TG054-priorities"])
 def test_tg054_requests_wait_half_a_second(name: str, prove: Prove) -> None:
-    """Four requests at once to a model of 5 ms now and then take 500 ms; without the policy never."""
+    """Four simultaneous requests to a 5 ms model sometimes take 500 ms; without the policy never."""
     proof = prove(name)
     config = proof.models / "model" / "config.pbtxt"
     assert _stalls(proof) > 0
@@ -183,7 +183,7 @@ def test_tg054_requests_wait_half_a_second(name: str, prove: Prove) -> None:
 
 
 def _stalls(proof: Any, least: int = 0) -> int:
-    """Return how many of many rounds took more than 0.4 s; give up early when one did and `least` rounds are over."""
+    """Return the number of rounds over 0.4 s; stop early after one of them and at least `least` rounds."""
     stalls = 0
     for number in range(600):
         stalls += any(seconds > 0.4 for _, seconds in proof.many("model", 4, apart=0))
@@ -193,20 +193,20 @@ def _stalls(proof: Any, least: int = 0) -> int:
 
 
 def test_tg055_every_lone_request_expires(prove: Prove) -> None:
-    """A request waits for company until its time is up."""
+    """It waits for others until its timeout."""
     with pytest.raises(InferenceServerException, match="Request timeout expired"):
         prove("TG055").infer("model")
 
 
 def test_tg056_the_timeout_is_ignored(prove: Prove) -> None:
-    """Requests with a timeout of 100 ms wait longer than that, and are answered."""
+    """Requests with a timeout of 100 ms wait longer, and are answered."""
     answers = prove("TG056").many("model", 3, timeout=100_000)
     assert [said for said, _ in answers] == [""] * 3
     assert max(seconds for _, seconds in answers) > 0.9
 
 
 def test_tg057_the_timeout_is_noticed_late(prove: Prove) -> None:
-    """A timeout of 100 ms behind a run of one second is told after that second."""
+    """A timeout of 100 ms behind a run of one second is reported after that second."""
     (_, first), (said, seconds) = prove("TG057").many("model", 2)
     assert first > 0.9
     assert "Request timeout expired" in said
@@ -214,7 +214,7 @@ def test_tg057_the_timeout_is_noticed_late(prove: Prove) -> None:
 
 
 def test_tg059_the_bound_is_ignored(prove: Prove) -> None:
-    """A policy for the level 1 that allows one waiting request turns none away."""
+    """A policy for level 1 with one waiting request refuses none."""
     assert [said for said, _ in prove("TG059").many("model", 5)] == [""] * 5
 
 
@@ -227,7 +227,7 @@ def test_tg081_a_class_has_no_name(prove: Prove) -> None:
 
 
 def test_tg084_every_text_fails(prove: Prove) -> None:
-    """The tokenizer gives 8 tokens, whatever its dims say, to a network that takes 4."""
+    """The tokenizer gives 8 tokens, whatever its dims, to a network that takes 4."""
     with pytest.raises(InferenceServerException, match=r"Expected \[-1,4\], got \[1,8\]"):
         prove("TG084").infer("model", name="text", array=texts("good"))
 
@@ -239,7 +239,7 @@ def test_tg085_every_text_fails(prove: Prove) -> None:
 
 
 def test_tg093_the_contract_changes(case_of: Read, make_proof: Make) -> None:
-    """With the variant the same request, which config.pbtxt takes, is refused."""
+    """The variant refuses the same request that config.pbtxt accepts."""
     plain, other = (make_proof(case_of("TG093"), variant=variant) for variant in (None, "tensorrt"))
     for proof in (plain, other):
         assert proof.wait()

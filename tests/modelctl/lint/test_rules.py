@@ -20,12 +20,12 @@ UNBOUNDED = "TG053"
 
 @pytest.fixture(autouse=True)
 def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine that TG100 and TG101 speak of: it has no GPU, and a TensorRT of its own."""
+    """The machine of rules TG100 and TG101: without a GPU, with a given TensorRT."""
     monkeypatch.setattr(machine, "this_machine", lambda: choice.Machine("", "11.0.0"))
 
 
 def test_a_broken_repository_is_found(case: Any, tmp_path: Path) -> None:
-    """The linter finds what the case is named after, with a place and a fix, and besides only what the case admits."""
+    """The linter finds the case's rule, with a place and a fix, and nothing else that the case does not list."""
     folder = case.write(tmp_path / "models")
     _, findings = lint(folder)
     expected = {case.code, *case.also}
@@ -70,13 +70,13 @@ cc_model_filenames { key: "8.0" value: "ampere.plan" }
 
 @pytest.mark.parametrize("text", [SEQUENCE, PLANS], ids=["sequence", "plans"])
 def test_nvidias_own_ways_are_clean(text: str, make_case: Callable[[str], Any], tmp_path: Path) -> None:
-    """Inputs that Triton fills, and plans named by compute capability, are no faults."""
+    """Inputs that Triton fills, and plans named by compute capability, are not errors."""
     _, findings = lint(make_case(text).write(tmp_path / "models"))
     assert {finding.rule.code for finding in findings} <= {UNBOUNDED, machine.NO_GPU.code}
 
 
 def test_the_server_refuses(refused: Any, refusal: Callable[[Any], str]) -> None:
-    """The real server does not load the model, and says why."""
+    """The real server does not load the model, and gives the reason."""
     if refused.code == machine.NO_GPU.code and choice.nvidia_smi("name"):
         pytest.skip("this machine has a GPU")
     assert refused.refuses[1] in refusal(refused)
@@ -98,8 +98,8 @@ def test_every_rule_is_broken_and_proved() -> None:
             assert code in (refused | tested if rule.evidence == "refuses" else tested), code
 
 
-def test_rules_are_told_apart() -> None:
-    """Codes are unique and titles too; what is said ends as a sentence, so that it can stand in a line."""
+def test_rules_are_distinct() -> None:
+    """Codes and titles are unique; texts are whole sentences, so that they can stand in a line."""
     assert len({rule.title for rule in RULES.values()}) == len(RULES)
     for code, rule in RULES.items():
         assert re.fullmatch(r"TG\d{3}", code)

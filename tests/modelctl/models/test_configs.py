@@ -1,4 +1,4 @@
-"""A spec -> configurations: how the steps fit together, what warm-up sends, and what only one of them has."""
+"""A spec -> configurations: connections between steps, warm-up, and parts of single configurations."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def read(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", ENSEMBLES)
-def test_each_step_gets_what_an_earlier_one_makes(name: str) -> None:
-    """An ensemble names all inputs of a step and only outputs that the step has, whatever the network calls its own."""
+def test_each_input_is_an_earlier_output(name: str) -> None:
+    """An ensemble maps all inputs of a step and only existing outputs, whatever the network's own names are."""
     made = configs.all_of(read(name), MODELS / name)
     ensemble = made[name]
     known = {tensor.name for tensor in ensemble.input}
@@ -41,7 +41,7 @@ def test_each_step_gets_what_an_earlier_one_makes(name: str) -> None:
 
 
 def test_variants_have_nothing_of_onnx_runtime() -> None:
-    """A plan runs on a GPU by its own file; TorchScript has no warm-up."""
+    """A plan runs on a GPU from its own file; TorchScript has no warm-up."""
     model = read("lite_detector")
     network = model.network.model_copy(update={"torchscript": True, "tensorrt": TensorRT(instances=3)})
     made = configs.variants(model.model_copy(update={"network": network}))
@@ -56,7 +56,7 @@ def test_variants_have_nothing_of_onnx_runtime() -> None:
 
 
 def test_only_the_network_waits_to_fill_a_batch() -> None:
-    """Each step has a bounded queue; the delay would add up if all of them waited."""
+    """Each step has a bounded queue; delays of all steps would add up."""
     model = read("lite_detector")
     batching = model.network.batching.model_copy(update={"queue_delay_us": 700, "max_queue_size": 5})
     network = model.network.model_copy(update={"batching": batching})
@@ -72,7 +72,7 @@ def test_only_the_network_waits_to_fill_a_batch() -> None:
 
 
 def test_warm_up_sends_the_canary_and_tokens() -> None:
-    """Bytes go with their length before them; a text's network gets as many tokens as its texts may have."""
+    """Bytes have their length before them; a text network gets the most tokens that its texts may have."""
     model = read("minilm_sentiment")
     data = configs.warmup_data(model, MODELS / "minilm_sentiment")
     canary = data["minilm_sentiment_preprocess/warmup/canary"]

@@ -1,4 +1,4 @@
-"""A model's spec: what is wrong with it is said by file, line and key; what is right goes through unchanged."""
+"""A model's spec: errors are reported by file, line and key; valid specs pass unchanged."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_check_names_what_differs_and_render_mends_it(tmp_path: Path) -> None:
 
 
 def test_a_variant_that_is_no_longer_wanted_is_removed(tmp_path: Path) -> None:
-    """What was rendered goes with its reason; what somebody wrote by hand stays."""
+    """Rendered files go with their reason; files written by hand stay."""
     path = at(tmp_path, CLASSIFIER.replace("network:\n", "network:\n  tensorrt: {precision: fp16}\n"))
     (model,) = rendering.specs(tmp_path, [])
     rendering.write(model, tmp_path)

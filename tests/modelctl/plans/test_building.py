@@ -1,7 +1,7 @@
-"""`modelctl plan`: its command lines, its cache, and what it does about a plan that is not as the configuration says.
+"""`modelctl plan`: command lines, cache, and plans that differ from the configuration.
 
-There is no TensorRT here. trtexec and AutoCast are stood in for (trtexec.py, autocast.py beside this file), by programs
-that know exactly the options of a release. What real ones answer is in test_engine.py.
+There is no TensorRT here. Programs that know exactly the options of a release stand in for trtexec and AutoCast
+(tests/standins). What real ones answer is in test_engine.py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from modelctl.graphs.trim import trim_to_longest
 from modelctl.models import rendering
 from modelctl.plans import choice, command_lines
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[3]
+STANDINS = ROOT / "tests" / "standins"
 PICTURES = """\
 name: pictures
 task: none
@@ -61,7 +62,7 @@ def picture_network() -> onnx.ModelProto:
 
 
 def text_network() -> onnx.ModelProto:
-    """Return the mean of a table's rows over real tokens, with its padding cut."""
+    """Return the mean of a table's rows over real tokens, trimmed of its padding."""
     nodes = [
         helper.make_node("Gather", ["table", "input_ids"], ["rows"]),
         helper.make_node("Cast", ["attention_mask"], ["real"], to=TensorProto.FLOAT),
@@ -100,14 +101,14 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def install(house: Path, monkeypatch: pytest.MonkeyPatch, version: str, capability: str = "9.0") -> None:
-    """Put this TensorRT and this GPU there."""
+    """Install this TensorRT and this GPU there."""
     release = version.partition(".")[0]
     monkeypatch.setattr(choice, "_tensorrt_version", lambda: version)
     smi = f'case "$1" in *compute_cap*) echo {capability} ;; *) echo "NVIDIA H100 80GB" ;; esac'
     python = shlex.quote(sys.executable)
     for name, line in (
-        ("trtexec", f'exec {python} {HERE / "trtexec.py"} {release} "$@"'),
-        ("python", f'exec {python} {HERE / "autocast.py"} "$@"'),
+        ("trtexec", f'exec {python} {STANDINS / "trtexec.py"} {release} "$@"'),
+        ("python", f'exec {python} {STANDINS / "autocast.py"} "$@"'),
         ("nvidia-smi", smi),
     ):
         path = house / "bin" / name
@@ -118,7 +119,7 @@ def install(house: Path, monkeypatch: pytest.MonkeyPatch, version: str, capabili
 
 @pytest.fixture
 def run(house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return a function that runs the command; it gives exit code, output and errors."""
+    """Return a function that runs the command and returns exit code, output and errors."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
         options = [f"--models={house}/models", f"--cache={house}/cache", f"--modelopt-python={house}/bin/python"]
@@ -131,7 +132,7 @@ def run(house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 
 def calls(house: Path) -> list[str]:
-    """Return the commands that ran, and forget them; paths are from the folder."""
+    """Return the commands that ran, and forget them; paths are relative to the folder."""
     log = house / "calls.txt"
     lines = log.read_text().replace(f"{house}/", "").splitlines() if log.exists() else []
     log.unlink(missing_ok=True)
@@ -139,7 +140,7 @@ def calls(house: Path) -> list[str]:
 
 
 def served(house: Path, network: str = "pictures") -> Path:
-    """Return where a network's plan belongs."""
+    """Return the place of a network's plan."""
     return house / "models" / network / "1" / "model.plan"
 
 
@@ -166,7 +167,7 @@ TIME = f"trtexec --loadEngine={PLAN} --shapes=x:8x3x4x4 --noDataTransfers --useS
 def test_the_lines_are_exact_and_known_to_the_release(
     house: Path, run: Run, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
-    """What a dry run prints is what runs, and a trtexec that knows only the options of its release takes all of it."""
+    """A dry run prints the lines that run; a trtexec with only its release's options accepts all of them."""
     install(house, monkeypatch, version)
     expected = [f"python {CONVERT}", BUILD[version], CHECK, TIME]
     code, out, _ = run("pictures", "--dry-run", "--time")
@@ -179,7 +180,7 @@ def test_the_lines_are_exact_and_known_to_the_release(
 
 
 def test_a_dry_run_needs_no_tensorrt(house: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without TensorRT and GPU it prints the lines of 10 and of 11, or those of the release that is asked for."""
+    """Without TensorRT and GPU it prints the lines of 10 and 11, or those of the requested release."""
     monkeypatch.setattr(choice, "_tensorrt_version", lambda: "")
     monkeypatch.setenv("PATH", "/nowhere")
     code, out, _ = run("--dry-run")
@@ -196,15 +197,15 @@ def test_a_dry_run_needs_no_tensorrt(house: Path, run: Run, monkeypatch: pytest.
 
 
 def test_no_removed_option_is_ever_used() -> None:
-    """None of what 10.0 and 11.0 took away is in the table."""
+    """No option that 10.0 or 11.0 removed is in the table."""
     gone = {"--explicitBatch", "--workspace", "--buildOnly"}
     gone |= {"--fp16", "--bf16", "--int8", "--fp8", "--best", "--calib", "--int4"}
     assert not gone & set(command_lines.OPTIONS)
 
 
 @pytest.mark.parametrize(("missing", "sentence"), [("trtexec", "no TensorRT here"), ("nvidia-smi", "no GPU here")])
-def test_what_is_missing_is_one_sentence(house: Path, run: Run, missing: str, sentence: str) -> None:
-    """Where there is no TensorRT or no GPU it says so, ends with 1 and leaves everything as it was."""
+def test_a_missing_tensorrt_or_gpu_is_one_sentence(house: Path, run: Run, missing: str, sentence: str) -> None:
+    """The exit code is 1, and nothing changes."""
     (house / "bin" / missing).unlink()
     code, out, err = run()
     assert (code, out, len(err.splitlines())) == (1, "", 1)
@@ -213,8 +214,8 @@ def test_what_is_missing_is_one_sentence(house: Path, run: Run, missing: str, se
     assert not (house / "cache").exists()
 
 
-def test_a_plan_says_what_it_was_built_from_and_is_chosen(house: Path, run: Run) -> None:
-    """Its record has what `modelctl.plans.choice` compares, the profile and the precision; serving takes it."""
+def test_a_plan_has_a_record_and_is_chosen(house: Path, run: Run) -> None:
+    """The record has the values that `modelctl.plans.choice` compares, the profile and the precision."""
     for model in rendering.specs(house / "models", []):
         rendering.write(model, house / "models")
     assert run()[0] == 0
@@ -237,7 +238,7 @@ def test_a_plan_says_what_it_was_built_from_and_is_chosen(house: Path, run: Run)
 
 
 def test_a_text_network_is_untrimmed_first(house: Path, run: Run) -> None:
-    """TensorRT gets no node that looks at data, integers that its tables have, and leaves the served file as it is."""
+    """TensorRT gets no node that depends on data, and integers of its types; the served file stays."""
     before = served(house, "texts_network").with_name("model.onnx").read_bytes()
     assert "without its nodes trim/..." in run("texts", "--dry-run")[1]
     code, _, err = run("texts", "--time")
@@ -264,7 +265,7 @@ def test_nothing_is_built_twice(house: Path, run: Run) -> None:
 
 @pytest.mark.parametrize("part", ["onnx", "tensorrt", "gpu", "profile", "precision"])
 def test_another_part_means_another_plan(house: Path, run: Run, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
-    """Each part of the key makes a new build, and going back to the old one none."""
+    """A change of any part of the key makes a new build; changing it back makes none."""
     run("pictures")
     calls(house)
     spec, network = house / "models" / "pictures" / "model.yaml", served(house).with_name("model.onnx")
@@ -291,7 +292,7 @@ def test_another_part_means_another_plan(house: Path, run: Run, monkeypatch: pyt
 
 @pytest.mark.parametrize("step", ["--saveEngine", "--loadEngine"])
 def test_a_failure_leaves_the_old_plan(house: Path, run: Run, step: str) -> None:
-    """The sentence has trtexec's errors; what was served stays, the other networks have their turn."""
+    """The sentence has trtexec's errors; the served plan stays, and the other networks are built."""
     served(house).write_text("old")
     (house / "behaviour.json").write_text(json.dumps({"fails": step}))
     code, _, err = run()
@@ -306,8 +307,8 @@ def test_a_failure_leaves_the_old_plan(house: Path, run: Run, step: str) -> None
     assert "Starting" in next((house / "cache").glob("pictures.*.log")).read_text() or step == "--loadEngine"
 
 
-def test_a_missing_autocast_is_told(house: Path, run: Run) -> None:
-    """FP16 needs ModelOpt; the sentence says which Python lacks it."""
+def test_a_missing_autocast_is_one_sentence(house: Path, run: Run) -> None:
+    """FP16 needs ModelOpt; the sentence names the Python without it."""
     (house / "bin" / "python").write_text("#!/bin/sh\necho No module named modelopt; exit 1\n")
     code, _, err = run("pictures")
     assert code == 1
@@ -328,7 +329,7 @@ def test_a_missing_autocast_is_told(house: Path, run: Run) -> None:
 def test_a_plan_that_is_not_as_configured_is_not_used(
     house: Path, run: Run, behaviour: dict[str, object], sentence: str
 ) -> None:
-    """The sentence names the tensor and both types; neither the repository nor the cache takes the plan."""
+    """The sentence names the tensor and both types; neither repository nor cache takes the plan."""
     (house / "behaviour.json").write_text(json.dumps(behaviour))
     code, _, err = run("pictures")
     assert code == 1
@@ -338,7 +339,7 @@ def test_a_plan_that_is_not_as_configured_is_not_used(
 
 
 def test_a_changed_configuration_refuses_the_plan_that_is_there(house: Path, run: Run) -> None:
-    """What a plan told of itself is kept, and held against the configuration of today."""
+    """The plan's record is kept, and compared with the current configuration."""
     run("pictures")
     spec = house / "models" / "pictures" / "model.yaml"
     spec.write_text(spec.read_text().replace("y, dtype: FP32", "y, dtype: FP16"))
@@ -348,7 +349,7 @@ def test_a_changed_configuration_refuses_the_plan_that_is_there(house: Path, run
 
 
 def test_times_are_printed(run: Run) -> None:
-    """Throughput, latency and the GPU's time, with the batch that they are for."""
+    """Throughput, latency and GPU time, with their batch size."""
     out = run("pictures", "--time")[1]
     assert "pictures: Throughput, batches of 8: 2461.59 qps" in out
     assert "pictures: GPU Compute Time, batches of 8: min = 0.38 ms" in out
@@ -371,7 +372,7 @@ def test_times_are_printed(run: Run) -> None:
     ],
 )
 def test_a_profile_that_does_not_fit_is_refused(house: Path, run: Run, old: str, new: str, sentence: str) -> None:
-    """Each fault of the spec is a sentence, before anything runs."""
+    """Each error of the spec is a sentence, before anything runs."""
     spec = house / "models" / "pictures" / "model.yaml"
     assert old in spec.read_text()
     spec.write_text(spec.read_text().replace(old, new))
@@ -382,7 +383,7 @@ def test_a_profile_that_does_not_fit_is_refused(house: Path, run: Run, old: str,
 
 
 def test_free_sizes_come_from_the_spec(house: Path) -> None:
-    """An input without fixed sizes is built for those of network.tensorrt.shapes; the batch reaches max_batch_size."""
+    """Inputs with free sizes get those of network.tensorrt.shapes; the batch reaches max_batch_size."""
     spec = house / "models" / "pictures" / "model.yaml"
     shapes = "shapes: {image: {min: [3, 2, 4], opt: [3, 4, 4], max: [3, 9, 4]}}"
     text = spec.read_text().replace("[3, 4, 4]}}\n  outputs", "[3, -1, 4]}}\n  outputs").replace("opt_batch: 8", shapes)
@@ -394,7 +395,7 @@ def test_free_sizes_come_from_the_spec(house: Path) -> None:
 def test_bundled_profiles_hold_the_largest_batch() -> None:
     """Triton refuses a plan whose profile ends below max_batch_size."""
     found = 0
-    for model in rendering.specs(HERE.parents[2] / "models", []):
+    for model in rendering.specs(ROOT / "models", []):
         if model.network.tensorrt:
             found += 1
             for sizes in command_lines.profile(model).values():
@@ -404,7 +405,7 @@ def test_bundled_profiles_hold_the_largest_batch() -> None:
 
 
 def test_two_do_not_build_at_once(house: Path, run: Run) -> None:
-    """A second one is told so, and touches nothing."""
+    """The second is refused with a sentence, and changes nothing."""
     import fcntl
 
     (house / "cache").mkdir()
@@ -427,7 +428,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(house: Path, run: Run) 
 
 
 def test_links_in_the_cache_are_not_followed(house: Path, run: Run) -> None:
-    """What others put where the files of a build belong is replaced, and what it points to stays as it was."""
+    """Foreign links in place of a build's files are replaced, and their targets stay."""
     assert run("pictures")[0] == 0
     served(house).with_name("model.plan.json").unlink()
     cache = house / "cache"
@@ -455,7 +456,7 @@ def test_links_in_the_cache_are_not_followed(house: Path, run: Run) -> None:
 
 
 def test_no_model_with_tensorrt_is_no_failure(house: Path, run: Run) -> None:
-    """Without names, a repository that wants no plans is all right; a wrong name is not."""
+    """Without names, a repository without plans is fine; a wrong name is not."""
     for spec in (house / "models").glob("*/model.yaml"):
         lines = spec.read_text().splitlines(keepends=True)
         spec.write_text("".join(line for line in lines if "tensorrt" not in line))

@@ -1,4 +1,4 @@
-"""What a TensorRT plan tells of itself is read as releases 10 and 11 write it, and held against the configuration.
+"""The description of a TensorRT plan by releases 10 and 11, and its comparison with the configuration.
 
 The samples follow trtexec's sources and NVIDIA's documentation (`modelctl.plans.checks` names them); none was
 made on a GPU.
@@ -69,7 +69,7 @@ SINGLE_11 = {
 
 
 def test_tensors_are_read_from_the_output() -> None:
-    """Names may hold anything, types are Triton's names, dims those of the run."""
+    """Names may contain any character, types have Triton's names, dims are those of the run."""
     assert facts(OUTPUT, {}).tensors == {
         "input": Tensor("input", "FP32", [8, 3, 224, 224]),
         "a b/output:0": Tensor("output", "INT64", [8, 1000]),
@@ -99,10 +99,10 @@ def test_tensors_are_read_from_the_output() -> None:
         ({}, {}, ""),
     ],
 )
-def test_the_real_precision_is_what_layers_compute_in(
+def test_the_real_precision_is_that_of_the_layers(
     layers: dict[str, Any], counts: dict[str, int], precision: str
 ) -> None:
-    """Weights tell first, then the kernel, then outputs; layers that only move data do not count."""
+    """Weights decide first, then the kernel, then outputs; layers that only move data do not count."""
     told = facts("", layers)
     assert (told.layers, told.precision) == (counts, precision)
 
@@ -127,12 +127,12 @@ GOOD = {"input": Tensor("input", "FP32", [8, 3, 224, 224]), "output": Tensor("ou
         ({"output": Tensor("output", "FP16", [8, 7, 4])}, ["output output is FP16 in the plan and FP32"]),
         ({"input": Tensor("input", "FP32", [4, 3, 224, 224])}, ["input input is [4, 3, 224, 224] in the plan"]),
         ({"output": Tensor("output", "FP32", [8, 7])}, ["output output is [8, 7] in the plan at its largest"]),
-        ({"output": Tensor("input", "FP32", [8, 7, 4])}, ["no output output", "wants an input output"]),
-        ({"extra": Tensor("input", "INT64", [8, 1])}, ["wants an input extra that the configuration lacks"]),
+        ({"output": Tensor("input", "FP32", [8, 7, 4])}, ["no output output", "has an input output"]),
+        ({"extra": Tensor("input", "INT64", [8, 1])}, ["has an input extra that the configuration lacks"]),
     ],
 )
 def test_faults_name_the_tensor(changes: dict[str, Tensor], expected: list[str]) -> None:
-    """A whole batch must fit; what the configuration leaves free may be anything; outputs may be left unused."""
+    """A full batch must fit; free sizes of the configuration may be anything; outputs may be unused."""
     found = faults(Facts({**GOOD, **changes}, {"fp16": 3}), config(), "fp16")
     assert len(found) == len(expected)
     for sentence, part in zip(found, expected, strict=True):
@@ -140,7 +140,7 @@ def test_faults_name_the_tensor(changes: dict[str, Tensor], expected: list[str])
 
 
 def test_a_missing_tensor_is_a_fault() -> None:
-    """A plan that told of no tensors at all cannot pass."""
+    """A plan without any described tensor cannot pass."""
     found = faults(Facts({}, {"fp16": 1}), config(), "fp16")
     assert found == ["the plan has no input input", "the plan has no output output"]
 
@@ -149,19 +149,19 @@ def test_a_missing_tensor_is_a_fault() -> None:
     ("layers", "precision"), [({"fp32": 9, "fp16": 1}, "fp16"), ({"fp16": 2}, "fp32"), ({}, "fp16")]
 )
 def test_another_precision_is_a_fault(layers: dict[str, int], precision: str) -> None:
-    """TensorRT 11 once made FP32 plans where FP16 was asked for, and said nothing."""
+    """TensorRT 11 once silently made FP32 plans when FP16 was requested."""
     (sentence,) = faults(Facts(GOOD, layers), config(), precision)
     assert f"model.yaml asks for {precision}" in sentence
 
 
 def test_facts_survive_a_file() -> None:
-    """What is written beside a plan is read back as it was."""
+    """The record beside a plan is read back unchanged."""
     told = facts(OUTPUT, FREE_10)
     assert Facts.from_json(told.json()) == told
 
 
 def test_performance_is_read_from_the_summary() -> None:
-    """The totals are left out: they depend on how long it ran."""
+    """Totals are left out, because they depend on the duration of the run."""
     output = (
         "[I] === Performance summary ===\n[I] Throughput: 258.892 qps\n[I] Latency: min = 1.9 ms, max = 6.8 ms\n"
         "[I] H2D Latency: min = 0 ms\n[I] GPU Compute Time: min = 1.7 ms\n[I] Total GPU Compute Time: 3.01 s\n"

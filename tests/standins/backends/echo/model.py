@@ -1,4 +1,4 @@
-"""Gives its first input back as every output, slowly when told to, and writes down what it was asked."""
+"""Stands in for any network: gives its first input back, slowly when told to, and writes down what it was asked."""
 
 import json
 import time

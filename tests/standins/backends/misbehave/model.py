@@ -1,4 +1,4 @@
-"""A text classifier that does what its text says: for provoking every failure that a step can show."""
+"""Stands in for a text classifier, and does what its text says: for provoking every failure that a step can show."""
 
 import json
 import time

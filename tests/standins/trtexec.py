@@ -1,4 +1,4 @@
-"""Stands in for trtexec: takes the options that a release knows and no other, and tells what it was given.
+"""Stands in for trtexec: accepts the options of one release only, and records them.
 
 Called as `trtexec.py RELEASE OPTION...`. Its plan is a JSON file with the tensors of the ONNX file. A file
 `behaviour.json` in the folder $STAND_IN changes what it does.

@@ -1,4 +1,4 @@
-"""A text classifier whose label is the text itself, at a pace that a test sets while it runs.
+"""Stands in for a text classifier whose label is the text itself, at a pace that a test sets while it runs.
 
 The file `pace` in the model's folder says how many seconds a call takes, `fault` what it does instead of answering:
 `raise`, `crash` (its process ends) or `lie` (the label is another).
