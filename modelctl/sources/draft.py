@@ -19,6 +19,7 @@ from modelctl.models.network import TensorRT
 from modelctl.models.spec import ADAPTER, ModelSpec, TensorModel
 from modelctl.models.steps import ImagePreprocess
 from modelctl.reference.model import Arrays
+from modelctl.sources.heads import options as heads
 
 HUB = "hf:"
 TOO_LARGE = (
@@ -75,7 +76,7 @@ PICTURES = (
     *("resize", "resize_to", "longest_edge", "size", "resample", "rounding", "pad_value"),
     *("scale", "mean", "std", "channel_order", "layout"),
 )
-BOXES = ("decoder", "encoded", "strides", "box_unit", "score_threshold", "iou_threshold", "max_detections")
+BOXES = heads.NAMES
 TEXTS = ("tokenizer", "max_length")
 
 

@@ -9,12 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from modelctl.errors import CommandError
 from modelctl.graphs import networks
 from modelctl.graphs.networks import Arrays, Port
 from modelctl.reference.model import onnx_run
 from modelctl.sources import metadata, tensors, texts, vision
-from modelctl.sources.draft import Draft, Order, refuse_idle
+from modelctl.sources.draft import BOXES, Draft, Order, refuse_idle
+from modelctl.sources.heads import arrangement
 
 BY_TASK: dict[str, Callable[..., Draft]] = {
     "image-classification": vision.classifier,
@@ -49,10 +52,12 @@ def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
         CommandError: as `draft`.
 
     """
+    if order.options.task in (None, "object-detection"):
+        path = arrangement.feed_sizes(path, order.work, order.options.size)
     model = networks.load(path)
     inputs, outputs = networks.ports(model)
     _require_batch(inputs)
-    task = order.options.task or known.get("task") or _task(inputs, outputs)
+    task = order.options.task or known.get("task") or _task(order, model)
     make: Callable[..., Draft] = BY_TASK.get(task, tensors.tensor_model)
     made = make(order, model, inputs, outputs, known)
     made.notes += known.get("notes", [])
@@ -79,22 +84,25 @@ def _original(path: Path, spec: Any) -> Callable[[Arrays], Arrays]:
 
     def run(inputs: Arrays) -> Arrays:
         made = whole(inputs)
-        return {
+        made = {
             role: array.reshape(len(array), -1) if role == "logits" and array.ndim == 4 else array
             for role, array in made.items()
         }
+        axes = {role: 1 + len(tensor.dims or []) for role, tensor in spec.network.outputs.items()}
+        return {role: array[None] if array.ndim + 1 == axes[role] else array for role, array in made.items()}
 
     return run
 
 
-def _task(inputs: list[Port], outputs: list[Port]) -> str:
+def _task(order: Order, model: onnx.ModelProto) -> str:
+    inputs, outputs = networks.ports(model)
     names = {port.name for port in inputs}
     if "input_ids" in names:
         return "text-classification"
     if len(inputs) == 1 and len(inputs[0].shape) == 4 and 3 in (inputs[0].shape[1], inputs[0].shape[3]):
-        ranks = [len(port.shape) for port in outputs]
-        if ranks == [2] or (ranks == [4] and outputs[0].shape[2:] == (1, 1)):
-            return "image-classification"
-        if ranks in ([3], [3, 3]):
+        boxes = any(getattr(order.options, name) is not None for name in BOXES)
+        if arrangement.is_detector(model, outputs, boxes=boxes, labels=order.options.labels is not None):
             return "object-detection"
+        if arrangement.may_be_classes(outputs):
+            return "image-classification"
     return "none"
