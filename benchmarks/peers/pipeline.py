@@ -167,7 +167,7 @@ class Detect(Pictures):
         config = facts.step(task, "postprocess")
         self._head = Head.of(config)
         self._labels = config.labels(self._head.classes(config))
-        self._options = boxes.Options.from_config(config)
+        self._options = boxes.Options.from_config(config, self._labels)
 
     def answer(self, outputs: Arrays, item: Arrays) -> Answer:
         """Return the boxes, best first."""

@@ -21,6 +21,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from modelctl.errors import CommandError
 from modelctl.models.expectation import Expectation
+from modelctl.models.heads import HEADS
 from modelctl.models.network import Network, Strict
 from modelctl.models.steps import (
     ClassificationPostprocess,
@@ -147,8 +148,7 @@ class ObjectDetection(Ensemble):
 
     @model_validator(mode="after")
     def _tensors(self) -> ObjectDetection:
-        detr = self.postprocess.decoder == "detr"
-        self._require(IMAGE, {frozenset({"logits", "boxes"} if detr else {"head"})})
+        self._require(IMAGE, HEADS[self.postprocess.decoder].outputs)
         return self
 
 

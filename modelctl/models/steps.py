@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from modelctl.models.heads import DecoderName
 from modelctl.models.network import Strict
 
 Channels = Annotated[list[float], Field(min_length=1, max_length=3)]
@@ -120,16 +121,33 @@ class ClassificationPostprocess(Strict):
 
 
 class DetectionPostprocess(Strict):
-    """How a detector's head becomes boxes; see `stages.decoders.Head`."""
+    """How a detector's head becomes boxes; see `stages.decoders`."""
 
-    decoder: Literal["yolov5", "yolov8", "yolox", "detr", "end_to_end"]
+    decoder: DecoderName
     activation: Activation | None = None
     box_unit: Literal["pixels", "normalized"] | None = None
     encoded: bool = False
     strides: list[int] | None = None
+    box_format: Literal["corners", "centre", "yxyx"] | None = Field(
+        default=None, description="end_to_end, detections, scored_boxes: default corners, which is xmin, ymin, ..."
+    )
+    columns: list[Literal["batch", "class", "score", "box"]] | None = Field(
+        default=None, description="end_to_end: what a row holds, in order; default box, score, class."
+    )
+    background: bool = Field(default=False, description="scored_boxes: the first score is that of no object.")
+    first_class: int | None = Field(
+        default=None, ge=0, le=1000, description="end_to_end, detections: the id that means the first label; default 0."
+    )
+    bins: int | None = Field(default=None, ge=2, le=64, description="nanodet: bins of each side; default 8.")
+    anchors: list[float] | None = Field(default=None, description="yolofastestv2: width and height of each anchor.")
+    nms: bool | None = Field(default=None, description="Suppress overlapping boxes; default: as the decoder needs.")
     score_threshold: Probability = 0.25
     iou_threshold: Probability = 0.45
     max_detections: int = Field(default=100, ge=1, le=1000)
+    agnostic_nms: bool = Field(default=False, description="Suppress overlapping boxes of different classes too.")
+    class_thresholds: dict[str, Probability] = Field(
+        default={}, description="By label: a lowest score that replaces score_threshold for it."
+    )
     instances: int = Field(default=1, ge=1, le=64)
 
 

@@ -21,6 +21,7 @@ from modelctl.models.spec import ADAPTER, ModelSpec, TensorModel
 from modelctl.models.steps import ImagePreprocess
 from modelctl.reference.model import Arrays
 from modelctl.sources import labels
+from modelctl.sources.heads import options as heads
 
 HUB = "hf:"
 IMAGENET_CLASSES = 1000
@@ -93,7 +94,7 @@ PICTURES = (
     *("resize", "resize_to", "longest_edge", "size", "resample", "rounding", "pad_value"),
     *("scale", "mean", "std", "channel_order", "layout", "alpha"),
 )
-BOXES = ("decoder", "encoded", "strides", "box_unit", "score_threshold", "iou_threshold", "max_detections")
+BOXES = heads.NAMES
 TEXTS = ("tokenizer", "max_length")
 
 

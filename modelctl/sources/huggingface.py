@@ -35,6 +35,7 @@ IDLE = {
     "object-detection": (
         (
             *("shape", "layout", "decoder", "encoded", "strides", "box_unit", "iou_threshold", "activation"),
+            *("box_format", "columns", "first_class", "bins", "anchors", "agnostic_nms"),
             *TEXTS,
         ),
         "a detector's checkpoint, which says how its head is read and suppresses no boxes",

@@ -11,6 +11,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from modelctl.console import say
 from modelctl.errors import CommandError
 from modelctl.graphs import axes, dequantize, networks, zipmap
@@ -18,7 +20,8 @@ from modelctl.graphs.networks import Arrays, Port
 from modelctl.models.spec import TensorModel
 from modelctl.reference.model import onnx_run
 from modelctl.sources import metadata, preparation, tensors, texts, undeclared, vision
-from modelctl.sources.draft import PICTURES, Draft, Order, refuse_idle
+from modelctl.sources.draft import BOXES, PICTURES, Draft, Order, refuse_idle
+from modelctl.sources.heads import arrangement
 
 GREY_NOTE = (
     "If its input is a grey picture, it can be served for pictures: add it with --labels FILE, --resize, --scale, "
@@ -73,21 +76,22 @@ def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
         CommandError: as `draft`.
 
     """
+    if order.options.task in (None, "object-detection"):
+        path = arrangement.feed_sizes(path, order.work, order.options.size)
     model = networks.load(path)
     _require_small(networks.ports(model)[0])
     undeclared.declare(order, model, known.get("size"))
     inputs, outputs = networks.ports(model)
     for note in known.get("notes", []):
         say(f"      {note}")
-    leadless = axes.leadless(inputs, outputs)
-    led = [_led(port, leadless) for port in outputs]
-    task = order.options.task or known.get("task") or _task(inputs, led, grey=_is_told_grey(order, known))
+    task = order.options.task or known.get("task") or _task(order, model, grey=_is_told_grey(order, known))
     make: Callable[..., Draft] = BY_TASK.get(task, tensors.tensor_model)
     quantized = {}
     if make is not tensors.tensor_model:
         _require_batch(order, inputs)
-        for port in leadless:
-            axes.lead(model, port.name)
+        if task != "object-detection":  # whose head gets its batch where it is read
+            for port in axes.leadless(inputs, outputs):
+                axes.lead(model, port.name)
         quantized = dequantize.dequantize(model)
         inputs, outputs = networks.ports(model)
     made = make(order, model, inputs, outputs, known)
@@ -95,8 +99,8 @@ def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
     made.doubts += preparation.overruled(known, order.options)
     made.quantized |= quantized
     if not isinstance(made.spec, TensorModel):
-        made.original = _original(path, made, [port.name for port in leadless])
-    elif order.options.task is None and _task(inputs, led, grey=True) != "none":
+        made.original = _original(path, made)
+    elif order.options.task is None and _task(order, networks.load(path), grey=True) != "none":
         say(f"      {GREY_NOTE}")
         made.notes.append(GREY_NOTE)
     return made
@@ -133,17 +137,18 @@ def _require_batch(order: Order, inputs: list[Port]) -> None:
             )
 
 
-def _original(path: Path, draft: Draft, leadless: list[str]) -> Callable[[Arrays], Arrays]:
+def _original(path: Path, draft: Draft) -> Callable[[Arrays], Arrays]:
     """Return a function that runs the unchanged file, for the comparison with the stored network."""
     spec = draft.spec
     assert not isinstance(spec, TensorModel)  # noqa: S101 - callers check
     whole = onnx_run(path, spec)
     names = {role: tensor.name for role, tensor in spec.network.outputs.items()}
+    sizes = {role: len(tensor.dims or []) for role, tensor in spec.network.outputs.items()}
 
     def read(role: str, array: Any) -> Any:
         array = draft.quantized[names[role]].real(array) if names[role] in draft.quantized else array
-        array = array[None] if names[role] in leadless else array
-        return array.reshape(len(array), -1) if role == "logits" and array.ndim == 4 else array
+        array = array.reshape(len(array), -1) if role == "logits" and array.ndim == 4 else array
+        return array[None] if array.ndim == sizes[role] else array  # without a batch, which the stored network has
 
     return lambda inputs: {role: read(role, array) for role, array in whole(inputs).items()}
 
@@ -154,15 +159,16 @@ def _is_told_grey(order: Order, known: dict[str, Any]) -> bool:
     return "channel_order" in known or any(getattr(order.options, name) is not None for name in options)
 
 
-def _task(inputs: list[Port], outputs: list[Port], *, grey: bool) -> str:
+def _task(order: Order, model: onnx.ModelProto, *, grey: bool) -> str:
+    inputs, outputs = networks.ports(model)
     names = {port.name for port in inputs}
     if "input_ids" in names:
         return "text-classification"
     channels = {3, 1} if grey else {3}
     if len(inputs) == 1 and len(inputs[0].shape) == 4 and channels & {inputs[0].shape[1], inputs[0].shape[3]}:
-        ranks = [len(port.shape) for port in outputs]
-        if ranks == [2] or (ranks == [4] and outputs[0].shape[2:] == (1, 1)):
-            return "image-classification"
-        if ranks in ([3], [3, 3]):
+        boxes = any(getattr(order.options, name) is not None for name in BOXES)
+        if arrangement.is_detector(model, outputs, boxes=boxes, labels=order.options.labels is not None):
             return "object-detection"
+        if arrangement.may_be_classes(outputs):
+            return "image-classification"
     return "none"

@@ -26,7 +26,9 @@ from stages.imaging import Recipe
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODELS = ROOT / "models"
 ENSEMBLES = [spec for spec in rendering.specs(MODELS, []) if not isinstance(spec, TensorModel)]
-BY_DECODER = {"activation", "box_unit"}
+BY_DECODER = {
+    *("activation", "box_unit", "box_format", "columns", "first_class", "bins", "anchors", "nms"),
+}
 """Of a detector: the spec has none, so that the decoder decides."""
 OF_PREPROCESS = {"width", "height"}
 """Of a detector's tensor: always rendered, from another part of the spec."""
