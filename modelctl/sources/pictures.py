@@ -204,10 +204,8 @@ def preprocess(port: Port, options: argparse.Namespace, known: dict[str, Any]) -
     missing = [name for name in ("resize", *(() if raw else ("scale", "mean", "std"))) if name not in how]
     if missing:
         options_missing = ", ".join(f"--{name}" for name in missing)
-        raise CommandError(
-            f"The file does not say how its pictures were prepared: give {options_missing}. "
-            f"(Most ImageNet networks of PyTorch: {IMAGENET})"
-        )
+        hint = f" (Most ImageNet networks of PyTorch: {IMAGENET})" if "mean" in missing else ""
+        raise CommandError(f"The file does not say how its pictures were prepared: give {options_missing}.{hint}")
     if raw:
         idle = [f"--{name}" for name in ("scale", "mean", "std") if getattr(options, name) is not None]
         if idle:

@@ -123,6 +123,8 @@ def _geometry(config: Mapping[str, Any]) -> dict[str, Any]:
     filter_ = Image.Resampling(int(2 if resample is None else resample)).name.lower()
     how: dict[str, Any] = {"resample": filter_, "alpha": "drop"}
     size, kind = _sides(config.get("size")), str(config.get("image_processor_type", ""))
+    if kind.startswith("RfDetr"):
+        how["resample"] = "opencv_linear"  # RfDetrImageProcessor resizes by torchvision with antialias=False
     crop = _sides(config.get("crop_size")) if config.get("do_center_crop") else {}
     if kind.startswith("ConvNext"):
         return {**how, **_convnext(size, config.get("crop_pct"))}
