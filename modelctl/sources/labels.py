@@ -35,8 +35,8 @@ SHOWN = 3
 """How many faults a sentence names."""
 
 
-def read(path: Path) -> list[str]:
-    """Return the names in a file, by its ending; print what is repeated.
+def read(path: Path, *, quiet: bool = False) -> list[str]:
+    """Return the names in a file, by its ending; print which names are repeated, unless `quiet`.
 
     Raises:
         CommandError: when the file cannot be read, a name is empty, or its numbers are not those of all classes.
@@ -54,7 +54,7 @@ def read(path: Path) -> list[str]:
     if "" in names:
         raise CommandError(f"The labels {path} have an empty name for the class {names.index('')}: give it one.")
     repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
+    if repeated and not quiet:
         more = f" and {len(repeated) - SHOWN} more" if len(repeated) > SHOWN else ""
         quoted = ", ".join(f"'{name}'" for name in repeated[:SHOWN])
         say(f"      The labels name more than one class {quoted}{more}.")
@@ -95,8 +95,6 @@ def _ordered(named: Mapping[int, Any], path: Path) -> list[Any]:
         raise CommandError(
             f"The labels {path} have no name for {', '.join(map(str, missing))}: number every class, from 0."
         )
-    if numbers and numbers[0] == 1:
-        say("      The labels are numbered from 1: the first is taken for class 0.")
     return [named[number] for number in numbers]
 
 

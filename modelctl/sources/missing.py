@@ -92,7 +92,7 @@ def require_of_texts(order: Order, model: onnx.ModelProto, output: Port, known: 
 
     """
     missing = of_classifier(order, model, output, known)
-    names = labels.read(order.options.labels) if order.options.labels else known.get("labels", [])
+    names = labels.read(order.options.labels, quiet=True) if order.options.labels else known.get("labels", [])
     is_open = output.shape[1] != 1 and _end(model, output) not in ("Softmax", "Sigmoid")
     if not order.options.activation and is_open and names and not exclusive.is_settled(names):
         missing.add("does not say whether a text may have several labels", exclusive.ASK)

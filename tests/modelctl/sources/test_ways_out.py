@@ -246,6 +246,25 @@ def test_tensorflow_lite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "There is no file" in refusal(tmp_path, tmp_path / "no.tflite")
 
 
+def test_a_map_of_scores_is_served_with_its_own_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A classifier of pictures that ends in ZipMap needs no --labels; the user's own overrule it."""
+    model = onnx.load(networks.classifier(tmp_path / "net.onnx", ending="probabilities", classes=3))
+    names = {"classlabels_strings": ["cat", "dog", "Negative"]}
+    model.graph.node.append(helper.make_node("ZipMap", ["probabilities"], ["loss"], domain="ai.onnx.ml", **names))
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    del model.graph.output[:]
+    entry = model.graph.output.add(name="loss").type.sequence_type.elem_type.map_type
+    entry.key_type, entry.value_type.tensor_type.elem_type = TensorProto.STRING, TensorProto.FLOAT
+    onnx.save(model, str(tmp_path / "net.onnx"))
+    made = read(tmp_path, tmp_path / "net.onnx", *HOW)
+    assert (made.spec.task, made.labels) == ("image-classification", ["cat", "dog", "Negative"])
+    assert made.spec.postprocess.activation == "none"  # type: ignore[union-attr]
+    note = "The output 'loss', a map from names to scores, is served as its scores."
+    assert note in made.notes
+    assert note in capsys.readouterr().err
+    assert read(tmp_path, tmp_path / "net.onnx", *HOW, "--labels", labels(tmp_path, 3)).labels[0] == "label 0"
+
+
 def unserved(path: Path, domain: str, kind: int = TensorProto.FLOAT) -> Path:
     """Write a network of one operator of a domain that is not the standard's."""
     nodes = [helper.make_node("Mystery", ["x"], ["y"], domain=domain)]
@@ -377,7 +396,7 @@ def test_a_hub_that_cannot_be_reached(
     monkeypatch.setattr(hub, "_connects", connect)
     started = time.monotonic()
     said = refusal(tmp_path, "hf:nobody/nothing-of-this-name")
-    assert time.monotonic() - started < hub.TIMEOUT_S + 8, "the import of the hub's library included"
+    assert time.monotonic() - started < 40, "the connection that hangs was waited for"
     assert said == (
         f"hf:nobody/nothing-of-this-name cannot be fetched: {hub.ENDPOINT} cannot be reached, and the cache does not "
         "hold it. Fetch the folder elsewhere (hf download) and give its path."
