@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from stages import thresholds
 from stages.config import StepConfig
-from stages.decoders import Candidates, Head, Tensors
+from stages.decoders.candidates import Candidates, Tensors
+from stages.decoders.head import Head
 from stages.scores import Array, Floats, Ids, whole_number
 from stages.serving import RefusalError, flag, number
 

@@ -1,11 +1,11 @@
 """A detector's raw head -> boxes in pixels of the upright picture; `stages.decoders` and `stages.boxes` do the work.
 
-Inputs: the head (one tensor of any name, or those that `stages.decoders.FAMILIES` names), `geometry` FP32 [n, 4],
-`image_size` INT32 [n, 2]. Outputs, best first: `box` FP32 [n, k, 4], `label` STRING [n, k], `class_id` INT32 [n, k],
-`score` FP32 [n, k]; rows of fewer boxes are padded with box 0, label "", class_id -1 and score 0. Parameters of a
-request: `score_threshold`, `iou_threshold`, `max_detections`, `classes`, `agnostic_nms`, `class_thresholds`.
-Parameters of the config: `labels`, the labels
-file relative to the model repository; the defaults of the request's options; and those of `stages.decoders.Head`.
+Inputs: the head (one tensor of any name, or those that `FAMILIES` in `stages/decoders/head.py` names), `geometry` FP32
+[n, 4], `image_size` INT32 [n, 2]. Outputs, best first: `box` FP32 [n, k, 4], `label` STRING [n, k], `class_id` INT32
+[n, k], `score` FP32 [n, k]; rows of fewer boxes are padded with box 0, label "", class_id -1 and score 0. Parameters of
+a request: `score_threshold`, `iou_threshold`, `max_detections`, `classes`, `agnostic_nms`, `class_thresholds`.
+Parameters of the config: `labels`, the labels file relative to the model repository; the defaults of the request's
+options; and those of `Head` in `stages/decoders/head.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import triton_python_backend_utils as pb_utils
 
 from stages import boxes
 from stages.config import StepConfig
-from stages.decoders import Head, Tensors
+from stages.decoders.candidates import Tensors
+from stages.decoders.head import Head
 from stages.scores import Array, Floats
 from stages.serving import RefusalError, pad, parameters, refuser, serve
 

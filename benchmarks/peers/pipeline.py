@@ -20,7 +20,7 @@ import onnxruntime
 
 from stages import boxes, decoding, imaging, scores
 from stages.config import StepConfig
-from stages.decoders import Head
+from stages.decoders.head import Head
 from stages.recipe import Recipe
 from stages.serving import RefusalError
 from stages.tokens import Tokens

@@ -22,9 +22,3 @@ the first column that decides it, which is cheaper than decoding a whole batch a
 
 A candidate has only its best class, except with detr and sigmoid. `FAMILIES` says which need NMS.
 """
-
-from stages.decoders.candidates import Candidates, Tensors, corners, grid
-from stages.decoders.head import FAMILIES, Head
-from stages.decoders.layout import Layout
-
-__all__ = ["FAMILIES", "Candidates", "Head", "Layout", "Tensors", "corners", "grid"]

@@ -296,7 +296,7 @@ def test_tritons_packages_suffice(tmp_path: Path) -> None:
         ["--require-hashes", "-r", "requirements/triton.txt"],
         ["--no-deps", *map(str, wheels.glob("*.whl"))],
     )
-    code = "import stages.imaging, stages.decoders, stages.tokens, stages.boxes, stages.scores, stages.workers"
+    code = "import stages.imaging, stages.decoders.head, stages.tokens, stages.boxes, stages.scores, stages.workers"
     done = subprocess.run([python, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     done = subprocess.run([python.parent / "modelctl", "serve", "--help"], cwd=tmp_path, capture_output=True, text=True)

@@ -13,7 +13,7 @@ import pytest
 from stages import boxes
 from stages.boxes import Options
 from stages.config import ConfigError, StepConfig
-from stages.decoders import Head
+from stages.decoders.head import Head
 from stages.serving import RefusalError
 
 HEAD = Head("yolov5", ("output",), 416, 416)

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 
 from stages.config import ConfigError, StepConfig, Tensor
-from stages.decoders import Head, grid
+from stages.decoders.candidates import grid
+from stages.decoders.head import Head
 from stages.serving import RefusalError
 
 WIDTH, HEIGHT = 64, 48

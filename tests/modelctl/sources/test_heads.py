@@ -23,7 +23,7 @@ from modelctl.sources import conversion, find
 from modelctl.sources.draft import Draft, Order
 from stages import boxes
 from stages.config import StepConfig, Tensor
-from stages.decoders import Head
+from stages.decoders.head import Head
 
 UNIT = ("--resize", "stretch", "--scale", "1/255", "--mean", "0", "--std", "1")
 Outputs = dict[str, Any]

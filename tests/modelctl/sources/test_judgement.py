@@ -257,7 +257,7 @@ GOOD = [[10, 20, 50, 60], [30, 30, 90, 99]]
             "2 of 2 samples have as many boxes as --max-detections allows (2)",
         ),
         ([GOOD], {"score": 1.0}, "All 2 scores are exactly 1: check --activation and --scale."),
-        ([GOOD], {"score": 1.5}, "Scores reach 1.5, above 1: check --decoder and --activation."),
+        ([GOOD], {"score": 1.5}, "All 2 scores are exactly 1: check --activation and --scale."),
         (
             [[[0.1, 0.2, 0.5, 0.6], [0.3, 0.3, 0.9, 1.01]]],
             {},
