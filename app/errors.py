@@ -163,6 +163,10 @@ class BackendError(GatewayError):
     status, code, title = 502, "backend_error", "Backend error"
 
 
+class BatchFailedError(BackendError):
+    """A step failed on all items that Triton had batched; another caller's item may be at fault."""
+
+
 class BackendUnavailableError(GatewayError):
     """Triton cannot be reached or is stopping."""
 

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from stages import thresholds
 from stages.config import StepConfig
 from stages.decoders import Candidates, Head, Tensors
 from stages.scores import Array, Floats, Ids, whole_number
-from stages.serving import RefusalError, number
+from stages.serving import RefusalError, flag, number
 
 Doubles = npt.NDArray[np.float64]
 
@@ -53,6 +54,8 @@ class Options:
             Without effect on heads that need no NMS.
         max_detections: 1 to `MAX_DETECTIONS`.
         classes: BOOL [C], the classes to return; None for all.
+        agnostic_nms: whether boxes of different classes suppress each other too.
+        class_thresholds: by class id, a lowest score that replaces `score_threshold` for that class.
 
     """
 
@@ -60,14 +63,18 @@ class Options:
     iou_threshold: float
     max_detections: int
     classes: npt.NDArray[np.bool_] | None = None
+    agnostic_nms: bool = False
+    class_thresholds: thresholds.ByClass = field(default_factory=dict)
 
     @classmethod
-    def from_config(cls, config: StepConfig) -> Options:
+    def from_config(cls, config: StepConfig, labels: Sequence[str] = ()) -> Options:
         """Read a model's defaults from the parameters of its step; raises ConfigError when one is out of bounds."""
         return cls(
             score_threshold=config.number("score_threshold", 0, 1, 0.25),
             iou_threshold=config.number("iou_threshold", 0, 1, 0.45),
             max_detections=config.integer("max_detections", 1, MAX_DETECTIONS, 100),
+            agnostic_nms=config.choice("agnostic_nms", ("true", "false"), "false") == "true",
+            class_thresholds=thresholds.configured(config, labels, class_ids_of),
         )
 
     def override(self, given: dict[str, Any], labels: Sequence[str]) -> Options:
@@ -82,6 +89,8 @@ class Options:
             iou_threshold=number(given, "iou_threshold", self.iou_threshold, 0, 1),
             max_detections=whole_number(given, "max_detections", self.max_detections, 1, MAX_DETECTIONS),
             classes=wanted_classes(given, labels),
+            agnostic_nms=flag(given, "agnostic_nms", self.agnostic_nms),
+            class_thresholds=thresholds.asked(given, labels, self.class_thresholds, class_ids_of),
         )
 
 
@@ -104,19 +113,24 @@ def wanted_classes(options: Mapping[str, Any], labels: Sequence[str]) -> npt.NDA
         raise RefusalError("invalid_parameter", "classes must be a JSON array of labels or class ids.")
     wanted = np.zeros(len(labels), np.bool_)
     for name in names:
-        wanted[_class_ids(name, labels)] = True
+        wanted[class_ids_of(name, labels, "classes")] = True
     return wanted
 
 
-def _class_ids(name: object, labels: Sequence[str]) -> list[int]:
-    """Return the class ids that one name stands for: a label (labels may repeat), or an id as a number or as text."""
+def class_ids_of(name: object, labels: Sequence[str], option: str) -> list[int]:
+    """Return the class ids that one name stands for: a label (labels may repeat), or an id as a number or as text.
+
+    Raises:
+        RefusalError: `invalid_parameter`, naming the option, when there is no such class.
+
+    """
     text = str(name)
     matching = [index for index, label in enumerate(labels) if label == text] if isinstance(name, str) else []
     if matching:
         return matching
     is_number = not isinstance(name, bool) and text.isascii() and text.isdigit() and len(text) <= 9
     if not is_number or int(text) >= len(labels):
-        raise RefusalError("invalid_parameter", f"classes names '{text[:100]}', which this model does not know.")
+        raise RefusalError("invalid_parameter", f"{option} names '{text[:100]}', which this model does not know.")
     return [int(text)]
 
 
@@ -135,9 +149,15 @@ def detect(tensors: Tensors, head: Head, options: Options, geometry: Floats, ima
         RefusalError: `backend_error`, when a value of the head is not finite or a class has no label.
 
     """
-    found = head.decode(tensors, options.score_threshold, np.rint(image_size * geometry[:2]).tolist())
+    lowest = min([options.score_threshold, *options.class_thresholds.values()])
+    found = head.decode(tensors, lowest, np.rint(image_size * geometry[:2]).tolist())
     if found.class_ids.size and not 0 <= found.class_ids.min() <= found.class_ids.max() < classes:
         raise RefusalError("backend_error", "the network returned a class that has no label")
+    if options.class_thresholds:
+        found = _take(
+            found,
+            thresholds.keep(found.scores, found.class_ids, options.score_threshold, options.class_thresholds, classes),
+        )
     if options.classes is not None:
         found = _take(found, np.flatnonzero(options.classes[found.class_ids]))
     found = _take(found, np.argsort(-found.scores, kind="stable")[:MAX_CANDIDATES])
@@ -146,7 +166,8 @@ def detect(tensors: Tensors, head: Head, options: Options, geometry: Floats, ima
     found = _take(found._replace(boxes=clipped), visible)
     kept = np.arange(len(visible))[: options.max_detections]
     if head.overlaps:
-        kept = suppress(unclipped[visible], found.class_ids, options.iou_threshold, options.max_detections)
+        groups = np.zeros_like(found.class_ids) if options.agnostic_nms else found.class_ids
+        kept = suppress(unclipped[visible], groups, options.iou_threshold, options.max_detections)
     return Boxes(*_take(found, kept))
 
 

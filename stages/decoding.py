@@ -101,8 +101,10 @@ def open_encoded(data: bytes, max_pixels: int, formats: Sequence[str] = FORMATS)
     return image
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """Decode the first frame of an opened image: upright by its EXIF orientation, mode RGB, transparency on white.
+def upright_rgb(image: Image.Image, alpha: str = "white") -> Image.Image:
+    """Decode the first frame of an opened image: upright by its EXIF orientation, mode RGB.
+
+    `alpha` says what becomes of transparency: `white` puts white behind it, `drop` keeps the stored colours.
 
     Grey of 16 bits is scaled to 8; CMYK is converted without a colour profile.
 
@@ -113,7 +115,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     """
     try:
         image.load()
-        return _rgb(_turn_upright(image))
+        return _rgb(_turn_upright(image), alpha)
     except RefusalError:
         raise
     except MemoryError as error:
@@ -190,7 +192,7 @@ def _turn_upright(image: Image.Image) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, alpha: str) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16"):
@@ -201,6 +203,8 @@ def _rgb(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image.convert("RGB")
     pixels = image.convert("RGBA")
+    if alpha == "drop":
+        return pixels.convert("RGB")
     canvas = Image.new("RGB", pixels.size, "white")
     canvas.paste(pixels, mask=pixels)
     return canvas

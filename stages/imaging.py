@@ -1,149 +1,31 @@
 """An upright RGB picture -> a network's input tensor, and the geometry that maps it back to the picture's pixels.
 
-    picture --fit--> uint8 [height, width, 3] + Geometry --normalise--> float32 tensor
+    picture --fit--> uint8 [height, width, channels] + Geometry --normalise--> float32 tensor
 
-`fit` applies one of five resize rules, `normalise` computes (x * scale - mean) / std. Both follow a `Recipe`, which is
-read once from the parameters in a step's config.
+`fit` applies one of seven resize rules, `normalise` computes (x * scale - mean) / std. Both follow a `Recipe`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-RULES: Final = ("shortest_edge_center_crop", "letterbox", "letterbox_center", "stretch", "shortest_edge")
+from stages.recipe import Recipe
+from stages.resampling import SUPPORT, resize
+
 DATA_TYPES: Final[Mapping[str, npt.DTypeLike]] = {"FP32": np.float32, "FP16": np.float16, "UINT8": np.uint8}
 
 # Ratio of the longer to the shorter side above which a picture is cut to its middle before it is resized and cropped.
 _MAX_RATIO: Final = 8
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a picture becomes one network's input.
-
-    Attributes:
-        width: of the tensor, in pixels; 0 with `shortest_edge`, where it follows from the picture's proportions.
-        height: of the tensor, in pixels; 0 with `shortest_edge`.
-        resize: one of `RULES`.
-        resize_to: pixels of the shorter side after resizing, and before the crop of `shortest_edge_center_crop`.
-        resample: Pillow's filter.
-        pad_value: 0 to 255, the grey level around a letterboxed picture.
-        scale: factor on the 8-bit values.
-        mean: subtracted after `scale`, one value per channel in the tensor's channel order.
-        std: divisor, applied last, one value per channel in the tensor's channel order.
-        channel_order: RGB or BGR.
-        layout: NCHW or NHWC.
-        max_pixels: larger pictures are refused.
-        longest_edge: limit on the longer side, in pixels; `shortest_edge` only.
-        multiple_of: both sides are rounded down to a multiple of this number; `shortest_edge` only.
-        rounding: of a fractional longer side: nearest, or down as in torchvision and transformers.
-
-    """
-
-    width: int
-    height: int
-    resize: str
-    resize_to: float = 0.0
-    resample: Image.Resampling = Image.Resampling.BILINEAR
-    pad_value: int = 114
-    scale: float = 1 / 255
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
-    channel_order: str = "RGB"
-    layout: str = "NCHW"
-    max_pixels: int = 50_000_000
-    longest_edge: int = 0
-    multiple_of: int = 1
-    rounding: str = "nearest"
-
-    def __post_init__(self) -> None:
-        rules = {
-            "width and height must be 1 or more, or absent with shortest_edge": (self.width == self.height == 0)
-            if self.is_free
-            else (self.width >= 1 and self.height >= 1),
-            f"resize must be one of {', '.join(RULES)}": self.resize in RULES,
-            "resize_to must be at least width and height": self.resize != "shortest_edge_center_crop"
-            or max(self.width, self.height) <= self.resize_to < math.inf,
-            "shortest_edge needs 1 <= resize_to <= longest_edge and multiple_of >= 1": not self.is_free
-            or (1 <= self.resize_to <= self.longest_edge and self.multiple_of >= 1),
-            "rounding must be nearest or down": self.rounding in ("nearest", "down"),
-            "pad_value must be 0 to 255": 0 <= self.pad_value <= 255,
-            "mean and std must have 3 values": len(self.mean) == len(self.std) == 3,
-            "scale, mean and std must be finite numbers": all(map(math.isfinite, (self.scale, *self.mean, *self.std))),
-            "std must not be 0": 0 not in self.std,
-            "channel_order must be RGB or BGR": self.channel_order in ("RGB", "BGR"),
-            "layout must be NCHW or NHWC": self.layout in ("NCHW", "NHWC"),
-            "max_pixels must be 1 or more": self.max_pixels >= 1,
-        }
-        broken = [rule for rule, kept in rules.items() if not kept]
-        if broken:
-            raise ValueError("; ".join(broken))
-
-    @classmethod
-    def from_parameters(cls, parameters: Mapping[str, str]) -> Recipe:
-        """Read a recipe from a config's parameters, which are strings; an absent parameter has its default.
-
-        Raises:
-            ValueError: a parameter is missing, cannot be read, or breaks a rule; the message names it.
-
-        """
-        found = {}
-        for name, read in _READERS.items():
-            if name not in parameters:
-                continue
-            try:
-                found[name] = read(parameters[name])
-            except (ValueError, KeyError) as error:
-                raise ValueError(f"parameter {name}: cannot read {parameters[name]!r}") from error
-        if "resize" not in found:
-            raise ValueError("parameter missing: resize")
-        return cls(**{"width": 0, "height": 0, **found})
-
-    @property
-    def is_free(self) -> bool:
-        """Whether the tensor's size depends on the picture."""
-        return self.resize == "shortest_edge"
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether `normalise` leaves the 8-bit values unchanged."""
-        return self.scale == 1 and not any(self.mean) and set(self.std) == {1.0}
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The tensor's shape without the batch dimension; -1 where it depends on the picture."""
-        height, width = (-1, -1) if self.is_free else (self.height, self.width)
-        return (3, height, width) if self.layout == "NCHW" else (height, width, 3)
-
-
-def _floats(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
-
-
-_READERS: Final[Mapping[str, Callable[[str], Any]]] = {
-    "width": int,
-    "height": int,
-    "resize": str,
-    "resize_to": float,
-    "longest_edge": int,
-    "multiple_of": int,
-    "rounding": str,
-    "resample": lambda name: Image.Resampling[name.upper()],
-    "pad_value": int,
-    "scale": float,
-    "mean": _floats,
-    "std": _floats,
-    "channel_order": str,
-    "layout": str,
-    "max_pixels": int,
-}
+# Longer side, in pixels, up to which `letterbox_square` pads before it resizes. Above it, the padding would take more
+# memory than the picture.
+_MAX_PADDED: Final = 8192
 
 
 class Geometry(NamedTuple):
@@ -159,24 +41,30 @@ def fit(image: Image.Image, recipe: Recipe) -> tuple[npt.NDArray[np.uint8], Geom
     """Bring an RGB picture to the tensor's size by the recipe's rule.
 
     Returns:
-        uint8 [height, width, 3] in RGB, and the picture's place in it.
+        uint8 [height, width, channels], in RGB or grey, and the picture's place in it.
 
     """
-    if recipe.resize == "shortest_edge_center_crop":
-        fitted, geometry = _crop(image, recipe)
-    elif recipe.is_free:
-        fitted = image.resize(_free_size(image.size, recipe), recipe.resample)
-        geometry = Geometry(fitted.width / image.width, fitted.height / image.height, 0.0, 0.0)
-    elif recipe.resize == "stretch":
-        fitted = image.resize((recipe.width, recipe.height), recipe.resample)
-        geometry = Geometry(recipe.width / image.width, recipe.height / image.height, 0.0, 0.0)
-    else:
-        fitted, geometry = _letterbox(image, recipe)
-    return np.asarray(fitted), geometry
+    if recipe.channel_order == "GREY":
+        image = image.convert("L")
+    match recipe.resize:
+        case "shortest_edge_center_crop":
+            fitted, geometry = _crop(image, recipe)
+        case "stretch_center_crop":
+            side = int(recipe.resize_to)
+            fitted, geometry = _cut(*_stretch(image, (side, side), recipe), recipe)
+        case "shortest_edge":
+            fitted, geometry = _stretch(image, _free_size(image.size, recipe), recipe)
+        case "stretch":
+            fitted, geometry = _stretch(image, (recipe.width, recipe.height), recipe)
+        case "letterbox_square":
+            fitted, geometry = _square(image, recipe)
+        case _:
+            fitted, geometry = _letterbox(image, recipe)
+    return np.asarray(fitted).reshape(fitted.height, fitted.width, recipe.channels), geometry
 
 
 def arrange(pixels: npt.NDArray[np.uint8], recipe: Recipe) -> npt.NDArray[np.uint8]:
-    """Turn uint8 [height, width, 3] in RGB into the recipe's channel order and layout; values stay the same."""
+    """Turn uint8 [height, width, channels] into the recipe's channel order and layout; values stay the same."""
     if recipe.channel_order == "BGR":
         pixels = pixels[:, :, ::-1]
     if recipe.layout == "NCHW":
@@ -185,10 +73,10 @@ def arrange(pixels: npt.NDArray[np.uint8], recipe: Recipe) -> npt.NDArray[np.uin
 
 
 def normalise(pixels: npt.NDArray[np.uint8], recipe: Recipe) -> npt.NDArray[np.float32]:
-    """Turn uint8 [height, width, 3] in RGB into (x * scale - mean) / std.
+    """Turn uint8 [height, width, channels] into (x * scale - mean) / std.
 
     Returns:
-        float32 [3, height, width] or [height, width, 3], channels in the recipe's order.
+        float32 [channels, height, width] or [height, width, channels], channels in the recipe's order.
 
     """
     pixels = arrange(pixels, recipe)  # while the values are bytes: a quarter of the memory traffic of floats
@@ -199,6 +87,11 @@ def normalise(pixels: npt.NDArray[np.uint8], recipe: Recipe) -> npt.NDArray[np.f
     tensor = pixels * factor
     tensor += offset
     return tensor
+
+
+def _stretch(image: Image.Image, size: tuple[int, int], recipe: Recipe) -> tuple[Image.Image, Geometry]:
+    fitted = resize(image, size, recipe.resample)
+    return fitted, Geometry(size[0] / image.width, size[1] / image.height, 0.0, 0.0)
 
 
 def _letterbox(image: Image.Image, recipe: Recipe) -> tuple[Image.Image, Geometry]:
@@ -213,9 +106,34 @@ def _letterbox(image: Image.Image, recipe: Recipe) -> tuple[Image.Image, Geometr
     whole = round if centred else int
     width, height = max(1, whole(image.width * scale)), max(1, whole(image.height * scale))
     left, top = ((recipe.width - width) // 2, (recipe.height - height) // 2) if centred else (0, 0)
-    canvas = Image.new("RGB", (recipe.width, recipe.height), (recipe.pad_value,) * 3)
-    canvas.paste(image.resize((width, height), recipe.resample), (left, top))
-    return canvas, Geometry(width / image.width, height / image.height, float(left), float(top))
+    fitted, geometry = _stretch(image, (width, height), recipe)
+    canvas = _canvas(image.mode, (recipe.width, recipe.height), recipe)
+    canvas.paste(fitted, (left, top))
+    return canvas, geometry._replace(pad_x=float(left), pad_y=float(top))
+
+
+def _square(image: Image.Image, recipe: Recipe) -> tuple[Image.Image, Geometry]:
+    """Pad the picture to a square at its right or bottom, then resize the square.
+
+    Only the part of the padding that the picture's border mixes with is made; the rest is filled in afterwards.
+    """
+    side, longer = recipe.width, max(image.size)
+    if longer > _MAX_PADDED:
+        return _letterbox(image, recipe)
+    factor = longer / side
+    reach = SUPPORT * max(1.0, factor)
+    made = [min(side, math.ceil((length + reach) / factor)) for length in image.size]
+    needed = [min(longer, math.ceil(length * factor + reach) + 1) for length in made]
+    padded = _canvas(image.mode, (needed[0], needed[1]), recipe)
+    padded.paste(image, (0, 0))
+    part = (made[0] * factor, made[1] * factor) if min(made) < side else (float(longer), float(longer))
+    canvas = _canvas(image.mode, (side, side), recipe)
+    canvas.paste(resize(padded, (made[0], made[1]), recipe.resample, part), (0, 0))
+    return canvas, Geometry(side / longer, side / longer, 0.0, 0.0)
+
+
+def _canvas(mode: str, size: tuple[int, int], recipe: Recipe) -> Image.Image:
+    return Image.new(mode, size, (recipe.pad_value,) * recipe.channels)
 
 
 def _crop(image: Image.Image, recipe: Recipe) -> tuple[Image.Image, Geometry]:
@@ -226,17 +144,33 @@ def _crop(image: Image.Image, recipe: Recipe) -> tuple[Image.Image, Geometry]:
     middle first: 1 x 10,000 pixels would otherwise be resized to 650 million.
     """
     middle, left, top = _middle(image)
-    width, height = _sides(middle.size, recipe.resize_to, recipe.rounding)
-    x, y = (width - recipe.width) // 2, (height - recipe.height) // 2
-    fitted = middle.resize((width, height), recipe.resample).crop((x, y, x + recipe.width, y + recipe.height))
-    scale_x, scale_y = width / middle.width, height / middle.height
-    return fitted, Geometry(scale_x, scale_y, -x - left * scale_x, -y - top * scale_y)
+    fitted, geometry = _cut(*_stretch(middle, _sides(middle.size, recipe.resize_to, recipe.rounding), recipe), recipe)
+    scale_x, scale_y, x, y = geometry
+    return fitted, Geometry(scale_x, scale_y, x - left * scale_x, y - top * scale_y)
+
+
+def _cut(image: Image.Image, geometry: Geometry, recipe: Recipe) -> tuple[Image.Image, Geometry]:
+    """Crop the middle of a resized picture."""
+    x, y = (
+        _corner(side - wanted, recipe.rounding)
+        for side, wanted in zip(image.size, (recipe.width, recipe.height), strict=True)
+    )
+    cropped = image.crop((x, y, x + recipe.width, y + recipe.height))
+    return cropped, geometry._replace(pad_x=float(-x), pad_y=float(-y))
+
+
+def _corner(rest: int, rounding: str) -> int:
+    """Return how many of the pixels that a crop leaves out lie before it: the smaller half, or as torchvision.
+
+    Source: `center_crop` of torchvision.transforms.functional, which is `round(rest / 2.0)`, half to even.
+    """
+    return round(rest / 2) if rounding == "torchvision" else rest // 2
 
 
 def _sides(size: tuple[int, int], shorter: float, rounding: str) -> tuple[int, int]:
     """Return width and height that have the shorter side at `shorter` and keep the proportions."""
     short, long = min(size), max(size)
-    whole = int if rounding == "down" else round
+    whole = round if rounding == "nearest" else int
     sides = whole(shorter), whole(shorter * long / short)
     return sides if size[0] <= size[1] else sides[::-1]
 

@@ -23,6 +23,7 @@ from PIL import Image
 from stages import decoding, imaging, workers
 from stages.budget import Cost, cost
 from stages.processes import Process, Processes, pack, serve, unpack
+from stages.recipe import Recipe
 from stages.serving import RefusalError
 
 SMALL_METADATA, SMALL_SEGMENTS, SMALL_BYTES = 65_536, 100, 4_000_000
@@ -35,7 +36,7 @@ class Prepared(NamedTuple):
     """A picture at the network's size.
 
     Attributes:
-        pixels: UINT8 [height, width, 3], RGB, from `imaging.fit`.
+        pixels: UINT8 [height, width, channels], RGB or grey, from `imaging.fit`.
         geometry: the picture's place in `pixels`.
         size: width and height of the upright picture.
 
@@ -50,12 +51,12 @@ class Pictures:
     """Decodes pictures for one step, within the limits of `workers.Gates`.
 
     Args:
-        parameters: of the step's config, which contain its `imaging.Recipe`.
+        parameters: of the step's config, which contain its `Recipe`.
 
     """
 
     def __init__(self, parameters: Mapping[str, str]) -> None:
-        self.recipe = imaging.Recipe.from_parameters(parameters)
+        self.recipe = Recipe.from_parameters(parameters)
         decoding.prepare_pillow(self.recipe.max_pixels)
         self._gates = workers.Gates()
         self._processes = Processes(partial(Process, __name__, pack(dict(parameters))))
@@ -110,9 +111,9 @@ def _is_small(found: Cost, data: bytes) -> bool:
     )
 
 
-def decode_and_fit(image: Image.Image, recipe: imaging.Recipe) -> Prepared:
+def decode_and_fit(image: Image.Image, recipe: Recipe) -> Prepared:
     """Decode an opened image and resize it for the network."""
-    upright = decoding.upright_rgb(image)
+    upright = decoding.upright_rgb(image, recipe.alpha)
     return Prepared(*imaging.fit(upright, recipe), upright.size)
 
 
@@ -127,7 +128,7 @@ def _read_answer(answer: bytes) -> Prepared:
     raise RefusalError("backend_error", "the decoding process sent an invalid answer")
 
 
-def _answer(recipe: imaging.Recipe, data: bytes) -> bytes:
+def _answer(recipe: Recipe, data: bytes) -> bytes:
     """Return the message with which a process answers one encoded picture."""
     try:
         made = decode_and_fit(decoding.open_encoded(data, recipe.max_pixels), recipe)
@@ -146,7 +147,7 @@ def main() -> None:
     """Decode the pictures that arrive on standard input; the first message holds the parameters of the recipe."""
     connection = Connection(0)
     parameters, _ = unpack(connection.recv_bytes())
-    recipe = imaging.Recipe.from_parameters({name: str(value) for name, value in parameters.items()})
+    recipe = Recipe.from_parameters({name: str(value) for name, value in parameters.items()})
     decoding.prepare_pillow(recipe.max_pixels)
     serve(partial(_answer, recipe), connection, recipe.max_pixels)
 

@@ -136,6 +136,19 @@ def number(options: dict[str, Any], name: str, default: float, low: float, high:
     return value
 
 
+def flag(options: dict[str, Any], name: str, default: bool) -> bool:
+    """Return the option `name`, which is true or false.
+
+    Raises:
+        RefusalError: `invalid_parameter`, when it is neither.
+
+    """
+    value = options.get(name, default)
+    if not isinstance(value, bool):
+        raise RefusalError("invalid_parameter", f"{name} must be true or false.")
+    return value
+
+
 def pad(rows: Sequence[npt.NDArray[Any]], fill: Any) -> npt.NDArray[Any]:
     """Stack arrays of shape [k_i, ...] into one [n, max k_i, ...], padding the shorter ones with `fill`."""
     longest = max(len(row) for row in rows)

@@ -7,6 +7,9 @@ The gateway coalesces only texts, only for a model so fast that a call costs mor
 calls are under way. It sends each picture alone, so that decoding is spread over the steps' instances. When a coalesced
 call is refused, its items are sent once more, one by one, so that no item is refused for another's fault.
 
+Triton itself batches calls, and NVIDIA's backends fail the whole batch when one item breaks the network. So any call
+that fails in that way is sent once more too, each of its items alone and in the model's turn (`app.scheduling.turns`).
+
 An item owns its slot from its arrival until its call has ended. Its caller may go earlier: at the deadline, or when the
 client leaves. Where a cancelled call would do harm, the call then runs on, and the slot and the item's bytes count
 until it ends.
@@ -19,11 +22,12 @@ import contextvars
 import time
 from collections import defaultdict, deque
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from app.errors import BackendError, DeadlineExceededError, GatewayError
 from app.memory import Budget
 from app.scheduling.slot import Slot
+from app.scheduling.turns import Turns
 from app.triton.messages import rows
 from app.triton.question import Answer, Question, coalesced
 from app.triton.served import ServedModel
@@ -84,6 +88,7 @@ class Coalescer:
         self._enabled = enabled
         self._groups: dict[Hashable, _Group] = {}
         self._paused_until: defaultdict[str, float] = defaultdict(float)
+        self._turns = Turns()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def send(self, question: Question, slot: Slot) -> Answer:
@@ -187,11 +192,13 @@ class Coalescer:
             answers = await self._call(items)
         except GatewayError as error:
             may_be_one_items_fault = isinstance(error, BackendError) or (error.status < 500 and not error.retryable)
-            if len(items) > 1 and may_be_one_items_fault:
+            if items[0].question.may_suffer(error):
+                await self._run_in_turn(items, error)
+            elif len(items) > 1 and may_be_one_items_fault:
                 await self._run_one_by_one(items)
-                return
-            for item in items:
-                self._end(item, error)
+            else:
+                for item in items:
+                    self._end(item, error)
             return
         for item, answer in zip(items, answers, strict=True):
             self._end(item, None)
@@ -203,11 +210,34 @@ class Coalescer:
         return [answer] if len(items) == 1 else rows(answer, len(items), items[0].question.model.task)
 
     async def _run_one_by_one(self, items: list[_Item]) -> None:
+        items = self._still_wanted(items)
+        await asyncio.gather(*(self._run([item]) for item in items))
+        self._pause_if_answered(items)
+
+    async def _run_in_turn(self, items: list[_Item], error: GatewayError) -> None:
+        """Send each item again, alone; end them with the error of their batch where too many wait already."""
+        model, sent = items[0].question.model.name, []
+        for item in items:
+            if self._turns.is_full(model):
+                self._end(item, error)
+                continue
+            async with self._turns.take(model):
+                if self._still_wanted([item]):
+                    item.question = replace(item.question, resent=True)
+                    await self._run([item])
+                    sent.append(item)
+        if len(items) > 1:
+            self._pause_if_answered(sent)
+
+    def _still_wanted(self, items: list[_Item]) -> list[_Item]:
+        """Return the items whose callers still wait, and end the others."""
         for item in items:
             if item.answer.done():
                 self._end(item, None, measured=False)
-        items = [item for item in items if not item.ended]
-        await asyncio.gather(*(self._run([item]) for item in items))
+        return [item for item in items if not item.ended]
+
+    def _pause_if_answered(self, items: list[_Item]) -> None:
+        """Stop coalescing for a while when each item of a failed call was answered alone."""
         if items and all(
             item.answer.done() and not item.answer.cancelled() and not item.answer.exception() for item in items
         ):

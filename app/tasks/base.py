@@ -33,6 +33,7 @@ def _spelled(pattern: str, kind: str) -> BeforeValidator:
 
 WHOLE_NUMBER = _spelled(r"-?[0-9]+", "a whole number such as 1")
 NUMBER = _spelled(r"-?[0-9]*\.?[0-9]+(e-?[0-9]+)?", "a number such as 0.5")
+FLAG = _spelled(r"true|false", "true or false")
 VERSION = r"^[1-9][0-9]{0,9}$"
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
+from pydantic_core import PydanticCustomError
 
 from app.drawing.contract import MEDIA_TYPES
 from app.tasks.base import (
+    FLAG,
     NUMBER,
     PREDICTIONS,
     WHOLE_NUMBER,
@@ -24,6 +27,20 @@ from app.tasks.base import (
 )
 
 
+def _thresholds(text: str) -> str:
+    """Refuse what is no JSON object of scores; the model alone knows its labels."""
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError):
+        given = None
+    if not isinstance(given, dict):
+        raise PydanticCustomError("thresholds", 'must be a JSON object such as {"person": 0.6}')
+    for score in given.values():
+        if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
+            raise PydanticCustomError("thresholds", "must give each label a number from 0 to 1")
+    return text
+
+
 class DetectionOptions(Options):
     """The query of `/v1/detect`."""
 
@@ -35,6 +52,21 @@ class DetectionOptions(Options):
     classes: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=200)]] | None,
         Field(max_length=1000, description="Labels or class ids to look for; repeat it for several."),
+    ] = None
+
+    agnostic_nms: Annotated[
+        bool | None,
+        Field(description="Boxes of different classes suppress each other too. Default: the model's."),
+        FLAG,
+    ] = None
+    class_thresholds: Annotated[
+        str | None,
+        Field(
+            max_length=20_000,
+            description="JSON object of labels or class ids, each with the score that replaces score_threshold for it.",
+            examples=['{"person": 0.6}'],
+        ),
+        AfterValidator(_thresholds),
     ] = None
 
 

@@ -19,7 +19,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -29,7 +29,7 @@ from app.tasks import TASKS
 from app.tasks.base import texts
 from app.triton.catalog import Catalog
 from app.triton.client import TritonClient
-from app.triton.question import Question
+from app.triton.question import Answer, Question
 from app.triton.served import ServedModel
 from app.triton.servers import Servers
 
@@ -172,7 +172,7 @@ class Canaries:
         items = (canary_item(model),)
         question = Question(model, None, items, {}, "canary", "", Deadline.after(TIMEOUT_S), late_s=0.0)
         try:
-            answer = await client.infer(question)
+            answer = await _infer(client, question)
         except GatewayError as error:
             return error.detail
         seen = client.dead_steps.get(model.name)
@@ -186,6 +186,16 @@ class Canaries:
         if expected is None or labels == [expected]:
             return ""
         return f"The canary must answer '{expected}' and answered '{labels[0] if labels else ''}'."
+
+
+async def _infer(client: TritonClient, question: Question) -> Answer:
+    """Return the answer to a canary; ask again when its batch has failed, which another's item may have caused."""
+    try:
+        return await client.infer(question)
+    except GatewayError as error:
+        if not question.may_suffer(error):
+            raise
+    return await client.infer(replace(question, resent=True))
 
 
 def canary_item(model: ServedModel) -> bytes:

@@ -163,7 +163,7 @@ class TritonClient:
                 )
         except grpc.aio.AioRpcError as error:
             self._metrics.call(self.address, error.code().name).inc()
-            raise self._note(model, begun, error) from error
+            raise self._note(question, begun, error) from error
         self._metrics.call(self.address, "OK").inc()
         self._measure(model, time.perf_counter() - begun, len(question.items))
         self._failures.pop(model, None)
@@ -186,9 +186,9 @@ class TritonClient:
             del self._running[model][token]
             self._running_calls.dec()
 
-    def _note(self, model: str, begun: float, error: grpc.aio.AioRpcError) -> GatewayError:
+    def _note(self, question: Question, begun: float, error: grpc.aio.AioRpcError) -> GatewayError:
         """Learn from a failure; return it as the error for the caller."""
-        details = error.details() or ""
+        model, details = question.model.name, error.details() or ""
         failure = gateway_error(error.code(), details, model)
         if failure.status >= 500:
             # The full text, which the caller does not see.
@@ -201,7 +201,7 @@ class TritonClient:
             self.mark_unfit(model, failure.detail)
         elif isinstance(failure, BackendUnavailableError) and not isinstance(failure, RestrictedError):
             self.mark_reachable(False)
-        elif isinstance(failure, BackendError):
+        elif isinstance(failure, BackendError) and not question.may_suffer(failure):
             # A model that fails fast must not look fast: it would attract all requests.
             self._measure(model, FAILURE_S)
             self._failures[model] = self._failures.get(model, 0) + 1

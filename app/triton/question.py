@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from app.context import Deadline
+from app.errors import BatchFailedError, GatewayError
 from app.tasks.base import Parameter, Tensors
 from app.triton.served import ServedModel
 
@@ -26,6 +27,7 @@ class Question:
         deadline: when nobody waits for the answer any more.
         late_s: seconds that the call may go on after the deadline, on a server where a cancelled call does harm. Then
             gRPC cancels it all the same.
+        resent: whether it is sent once more, alone, because a batch with it has failed.
 
     """
 
@@ -37,6 +39,11 @@ class Question:
     traceparent: str
     deadline: Deadline
     late_s: float = LATE_S
+    resent: bool = False
+
+    def may_suffer(self, error: GatewayError) -> bool:
+        """Return whether the error may be the fault of an item that Triton has batched with this one."""
+        return isinstance(error, BatchFailedError) and self.model.max_batch_size > 1 and not self.resent
 
 
 def coalesced(questions: Sequence[Question]) -> Question:

@@ -151,9 +151,11 @@ class Servers:
         return min((client.item_s.get(model, math.inf) for client in self.serving(model)), default=math.inf)
 
     async def infer(self, question: Question) -> Answer:
-        """Ask the best server. When the connection or the server fails, retry once, on another server if there is one.
+        """Ask the best server. When it is unavailable, retry once, on another server if there is one.
 
-        Inference changes nothing, so a retry is safe. There is none after a deadline or a refusal.
+        Inference changes nothing, so a retry is safe. The deadline and the retry budget must allow it. It retries
+        `BackendUnavailableError`, which includes a cancelled call and a missing control key, and, on another server
+        only, `ModelNotReadyError`; no other error.
 
         Raises:
             GatewayError: whatever went wrong, by the table of `app.triton.status`.
@@ -176,7 +178,7 @@ class Servers:
     def _retry_at(
         self, failed: TritonClient, error: GatewayError, model: str, version: str | None
     ) -> TritonClient | None:
-        """Return the server for a retry: another one, or the same after a broken connection; None for no retry."""
+        """Return the server for a retry, the same one only after BackendUnavailableError; None for no retry."""
         other = self.choose(model, version, avoid=failed)
         if other is None and isinstance(error, BackendUnavailableError):
             other = failed

@@ -14,6 +14,7 @@ from app.errors import (
     BY_CODE,
     BackendError,
     BackendUnavailableError,
+    BatchFailedError,
     BodyTooLargeError,
     DeadlineExceededError,
     GatewayError,
@@ -86,6 +87,7 @@ _TABLE: dict[grpc.StatusCode, tuple[type[GatewayError], str]] = {
     Code.RESOURCE_EXHAUSTED: (BodyTooLargeError, "The request is larger than Triton accepts."),
     Code.CANCELLED: (BackendUnavailableError, "The call was cancelled."),
     Code.UNIMPLEMENTED: (UnsupportedError, "The model cannot be called by this protocol."),
-    Code.INTERNAL: (BackendError, "A step of the model failed on this request."),
+    # NVIDIA's backends answer so to every request of a batch in which one item breaks the network.
+    Code.INTERNAL: (BatchFailedError, "A step of the model failed on this request."),
     Code.UNKNOWN: (BackendError, "The model failed on this request."),
 }

@@ -1,9 +1,10 @@
 """A detector's raw head -> boxes in pixels of the upright picture; `stages.decoders` and `stages.boxes` do the work.
 
-Inputs: the head (one tensor of any name; for the decoder `detr` the two `logits` and `boxes`), `geometry` FP32 [n, 4],
+Inputs: the head (one tensor of any name, or those that `stages.decoders.FAMILIES` names), `geometry` FP32 [n, 4],
 `image_size` INT32 [n, 2]. Outputs, best first: `box` FP32 [n, k, 4], `label` STRING [n, k], `class_id` INT32 [n, k],
 `score` FP32 [n, k]; rows of fewer boxes are padded with box 0, label "", class_id -1 and score 0. Parameters of a
-request: `score_threshold`, `iou_threshold`, `max_detections`, `classes`. Parameters of the config: `labels`, the labels
+request: `score_threshold`, `iou_threshold`, `max_detections`, `classes`, `agnostic_nms`, `class_thresholds`.
+Parameters of the config: `labels`, the labels
 file relative to the model repository; the defaults of the request's options; and those of `stages.decoders.Head`.
 """
 
@@ -41,7 +42,7 @@ class TritonPythonModel:
         self._head = Head.of(config)
         self._labels = config.labels(self._head.classes(config))
         self._names = np.array([label.encode() for label in self._labels], np.object_)
-        self._options = boxes.Options.from_config(config)
+        self._options = boxes.Options.from_config(config, self._labels)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a batch of requests."""

@@ -1,6 +1,6 @@
 """Encoded images or raw pixels -> the tensor of a vision network; `stages.pictures` and `stages.imaging` do the work.
 
-Parameters of the config: see `stages.imaging.Recipe`. Input: `image` STRING [n, 1]. Outputs, as far as the config lists
+Parameters of the config: see `stages.recipe.Recipe`. Input: `image` STRING [n, 1]. Outputs, as far as the config lists
 them: `image_size` INT32 [n, 2] (width and height of the upright picture) and `geometry` FP32 [n, 4] (scale_x, scale_y,
 pad_x, pad_y). The third output, of any name, is the tensor: FP32 or FP16, or UINT8 for networks that normalise by
 themselves.

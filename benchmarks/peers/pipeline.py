@@ -21,6 +21,7 @@ import onnxruntime
 from stages import boxes, decoding, imaging, scores
 from stages.config import StepConfig
 from stages.decoders import Head
+from stages.recipe import Recipe
 from stages.serving import RefusalError
 from stages.tokens import Tokens
 
@@ -119,7 +120,7 @@ class Pictures:
 
     def __init__(self, facts: Facts, task: str) -> None:
         config = facts.step(task, "preprocess")
-        self._recipe = imaging.Recipe.from_parameters(config.parameters)
+        self._recipe = Recipe.from_parameters(config.parameters)
         names = (name for name in config.outputs if name not in ("image_size", "geometry"))
         self._tensor = next(names)
         self._type = imaging.DATA_TYPES[config.outputs[self._tensor].data_type]
@@ -130,7 +131,7 @@ class Pictures:
         return [self._one(item) for item in items]
 
     def _one(self, data: bytes) -> Arrays:
-        image = decoding.upright_rgb(decoding.open_encoded(data, self._recipe.max_pixels))
+        image = decoding.upright_rgb(decoding.open_encoded(data, self._recipe.max_pixels), self._recipe.alpha)
         pixels, geometry = imaging.fit(image, self._recipe)
         make = imaging.arrange if self._type is np.uint8 else imaging.normalise
         return {
@@ -166,7 +167,7 @@ class Detect(Pictures):
         config = facts.step(task, "postprocess")
         self._head = Head.of(config)
         self._labels = config.labels(self._head.classes(config))
-        self._options = boxes.Options.from_config(config)
+        self._options = boxes.Options.from_config(config, self._labels)
 
     def answer(self, outputs: Arrays, item: Arrays) -> Answer:
         """Return the boxes, best first."""

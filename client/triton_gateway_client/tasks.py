@@ -60,6 +60,8 @@ class DetectBatchOptions(BatchOptions, total=False):
         iou_threshold: maximum overlap (IoU) of two boxes of one class, 0 to 1.
         max_detections: maximum number of boxes.
         classes: labels or class ids to look for.
+        agnostic_nms: whether boxes of different classes suppress each other too.
+        class_thresholds: minimum score by label or class id, instead of `score_threshold`.
 
     """
 
@@ -67,6 +69,8 @@ class DetectBatchOptions(BatchOptions, total=False):
     iou_threshold: float | None
     max_detections: int | None
     classes: Sequence[str | int] | None
+    agnostic_nms: bool | None
+    class_thresholds: Mapping[str, float] | None
 
 
 class Options(BatchOptions, total=False):
@@ -235,7 +239,9 @@ def parsed(kind: type[V], reply: Reply, request_id: str) -> V:
 def query(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that belong in the query string."""
     apart = ("timeout", "request_id")
-    return {name: value for name, value in options.items() if value is not None and name not in apart}
+    given = {name: value for name, value in options.items() if value is not None and name not in apart}
+    # One option holds an object; all others are texts, numbers, or lists of them.
+    return {name: json.dumps(value) if isinstance(value, Mapping) else value for name, value in given.items()}
 
 
 def new_request_id() -> str:

@@ -1,6 +1,6 @@
 """`modelctl add`: turns a model file, a checkpoint or a recipe into a served endpoint.
 
-    source -> draft -> precision -> compare with the original -> write -> lint -> move -> load -> ask -> endpoint
+    source -> draft -> precision -> compare with original -> judge -> write -> lint -> move -> load -> ask -> endpoint
 
 The model is made in a folder beside the repository and moved into it after all checks pass. A failure or Ctrl-C leaves
 the repository unchanged.
@@ -13,7 +13,8 @@ from pathlib import Path
 
 from modelctl.models.tasks import NO_TASK, TASKS
 from modelctl.options import add_json, add_models, add_port
-from modelctl.sources import addition, find, pictures
+from modelctl.sources import addition, find, judging, pictures
+from modelctl.sources.heads import options as heads
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,40 +44,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     text = "also write a configuration for a TensorRT plan; models run as ONNX until `modelctl plan` has run"
     parser.add_argument("--tensorrt", action="store_true", default=None, help=text)
-    parser.add_argument("--max-batch-size", type=int, default=8, metavar="N", help="largest batch (default: 8)")
     parser.add_argument(
-        "--shape", type=_sizes, metavar="A,B", help="for TorchScript: the shape of one item, without the batch"
+        "--max-batch-size",
+        type=int,
+        default=8,
+        metavar="N",
+        help="largest batch (default: 8); 0: tensors without batch",
+    )
+    parser.add_argument(
+        "--shape", type=heads.sizes, metavar="A,B", help="for TorchScript: the shape of one item, without the batch"
+    )
+    parser.add_argument(
+        "--no-load", action="store_true", help="only write the model into the repository, without a running Triton"
     )
     add_models(parser)
     add_json(parser, "an object")
     add_port(parser)
+    judging.add_arguments(parser)
     pictures.add_arguments(parser)
-    boxes = parser.add_argument_group("detectors (for files that do not describe them)")
-    boxes.add_argument(
-        "--decoder", choices=("yolov5", "yolov8", "yolox", "detr", "end_to_end"), help="family of the network's outputs"
-    )
-    boxes.add_argument(
-        "--encoded",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="for yolox: whether boxes are relative to grid cells",
-    )
-    boxes.add_argument(
-        "--strides", type=_sizes, metavar="8,16,32", help="for yolox with --encoded: cell sizes in pixels"
-    )
-    boxes.add_argument("--box-unit", choices=("pixels", "normalized"), help="unit of the network's boxes")
-    boxes.add_argument("--score-threshold", type=float, help="lowest score of a reported box")
-    boxes.add_argument("--iou-threshold", type=float, help="overlap above which the lower-scored box is dropped")
-    boxes.add_argument("--max-detections", type=int, help="maximum number of boxes per picture")
+    heads.add_arguments(parser)
     texts = parser.add_argument_group("texts (for files that do not describe them)")
     texts.add_argument("--tokenizer", type=Path, metavar="FILE", help="the network's tokenizer.json")
     texts.add_argument("--max-length", type=int, metavar="TOKENS", help="maximum number of tokens per text")
 
 
-def _sizes(text: str) -> list[int]:
-    return [pictures.side(part) for part in text.split(",")]
-
-
 def run(arguments: argparse.Namespace) -> int:
-    """Add one model; return 0 when it is in the repository and, where a server runs, served."""
+    """Add one model; return 0 when it has answered through Triton, or is in the repository with `--no-load`."""
     return addition.add(arguments)

@@ -29,6 +29,10 @@ class Running:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
         self._triton.close()
 
     def states(self) -> dict[str, State]:
@@ -50,6 +54,10 @@ class Running:
         try:
             self._triton.load(name)
         except TritonError as error:
+            if not self._triton.is_live():
+                raise CommandError(
+                    f"Triton ended while it loaded {name} ({reason(error)}): its log, .triton/triton.log, may say why."
+                ) from error
             raise CommandError(f"Triton does not load {name}: {reason(error)}") from error
 
     def unload(self, names: Iterable[str]) -> None:
@@ -75,11 +83,17 @@ def reach(port: int) -> Running | None:
     return None
 
 
-def require(port: int) -> Running:
-    """Return the Triton that answers on a port of this machine; raises CommandError when none does."""
+def require(port: int, otherwise: str = "") -> Running:
+    """Return the Triton that answers on a port of this machine.
+
+    Raises:
+        CommandError: when none does; `otherwise` says how to do without.
+
+    """
     running = reach(port)
     if running is None:
-        raise CommandError(f"No Triton answers on port {port}: start it with ./dev_start.sh, or give --grpc-port.")
+        text = f"No Triton answers on port {port}: start it with ./dev_start.sh, or give --grpc-port"
+        raise CommandError(f"{text}; {otherwise}." if otherwise else f"{text}.")
     return running
 
 

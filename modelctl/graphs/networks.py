@@ -14,13 +14,14 @@ from google.protobuf.message import EncodeError
 from onnx import TensorProto
 
 from modelctl.errors import CommandError
-from modelctl.graphs import operators
+from modelctl.graphs import external, files, operators
 
 Arrays = dict[str, npt.NDArray[Any]]
 DATA_TYPES: dict[int, str] = {
     TensorProto.FLOAT: "FP32",
     TensorProto.FLOAT16: "FP16",
     TensorProto.UINT8: "UINT8",
+    TensorProto.INT8: "INT8",
     TensorProto.INT64: "INT64",
     TensorProto.INT32: "INT32",
     TensorProto.BOOL: "BOOL",
@@ -29,6 +30,7 @@ NUMPY: dict[str, npt.DTypeLike] = {
     "FP32": np.float32,
     "FP16": np.float16,
     "UINT8": np.uint8,
+    "INT8": np.int8,
     "INT64": np.int64,
     "INT32": np.int32,
     "BOOL": np.bool_,
@@ -36,6 +38,8 @@ NUMPY: dict[str, npt.DTypeLike] = {
 # Operators that ONNX Runtime includes: the standard, machine learning, and its own.
 KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
 BATCH = "batch"
+MAX_BYTES = (2 << 30) - (64 << 20)
+"""Weights that one ONNX file holds: protobuf ends at 2 GiB, and the graph needs some of it."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +58,13 @@ def load(path: Path) -> onnx.ModelProto:
         CommandError: when the file is not ONNX, or cannot be served.
 
     """
+    files.require_whole(path)
     try:
-        model = onnx.load(str(path))
+        model = onnx.load(str(path), load_external_data=False)
         _require_text(model)
+        external.load(model, path)
+    except CommandError:
+        raise
     except Exception as error:
         raise CommandError(f"{path} cannot be read as ONNX: {one_line(error)}") from error
     if not model.graph.node or not model.graph.input or not model.graph.output:
@@ -77,16 +85,20 @@ def _require_text(model: onnx.ModelProto) -> None:
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write an ONNX file, its weights inside.
+    """Write an ONNX file: its weights inside, or beside it (`external.data_of`) when they are over `MAX_BYTES`.
 
     Raises:
-        CommandError: when it is too large for one file.
+        CommandError: when it cannot be written.
 
     """
+    external.data_of(path).unlink(missing_ok=True)
     try:
-        onnx.save(model, str(path))
+        if external.size(model) > MAX_BYTES:
+            external.store(model, path)
+        else:
+            onnx.save(model, str(path))
     except (ValueError, EncodeError) as error:
-        raise CommandError(f"The network cannot be stored in one ONNX file of 2 GB: {one_line(error)}") from error
+        raise CommandError(f"The network cannot be stored as ONNX: {one_line(error)}") from error
 
 
 def _require_tensors(model: onnx.ModelProto) -> None:
@@ -158,22 +170,6 @@ def run(session: Any, inputs: Arrays) -> Arrays:
     except Exception as error:
         raise CommandError(f"The network cannot be run: {one_line(error)}") from error
     return {output.name: array for output, array in zip(session.get_outputs(), made, strict=True)}
-
-
-def batches(session: Any, sample: Arrays) -> bool:
-    """Tell whether two items together get the answers that each gets alone; `sample` holds two different items."""
-    singles = [run(session, {name: array[index : index + 1] for name, array in sample.items()}) for index in range(2)]
-    try:
-        together = run(session, sample)
-    except CommandError:
-        return False
-    return all(
-        array.shape[:1] == (2,)
-        and all(
-            np.allclose(array[index], single[name][0], rtol=1e-3, atol=1e-4) for index, single in enumerate(singles)
-        )
-        for name, array in together.items()
-    )
 
 
 def one_line(error: Exception) -> str:

@@ -45,7 +45,7 @@ def fix_sizes(model: onnx.ModelProto, name: str, sizes: Mapping[int, int]) -> No
 def flatten(model: onnx.ModelProto, output: str) -> None:
     """Reshape an output from [N, C, 1, 1] to [N, C]."""
     entry = next(entry for entry in model.graph.output if entry.name == output)
-    inside = _rename(model, output, "/unflattened")
+    inside = rename(model, output, "/unflattened")
     model.graph.node.append(helper.make_node("Flatten", [inside], [output], f"{output}/flatten", axis=1))
     del entry.type.tensor_type.shape.dim[2:]
 
@@ -88,7 +88,7 @@ def _shapes(path: Path) -> dict[str, list[int | str | None]]:
 
 def _hide_batch(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
     """Slice outputs to the number of input items: this removes nothing, but shape inference cannot know that."""
-    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    opset = opset_of(model)
     if opset < OLDEST_SLICE:
         try:
             model = version_converter.convert_version(model, OLDEST_SLICE)
@@ -101,7 +101,7 @@ def _hide_batch(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelPro
     count = PREFIX + "count"
     nodes = [helper.make_node("Shape", [inputs[0].name], [PREFIX + "shape"], PREFIX + "shape")]
     nodes.append(_slice(PREFIX + "shape", PREFIX + "one", count))
-    nodes += [_slice(_rename(model, name, "/one"), count, name) for name in outputs]
+    nodes += [_slice(rename(model, name, "/one"), count, name) for name in outputs]
     model.graph.node.extend(nodes)
     bounds = {"zero": 0, "one": 1}
     model.graph.initializer.extend(
@@ -114,7 +114,12 @@ def _slice(source: str, end: str, target: str) -> NodeProto:
     return helper.make_node("Slice", [source, PREFIX + "zero", end], [target], f"{target}/slice")
 
 
-def _rename(model: onnx.ModelProto, tensor: str, ending: str) -> str:
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of the standard operators that a network uses; 0 when it names none."""
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+
+
+def rename(model: onnx.ModelProto, tensor: str, ending: str) -> str:
     """Rename a tensor in all nodes; return its new name."""
     inside = tensor + ending
     for node in model.graph.node:

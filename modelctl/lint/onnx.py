@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,8 @@ DATA_TYPES = {
     **{10: "FP16", 11: "FP64", 12: "UINT32", 13: "UINT64", 16: "BF16"},
 }
 # The numbers of the fields that are read, by message.
-MODEL_GRAPH = 7
+MODEL_IR, MODEL_GRAPH, MODEL_OPSET = 1, 7, 8
+OPSET_DOMAIN, OPSET_VERSION = 1, 2
 GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 5, 11, 12
 TENSOR_NAME, TENSOR_EXTERNAL = 8, 13
 VALUE_NAME, VALUE_TYPE = 1, 2
@@ -40,11 +41,20 @@ class Tensor(NamedTuple):
 
 @dataclass(frozen=True)
 class Onnx:
-    """The tensors that a model's config must match. `external` are the files beside the model that hold weights."""
+    """The tensors that a model's config must match, and what its reader must know.
+
+    Attributes:
+        external: the files beside the model that hold weights.
+        ir: the version of the file's format.
+        opset: the version of the standard operators; 0 when it names none.
+
+    """
 
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
     external: frozenset[str]
+    ir: int = 0
+    opset: int = 0
 
 
 @lru_cache(maxsize=1024)
@@ -53,10 +63,21 @@ def read(path: Path) -> Onnx:
     try:
         with path.open("rb") as file:
             whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        graphs = [part for number, part in _fields(whole) if number == MODEL_GRAPH]
-        return _graph(_bytes(graphs[-1]))
+        parts = list(_fields(whole))
+        graph = _graph(_bytes([part for number, part in parts if number == MODEL_GRAPH][-1]))
+        ir = next((part for number, part in parts if number == MODEL_IR and isinstance(part, int)), 0)
+        opsets = [_opset(_bytes(part)) for number, part in parts if number == MODEL_OPSET]
+        return replace(graph, ir=ir, opset=max(opsets, default=0))
     except (ValueError, IndexError, UnicodeDecodeError) as error:  # an empty file cannot be mapped either
         raise OnnxError(str(error)) from error
+
+
+def _opset(opset: memoryview) -> int:
+    """Return the version of an OperatorSetIdProto; 0 for operators beyond the standard ones."""
+    parts = dict(_fields(opset))
+    domain = bytes(_bytes(parts[OPSET_DOMAIN])) if OPSET_DOMAIN in parts else b""
+    version = parts.get(OPSET_VERSION, 0)
+    return version if domain in (b"", b"ai.onnx") and isinstance(version, int) else 0
 
 
 def _graph(graph: memoryview) -> Onnx:

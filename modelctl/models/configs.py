@@ -136,7 +136,12 @@ def postprocess(model: EnsembleSpec) -> Any:
     _add(config.input, {**outputs, **task.carried})
     _add(config.output, task.answer)
     _instances(config, given.instances, "cpu")
-    own = {name: value for name, value in given.model_dump(exclude={"instances"}).items() if value is not False}
+    # False is the default of every key but `nms`, whose default depends on the decoder.
+    own = {
+        name: value
+        for name, value in given.model_dump(exclude={"instances"}).items()
+        if name == "nms" or (value is not False and value != {})
+    }
     if isinstance(given, DetectionPostprocess) and isinstance(model.preprocess, ImagePreprocess):
         own |= {"width": model.preprocess.width, "height": model.preprocess.height}
     _parameters(config, {"labels": f"{model.network_name}/{LABELS}", **own})
@@ -172,6 +177,8 @@ def _model(model: ModelSpec, name: str, backend: str) -> Any:
     """Return the part that the steps and the network have in common."""
     batching = model.network.batching
     config = pb.ModelConfig(name=name, backend=backend, max_batch_size=batching.max_batch_size)
+    if not batching.max_batch_size:
+        return config  # Triton cuts nothing: dims hold every axis
     config.dynamic_batching.SetInParent()
     if name == model.network_name and batching.queue_delay_us:
         config.dynamic_batching.max_queue_delay_microseconds = batching.queue_delay_us
@@ -246,6 +253,8 @@ def _text(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, list):
         return ",".join(map(_text, value))
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-DataType = Literal["FP32", "FP16", "UINT8", "INT64", "INT32", "BOOL"]
+DataType = Literal["FP32", "FP16", "UINT8", "INT8", "INT64", "INT32", "BOOL"]
 LintCode = Annotated[str, Field(pattern=r"^TG[0-9]{3}$")]
 
 
@@ -36,7 +36,9 @@ class Instances(Strict):
 class Batching(Strict):
     """How Triton batches requests."""
 
-    max_batch_size: int = Field(default=8, ge=1, le=1024)
+    max_batch_size: int = Field(
+        default=8, ge=0, le=1024, description="0: the first axis is no batch, and dims hold it. Only without a task."
+    )
     queue_delay_us: int = Field(
         default=0, ge=0, description="How long a request may wait to be batched, in microseconds."
     )
@@ -50,7 +52,12 @@ class Batching(Strict):
 class OnnxRuntime(Strict):
     """How ONNX Runtime runs the network on a CPU."""
 
-    threads: int = Field(default=2, ge=1, le=256, description="Threads per instance.")
+    threads: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Threads per instance. In the container several threads spin while they wait: docs/instances.md.",
+    )
     memory_pattern: bool = Field(default=False, description="Keep a memory plan for every batch size that occurs.")
 
 

@@ -20,6 +20,8 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from modelctl.errors import CommandError
+from modelctl.models.expectation import Expectation
+from modelctl.models.heads import HEADS
 from modelctl.models.network import Network, Strict
 from modelctl.models.steps import (
     ClassificationPostprocess,
@@ -79,6 +81,25 @@ class Ensemble(Model):
 
     default: bool = Field(default=False, description="Whether it answers requests for its task that name no model.")
     canary: Canary | None = None
+    expect: list[Expectation] = Field(
+        default_factory=list, description="Right answers, which `modelctl add` and `modelctl verify` check."
+    )
+
+    @model_validator(mode="after")
+    def _expectations_of_the_task(self) -> Ensemble:
+        takes_text = "input_ids" in self.network.inputs
+        for number, one in enumerate(self.expect):
+            if (one.text is not None) != takes_text:
+                raise ValueError(f"expect: the task takes {'text' if takes_text else 'image'}, see number {number + 1}")
+            if one.box is not None and getattr(self, "task", None) != "object-detection":
+                raise ValueError(f"expect: only a detector has a box, see number {number + 1}")
+        return self
+
+    @model_validator(mode="after")
+    def _batch_of_a_task(self) -> Ensemble:
+        if self.network.batching.max_batch_size < 1:
+            raise ValueError("network.batching.max_batch_size: a task needs 1 or more")
+        return self
 
     @model_validator(mode="after")
     def _canary_of_the_task(self) -> Ensemble:
@@ -127,8 +148,7 @@ class ObjectDetection(Ensemble):
 
     @model_validator(mode="after")
     def _tensors(self) -> ObjectDetection:
-        detr = self.postprocess.decoder == "detr"
-        self._require(IMAGE, {frozenset({"logits", "boxes"} if detr else {"head"})})
+        self._require(IMAGE, HEADS[self.postprocess.decoder].outputs)
         return self
 
 
@@ -159,6 +179,18 @@ class TensorModel(Model):
     def _tensors(self) -> TensorModel:
         if any(tensor.dims is None for tensor in (*self.network.inputs.values(), *self.network.outputs.values())):
             raise ValueError("network: inputs and outputs need dims")
+        return self
+
+    @model_validator(mode="after")
+    def _no_batch(self) -> TensorModel:
+        batching = self.network.batching
+        if not batching.max_batch_size:
+            if batching.queue_delay_us or batching.max_queue_size:
+                raise ValueError("network.batching: the queue's keys have no effect with max_batch_size 0: omit them")
+            if self.network.tensorrt:
+                raise ValueError(
+                    "network.tensorrt: a plan needs a batch as its first axis, so max_batch_size of 1 or more"
+                )
         return self
 
 

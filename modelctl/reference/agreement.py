@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,14 @@ from modelctl.models.spec import EnsembleSpec, ObjectDetection
 from modelctl.reference.answers import Found, iou
 
 SCORE, PIXELS = 1e-3, 1.0
+
+
+class Limits(NamedTuple):
+    """The largest differences that count as the same answer; `levels` are grey levels of the prepared picture."""
+
+    score: float
+    pixels: float
+    levels: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,8 @@ class Difference:
         pixels: the largest difference of two coordinates.
         missing: how many labels or boxes have no counterpart.
         overlap: the least intersection over union of two matched boxes; 1 where there are none.
+        is_empty: whether there is nothing to compare, since neither answer has a label or box.
+        levels: the largest difference of the network's two inputs, in grey levels of the picture.
 
     """
 
@@ -33,10 +44,13 @@ class Difference:
     pixels: float
     missing: int
     overlap: float = 1.0
+    is_empty: bool = False
+    levels: float = 0.0
 
-    def is_within(self, score: float, pixels: float) -> bool:
+    def is_within(self, allowed: Limits) -> bool:
         """Tell whether it is the same answer up to rounding."""
-        return self.best and self.score <= score and self.pixels <= pixels and not self.missing
+        gaps = ((self.score, allowed.score), (self.pixels, allowed.pixels), (self.levels, allowed.levels))
+        return self.best and not self.missing and all(gap <= most for gap, most in gaps)
 
 
 def threshold_of(spec: EnsembleSpec) -> float:
@@ -46,7 +60,7 @@ def threshold_of(spec: EnsembleSpec) -> float:
 
 @dataclass(frozen=True)
 class Agreement:
-    """The differences of a few items together: `best` and `missing` are sums, the others are the worst of any item."""
+    """The differences of a few items together: `best`, `empty` and `missing` are sums, the others the worst of any."""
 
     items: int
     best: int
@@ -54,12 +68,17 @@ class Agreement:
     pixels: float
     missing: int
     overlap: float
+    empty: int = 0
 
     def sentence(self) -> str:
         """Return the agreement in words."""
-        text = f"{self.best} of {self.items} first labels agree, scores differ by {self.score:.2g} at most"
+        if self.empty == self.items:
+            return "no box in any sample, so nothing was compared"
+        best, items = self.best - self.empty, self.items - self.empty
+        text = f"{best} of {items} first labels agree, scores differ by {self.score:.2g} at most"
         boxes = f", boxes overlap by {self.overlap:.3f} at least and {self.missing} have no counterpart"
-        return text + (boxes if self.pixels or self.missing or self.overlap < 1 else "")
+        text += boxes if self.pixels or self.missing or self.overlap < 1 else ""
+        return text + (f"; no box in {self.empty} of {self.items} samples" if self.empty else "")
 
 
 def agreement(
@@ -74,6 +93,7 @@ def agreement(
         pixels=max(one.pixels for one in found),
         missing=sum(one.missing for one in found),
         overlap=min(one.overlap for one in found),
+        empty=sum(one.is_empty for one in found),
     )
 
 
@@ -97,7 +117,7 @@ def compare(
         overlap = min(overlap, iou(np.array(one.box), np.array(closest.box))) if one.box else overlap
     missing += sum(not one.score - threshold <= tolerance for one in unmatched)
     best = not expected or not served or served[0].label == expected[0].label or _is_tie(expected, tolerance)
-    return Difference(item, best, score, pixels, missing, overlap)
+    return Difference(item, best, score, pixels, missing, overlap, is_empty=not expected and not served)
 
 
 def _is_tie(found: list[Found], tolerance: float) -> bool:

@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from modelctl.errors import CommandError
+from modelctl.models.heads import HEADS, suppresses
 from modelctl.models.steps import DetectionPostprocess
+from modelctl.reference.heads import candidates, probabilities
 from modelctl.reference.pictures import Placement
 
 Array = npt.NDArray[Any]
@@ -26,15 +28,6 @@ class Found:
     box: tuple[float, ...] = ()
 
 
-def probabilities(values: Array, activation: str) -> Array:
-    """Return logits [..., C] as probabilities, FP64."""
-    values = values.astype(np.float64)
-    if activation == "softmax":
-        powers = np.exp(values - values.max(axis=-1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
-    return np.asarray(1 / (1 + np.exp(-values))) if activation == "sigmoid" else values.clip(0, 1)
-
-
 def ranking(logits: Array, activation: str, labels: Sequence[str]) -> list[Found]:
     """Return all classes of logits [C], best first."""
     scores = probabilities(logits, activation)
@@ -45,7 +38,7 @@ def boxes(
     outputs: Mapping[str, Array], settings: DetectionPostprocess, place: Placement, labels: Sequence[str]
 ) -> list[Found]:
     """Return the boxes in one item's outputs, best first, in pixels of the upright picture."""
-    rows = list(_candidates(outputs, settings, place))
+    rows = list(_candidates(outputs, settings, place, labels))
     rows.sort(key=lambda row: -row[0])
     found: list[Found] = []
     kept: list[tuple[int, Array]] = []
@@ -56,8 +49,11 @@ def boxes(
         clipped = box.clip(0, np.tile(place.picture, 2))
         if (clipped[2:] <= clipped[:2]).any():
             continue
-        overlapping = any(other == class_id and iou(box, kept_box) > settings.iou_threshold for other, kept_box in kept)
-        if settings.decoder not in ("detr", "end_to_end") and overlapping:
+        overlapping = any(
+            (settings.agnostic_nms or other == class_id) and iou(box, kept_box) > settings.iou_threshold
+            for other, kept_box in kept
+        )
+        if overlapping and suppresses(settings.decoder, settings.nms):
             continue
         if class_id >= len(labels):
             raise CommandError(
@@ -66,6 +62,12 @@ def boxes(
         kept.append((class_id, box))
         found.append(Found(labels[class_id], class_id, score, tuple(clipped.tolist())))
     return found
+
+
+def uncut(outputs: Mapping[str, Array], settings: DetectionPostprocess, place: Placement) -> Array:
+    """Return the corners of every candidate in one item's outputs, FP64 [N, 4] in the tensor's pixels."""
+    settings = settings.model_copy(update={"class_thresholds": {}})  # which name labels
+    return np.array([corners for *_, corners in _candidates(outputs, settings, place, ())], np.float64).reshape(-1, 4)
 
 
 def iou(one: Array, other: Array) -> float:
@@ -79,57 +81,16 @@ def iou(one: Array, other: Array) -> float:
     return float(common / (areas - common))
 
 
-def _candidates(outputs: Mapping[str, Array], settings: DetectionPostprocess, place: Placement) -> Any:
-    """Yield score, class and corners in the tensor's pixels of every candidate above the threshold."""
-    size = np.tile(place.tensor, 2)
-    unit = settings.box_unit or ("normalized" if settings.decoder == "detr" else "pixels")
-    factor = size if unit == "normalized" else np.ones(4)
-    for score, class_id, box, centred in _rows(outputs, settings, place):
-        if score >= settings.score_threshold:
-            x, y, w, h = box = box * factor
-            yield score, class_id, np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2]) if centred else box
-
-
-def _rows(outputs: Mapping[str, Array], settings: DetectionPostprocess, place: Placement) -> Any:
-    """Yield score, class, box of four numbers, and whether these are centre and size."""
-    if settings.decoder == "detr":
-        yield from _queries(outputs, settings)
-        return
-    head = outputs["head"].astype(np.float64)
-    if settings.decoder == "end_to_end":
-        yield from ((row[4], int(row[5]), row[:4], False) for row in head if row[5] >= 0)
-        return
-    rows = head.T if settings.decoder == "yolov8" else head
-    activation = settings.activation or "none"
-    if settings.encoded:
-        rows = _unfold(rows, settings, place)
-    for row in rows:
-        classes = probabilities(row[4:] if settings.decoder == "yolov8" else row[5:], activation)
-        best = int(classes.argmax())
-        objectness = 1.0 if settings.decoder == "yolov8" else float(probabilities(row[4:5], activation)[0])
-        yield float(classes[best]) * objectness, best, row[:4], True
-
-
-def _queries(outputs: Mapping[str, Array], settings: DetectionPostprocess) -> Any:
-    logits, places = outputs["logits"], outputs["boxes"].astype(np.float64)
-    if (settings.activation or "softmax") == "softmax":
-        scores = probabilities(logits, "softmax")[:, :-1]
-        for query, row in enumerate(scores):
-            yield float(row.max()), int(row.argmax()), places[query], True
-        return
-    scores = probabilities(logits, settings.activation or "sigmoid")
-    for flat in np.argsort(-scores, axis=None, kind="stable")[: len(logits)]:
-        query, class_id = divmod(int(flat), scores.shape[1])
-        yield float(scores[query, class_id]), class_id, places[query], True
-
-
-def _unfold(rows: Array, settings: DetectionPostprocess, place: Placement) -> Array:
-    """Return YOLOX rows whose boxes are relative to their cell as rows in pixels."""
-    done, index = rows.copy(), 0
-    for stride in settings.strides or [8, 16, 32]:
-        for y in range(place.tensor[1] // stride):
-            for x in range(place.tensor[0] // stride):
-                dx, dy, w, h = rows[index, :4]
-                done[index, :4] = (dx + x) * stride, (dy + y) * stride, np.exp(w) * stride, np.exp(h) * stride
-                index += 1
-    return done
+def _candidates(
+    outputs: Mapping[str, Array], settings: DetectionPostprocess, place: Placement, labels: Sequence[str]
+) -> Any:
+    """Yield score, class and corners in the tensor's pixels of every candidate above its class's threshold."""
+    lowest = dict.fromkeys(range(len(labels)), settings.score_threshold)
+    for name, limit in settings.class_thresholds.items():
+        named = [index for index, label in enumerate(labels) if label == name]
+        lowest |= dict.fromkeys(named or [int(name)], limit)  # a number that is no label is a class id
+    unit = settings.box_unit or HEADS[settings.decoder].unit
+    factor = np.tile(place.tensor, 2) if unit == "normalized" else np.ones(4)
+    for score, class_id, box in candidates(outputs, settings, place.tensor):
+        if score >= lowest.get(class_id, settings.score_threshold):
+            yield score, class_id, box * factor

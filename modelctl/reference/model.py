@@ -49,11 +49,18 @@ class Reference:
         run = onnx_run(network / "1" / "model.onnx", spec)
         return cls(spec, labels, tokenizer / TOKENIZER if tokenizer else None, run)
 
-    def answer(self, item: bytes) -> list[Found]:
-        """Return what the model must answer to an encoded picture or a UTF-8 text, best first."""
+    def answer(self, item: bytes, given: Arrays | None = None) -> list[Found]:
+        """Return what the model must answer to an encoded picture or a UTF-8 text, best first.
+
+        `given` are inputs by role [1, ...] that replace the item's own: the network then runs on exactly these.
+        """
+        return self.read(*self.run(item, given))
+
+    def run(self, item: bytes, given: Arrays | None = None) -> tuple[Arrays, Placement | None]:
+        """Return the network's outputs for one item, without the batch, and where a picture lies in its tensor."""
         inputs, placement = self.inputs(item)
-        outputs = {role: array[0] for role, array in self._run(inputs).items()}
-        return self.read(outputs, placement)
+        inputs |= given or {}
+        return {role: array[0] for role, array in self._run(inputs).items()}, placement
 
     def read(self, outputs: Mapping[str, npt.NDArray[Any]], placement: Placement | None) -> list[Found]:
         """Return the answer in one item's outputs, without the batch.

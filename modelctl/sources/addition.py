@@ -1,6 +1,6 @@
 """From any model to a served endpoint.
 
-    source -> draft -> precision -> compare with the original -> write -> lint -> move -> load -> ask -> endpoint
+    source -> draft -> precision -> compare with original -> judge -> write -> lint -> move -> load -> ask -> endpoint
 
 All files are written in a folder beside the repository and moved into it once they have passed. A failure or Ctrl-C
 leaves the repository as it was.
@@ -28,16 +28,16 @@ from modelctl.models.spec import ModelSpec, TensorModel
 from modelctl.models.steps import ImagePreprocess
 from modelctl.models.tasks import TASKS
 from modelctl.reference import served
-from modelctl.sources import conversion, find, folders, signals
-from modelctl.sources.draft import Draft, Order
+from modelctl.reference import tensors as served_tensors
+from modelctl.sources import conversion, expectations, find, folders, judging, signals
+from modelctl.sources.draft import Draft, Order, Sample
 
-STEPS = ("read", "convert", "compare", "write", "check", "load", "ask")
-TASK_OPTIONS = ("labels", "activation", "resize", "scale", "mean", "std", "decoder", "tokenizer", "max_length")
-"""Options that have no effect on a tensor model."""
+STEPS = ("read", "convert", "compare", "judge", "write", "check", "load", "ask")
+NO_LOAD = "--no-load adds the model without an answer"
 
 
 def add(arguments: argparse.Namespace) -> int:
-    """Add one model; return 0 when it is in the repository and, where a server runs, served."""
+    """Add one model; return 0 when it is served and has answered, or, with `--no-load`, is in the repository."""
     source = find.expand(arguments.source, arguments)
     name = arguments.name or _name(source)
     if not re.fullmatch(specs.NAME, name):
@@ -49,6 +49,8 @@ def add(arguments: argparse.Namespace) -> int:
     taken = [other for other in _folders(name) if (repository / other).exists()]
     if taken:
         raise CommandError(f"{repository / taken[0]} exists: remove that model first, or give another --name.")
+    if not arguments.no_load:
+        running.require(arguments.grpc_port, NO_LOAD).close()
     with _workshop(repository) as work:
         return Addition(Order(source, name, arguments, work), repository, stop).run()
 
@@ -91,6 +93,7 @@ class Addition:
         self._loaded = False
         self._step = ""
         self._lines: list[str] = []
+        self._judgement = judging.Judgement()
 
     def run(self) -> int:
         """Do every step; undo them all when one fails. Return 0."""
@@ -108,30 +111,30 @@ class Addition:
     def _do_all(self) -> None:
         self._begin("read", f"reading {self._order.source}")
         draft = find.draft(self._order)
-        self._refuse_idle(draft)
+        judging.doubt(draft)
         self._begin("convert", f"storing the network as {self._options.precision}")
         conversion.convert(draft, self._options.precision, self._options.examples)
         self._begin("compare", "comparing with the original")
         self._lines = conversion.compare(draft, self._options.precision)
+        self._begin("judge", "answering the samples")
+        self._judge(draft)
         self._begin("write", f"writing {', '.join(_written(draft.spec))}")
         spec = folders.write(draft, self._made, self._lines)
+        expectations.keep(self._judgement.wishes, self._made / spec.name)
         self._begin("check", "checking the configurations")
         self._check()
         self._begin("load", "loading it into the running server")
-        self._load(spec)
+        self._load(spec, draft.sample)
         self._stop.check()
         self._show(spec)
 
-    def _refuse_idle(self, draft: Draft) -> None:
-        """Refuse options of tasks for a model that turned out to have none."""
-        if isinstance(draft.spec, TensorModel) and self._options.task is None:
-            given = [name for name in TASK_OPTIONS if getattr(self._options, name) is not None]
-            if given:
-                options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-                raise CommandError(
-                    f"The network's inputs and outputs fit no task, so {options} would have no effect: "
-                    "give --task, or omit them to serve it by its tensors."
-                )
+    def _judge(self, draft: Draft) -> None:
+        """Show what the draft answers, ask about its warnings, and note them and what is expected."""
+        made = self._judgement = judging.judge(draft, self._options)
+        judging.confirm(made.warnings, self._options)
+        draft.notes += [f"Warning of `modelctl add`: {warning}" for warning in made.warnings]
+        if made.wishes:
+            draft.spec = draft.spec.model_copy(update={"expect": [wish.expected for wish in made.wishes]})
 
     def _begin(self, step: str, text: str) -> None:
         self._stop.check()
@@ -158,13 +161,12 @@ class Addition:
             self._moved.append(target)
             shutil.move(part, target)  # copies when the repository is on another file system
 
-    def _load(self, spec: ModelSpec) -> None:
-        triton = running.reach(self._options.grpc_port)
-        if triton is None:
+    def _load(self, spec: ModelSpec, sample: Sample | None) -> None:
+        if self._options.no_load:
             self._move()
-            say("      no server runs: ./dev_start.sh serves it")
+            say(f"      not loaded, as --no-load asks: modelctl load {spec.name} does it, and modelctl verify asks it")
             return
-        with triton:
+        with running.require(self._options.grpc_port, NO_LOAD) as triton:
             states = triton.states()
             foreign = [one for one in _written(spec) if one in states and not (self._repository / one).exists()]
             if foreign:
@@ -175,11 +177,18 @@ class Addition:
             self._move()
             self._loaded = True
             triton.load(spec.name)
-            if not isinstance(spec, TensorModel):
-                self._begin("ask", "asking the served model")
-                served.check(spec, self._repository, self._options.grpc_port)
-                if not running.wait_for_gateway(spec.name):
-                    say("      the gateway does not serve it yet: see GET /readyz")
+            self._begin("ask", "asking the served model")
+            self._ask(spec, sample)
+
+    def _ask(self, spec: ModelSpec, sample: Sample | None) -> None:
+        if not isinstance(spec, TensorModel):
+            served.check(spec, self._repository, self._options.grpc_port)
+            if not running.wait_for_gateway(spec.name):
+                say("      the gateway does not serve it yet: see GET /readyz")
+        elif sample is not None:
+            port, steady = self._options.grpc_port, sample.is_steady
+            said = served_tensors.check(spec.name, sample.given, sample.made, port, values=steady)
+            say(f"      one random item gives {said}")
 
     def _undo(self) -> str:
         """Unload and delete the added model; return a sentence on the state of the repository and the server."""
@@ -203,7 +212,7 @@ class Addition:
             base = f"http://127.0.0.1:{port_text('GATEWAY_PORT')}/v1/{TASKS[spec.task].route}?model={spec.name}"
         if self._options.json:
             row = {"name": spec.name, "task": spec.task, "served": self._loaded, "url": base, "compared": self._lines}
-            print(json.dumps(row, indent=2))
+            print(json.dumps(row | self._judgement.as_object(), indent=2))
             return
         if isinstance(spec, TensorModel):
             print(

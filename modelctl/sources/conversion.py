@@ -9,7 +9,7 @@ from pathlib import Path
 
 from modelctl.console import say
 from modelctl.errors import CommandError
-from modelctl.graphs import precision, surgery
+from modelctl.graphs import axes, precision, surgery
 from modelctl.models.spec import TensorModel
 from modelctl.models.steps import ImagePreprocess
 from modelctl.reference.agreement import PIXELS, agreement
@@ -33,7 +33,9 @@ def convert(draft: Draft, stored_as: str, examples: Path | None) -> None:
     if stored_as != "fp32":
         _lower(draft, stored_as, examples)
     outputs = draft.spec.network.outputs
-    sizes = surgery.declare(draft.network, {tensor.name: tensor.dims or [] for tensor in outputs.values()})
+    dims = {tensor.name: tensor.dims or [] for tensor in outputs.values()}
+    has_batch = draft.spec.network.batching.max_batch_size > 0
+    sizes = surgery.declare(draft.network, dims) if has_batch else axes.declare_whole(draft.network, dims)
     draft.spec = folders.with_sizes(draft.spec, sizes)
 
 

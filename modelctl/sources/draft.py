@@ -15,18 +15,30 @@ from pydantic import ValidationError
 from modelctl.console import say
 from modelctl.errors import CommandError
 from modelctl.graphs import networks
+from modelctl.graphs.dequantize import Quantized
 from modelctl.models.network import TensorRT
 from modelctl.models.spec import ADAPTER, ModelSpec, TensorModel
 from modelctl.models.steps import ImagePreprocess
 from modelctl.reference.model import Arrays
 from modelctl.sources import labels
+from modelctl.sources.heads import options as heads
 
 HUB = "hf:"
-TOO_LARGE = (
-    "export it to ONNX in FP16, which halves it (--precision fp16 works on what fits), or serve it by hand, with a "
-    "config.pbtxt of your own and its weights beside model.onnx."
-)
 IMAGENET_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One item of a tensor model and what its trial gave, by the tensors' names.
+
+    Attributes:
+        is_steady: whether the network gave the same twice; otherwise only types and numbers of axes can be compared.
+
+    """
+
+    given: Arrays
+    made: Arrays
+    is_steady: bool
 
 
 @dataclass
@@ -40,8 +52,11 @@ class Draft:
         tokenizer: `tokenizer.json` of a text model.
         original: runs the network in its own framework, for the comparison with the ONNX file; None where that is
             impossible. Its inputs and outputs are named by their roles, as in the spec.
+        sample: of a tensor model: what is asked of the served model, and its answer.
+        quantized: outputs that are bytes in the file and real numbers in the stored network, by the file's names.
         extra: further files for the network's version folder, by name.
         notes: sentences for the model card and the screen.
+        doubts: sentences on what may be wrong, which are shown as warnings.
 
     """
 
@@ -50,8 +65,11 @@ class Draft:
     labels: list[str]
     tokenizer: Path | None = None
     original: Callable[[Arrays], Arrays] | None = None
+    sample: Sample | None = None
+    quantized: dict[str, Quantized] = field(default_factory=dict)
     extra: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -74,9 +92,9 @@ class Order:
 
 PICTURES = (
     *("resize", "resize_to", "longest_edge", "size", "resample", "rounding", "pad_value"),
-    *("scale", "mean", "std", "channel_order", "layout"),
+    *("scale", "mean", "std", "channel_order", "layout", "alpha"),
 )
-BOXES = ("decoder", "encoded", "strides", "box_unit", "score_threshold", "iou_threshold", "max_detections")
+BOXES = heads.NAMES
 TEXTS = ("tokenizer", "max_length")
 
 
@@ -95,16 +113,8 @@ def refuse_idle(order: Order, names: Sequence[str], where: str) -> None:
 
 
 def store(model: onnx.ModelProto, path: Path) -> None:
-    """Write a network as one file.
-
-    Raises:
-        CommandError: when it is too large for one file; it says what to do instead.
-
-    """
-    try:
-        networks.save(model, path)
-    except CommandError as error:
-        raise CommandError(f"{str(error).rstrip('.')}: {TOO_LARGE}") from error
+    """Write a network; weights over 2 GB lie beside it."""
+    networks.save(model, path)
 
 
 def labels_of(path: Path, classes: int | None) -> list[str]:

@@ -23,11 +23,14 @@ from modelctl.graphs import networks
 from modelctl.models.steps import ImagePreprocess
 from modelctl.reference.pictures import prepare
 from modelctl.reference.samples import SAMPLES
-from modelctl.sources.draft import TOO_LARGE
 
 OPSET = 17
 LARGEST = 2**31
 """Maximum bytes of an ONNX file."""
+TOO_LARGE = (
+    "export it yourself, in FP16 or with its weights beside the ONNX file (torch.onnx.export with external_data=True), "
+    "and add that file."
+)
 Free = Mapping[str, Mapping[int, str]]
 
 

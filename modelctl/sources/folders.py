@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from modelctl.graphs import external
 from modelctl.models import rendering
 from modelctl.models import spec as specs
 from modelctl.models.spec import FILE, Canary, ModelSpec, ObjectDetection, TensorModel
@@ -35,6 +36,8 @@ def write(draft: Draft, made: Path, lines: list[str]) -> ModelSpec:
     folder.mkdir(parents=True)
     network.mkdir(parents=True, exist_ok=True)
     shutil.copy(draft.network, network / "model.onnx")
+    if (beside := external.data_of(draft.network)).is_file():  # weights over 2 GB
+        shutil.copy(beside, network)
     for name, path in draft.extra.items():
         shutil.copy(path, network / name)
     if draft.labels:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelctl.console import say
 from modelctl.errors import CommandError
 from modelctl.graphs import networks
 from modelctl.reference.model import Arrays
@@ -35,6 +34,7 @@ IDLE = {
     "object-detection": (
         (
             *("shape", "layout", "decoder", "encoded", "strides", "box_unit", "iou_threshold", "activation"),
+            *("box_format", "columns", "first_class", "bins", "anchors", "agnostic_nms"),
             *TEXTS,
         ),
         "a detector's checkpoint, which says how its head is read and suppresses no boxes",
@@ -204,19 +204,7 @@ def _picture(order: Order, checkpoint: Checkpoint) -> Draft:
     )
     original = _run(network, ("image",), roles)
     labels = labels_for(order, len(checkpoint.labels), checkpoint.labels)
-    return Draft(spec, path, labels, original=original, notes=_differences(checkpoint))
-
-
-def _differences(checkpoint: Checkpoint) -> list[str]:
-    """Return, and print, known differences from the checkpoint's own processor."""
-    if checkpoint.config.model_type != "rf_detr":
-        return []
-    note = (
-        "RF-DETR's own processor shrinks pictures without smoothing. Our step smooths them, so the scores of large "
-        "pictures differ a little."
-    )
-    say(f"      {note}")
-    return [note]
+    return Draft(spec, path, labels, original=original)
 
 
 def _classification(order: Order, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 
@@ -12,6 +12,67 @@ from modelctl.graphs import networks
 
 THRESHOLDS = {"score_threshold": 0.25, "iou_threshold": 0.7, "max_detections": 300}
 """The defaults of Ultralytics' own `predict`."""
+
+
+class Range(NamedTuple):
+    """How 8-bit values become a nominal range: (x * scale - mean), and the range in words."""
+
+    scale: float
+    mean: float
+    words: str
+
+
+ORDERS = {"Bgr8": "BGR", "Rgb8": "RGB", "Gray8": "GREY"}
+RANGES = {
+    "NominalRange_0_255": Range(1.0, 0.0, "0 to 255"),
+    "Normalized_0_1": Range(1 / 255, 0.0, "0 to 1"),
+    "Normalized_1_1": Range(1 / 127.5, 1.0, "-1 to 1"),
+    "NominalRange_16_235": Range(219 / 255, -16.0, "16 to 235"),
+}
+"""Source of both: the image metadata of ONNX (docs/MetadataProps.md)."""
+
+
+def facts(model: onnx.ModelProto) -> dict[str, Any]:
+    """Return everything that a file's metadata says about it, with sentences for the user in `notes`.
+
+    Raises:
+        CommandError: as `ultralytics` and `pictures`.
+
+    """
+    shown, named = pictures(model), ultralytics(model)
+    return {**shown, **named, "notes": [*shown.get("notes", []), *named.get("notes", [])]}
+
+
+def pictures(model: onnx.ModelProto) -> dict[str, Any]:
+    """Return the channel order and the range of values that ONNX's image metadata gives; empty without it.
+
+    Raises:
+        CommandError: when it asks for pixels that are not made here.
+
+    """
+    said = {entry.key: entry.value for entry in model.metadata_props}
+    known: dict[str, Any] = {}
+    words = []
+    if layout := said.get("Image.BitmapPixelFormat"):
+        if layout not in ORDERS:
+            raise CommandError(
+                f"The file's metadata asks for pixels as {layout}; served are {', '.join(ORDERS)}: "
+                "export it for one of them."
+            )
+        known["channel_order"] = ORDERS[layout]
+        words.append(f"channels in the order {ORDERS[layout]}")
+    if nominal := said.get("Image.NominalPixelRange"):
+        if nominal not in RANGES:
+            raise CommandError(
+                f"The file's metadata asks for values in {nominal}; served are {', '.join(RANGES)}: "
+                "export it for one of them."
+            )
+        found = RANGES[nominal]
+        known |= {"scale": found.scale, "mean": [found.mean] * 3, "std": [1.0] * 3}
+        words.append(f"values from {found.words}")
+    if said.get("Image.ColorSpaceGamma") == "Linear":
+        words.append("linear light, while pictures are served as sRGB: check its answers")
+    return {**known, "notes": [f"The file's metadata says: {', '.join(words)}."]} if words else {}
 
 
 def ultralytics(model: onnx.ModelProto) -> dict[str, Any]:
@@ -36,6 +97,9 @@ def ultralytics(model: onnx.ModelProto) -> dict[str, Any]:
         "decoder": "end_to_end" if has_nms else "yolov8",
         "thresholds": {"max_detections": 300} if has_nms else THRESHOLDS,
         "resize": "letterbox_center",
+        "resample": "opencv_linear",
+        "alpha": "drop",
+        **{key: said[key] for key in ("end2end", "head") if key in said},
         "scale": 1 / 255,
         "mean": [0.0] * 3,
         "std": [1.0] * 3,

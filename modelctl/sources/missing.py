@@ -1,6 +1,6 @@
 """Names every option that a source lacks in one sentence, before anything is run.
 
-What only a run tells (the activation of scores whose graph does not end in a sigmoid, a head's family) is asked for
+What only a run tells (the activation of scores whose graph does not end in a sigmoid) is asked for
 later, when it is known to be needed.
 """
 
@@ -52,7 +52,7 @@ def require_of_pictures(order: Order, given: Port, known: dict[str, Any], missin
     """
     options, found = order.options, Missing()
     needed = ("resize", *(() if given.dtype == "UINT8" else NORMALISATION))
-    recipe = [f"--{name}" for name in needed if getattr(options, name) is None and name not in known]
+    recipe = [f"--{name.replace('_', '-')}" for name in needed if getattr(options, name) is None and name not in known]
     if recipe:
         found.add("does not say how its pictures were prepared", *recipe)
     if (

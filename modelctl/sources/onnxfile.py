@@ -6,17 +6,28 @@ file --task of the graph--> `vision` (classifier, detector), `texts`, or `tensor
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from modelctl.console import say
 from modelctl.errors import CommandError
-from modelctl.graphs import networks, zipmap
+from modelctl.graphs import axes, dequantize, networks, zipmap
 from modelctl.graphs.networks import Arrays, Port
+from modelctl.models.spec import TensorModel
 from modelctl.reference.model import onnx_run
-from modelctl.sources import metadata, tensors, texts, vision
-from modelctl.sources.draft import Draft, Order, refuse_idle
+from modelctl.sources import metadata, preparation, tensors, texts, undeclared, vision
+from modelctl.sources.draft import BOXES, PICTURES, Draft, Order, refuse_idle
+from modelctl.sources.heads import arrangement
 
+GREY_NOTE = (
+    "If its input is a grey picture, it can be served for pictures: add it with --labels FILE, --resize, --scale, "
+    "--mean and --std."
+)
+MAX_NUMBERS = 1 << 26
 BY_TASK: dict[str, Callable[..., Draft]] = {
     "image-classification": vision.classifier,
     "object-detection": vision.detector,
@@ -46,12 +57,10 @@ def from_path(order: Order, path: Path, notes: list[str]) -> Draft:
 
     """
     served = zipmap.cut(path, order.work)
-    known = metadata.ultralytics(networks.load(served.path))
+    known = metadata.facts(networks.load(served.path))
     known["notes"] = [*known.get("notes", []), *notes, *served.notes]
     if served.labels:
         known.setdefault("labels", served.labels)
-    for note in served.notes:
-        say(f"      {note}")
     return from_file(order, served.path, known)
 
 
@@ -67,20 +76,57 @@ def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
         CommandError: as `draft`.
 
     """
+    if order.options.task in (None, "object-detection"):
+        path = arrangement.feed_sizes(path, order.work, order.options.size)
     model = networks.load(path)
+    _require_small(networks.ports(model)[0])
+    undeclared.declare(order, model, known.get("size"))
     inputs, outputs = networks.ports(model)
-    _require_batch(inputs)
-    task = order.options.task or known.get("task") or _task(inputs, outputs)
+    for note in known.get("notes", []):
+        say(f"      {note}")
+    task = order.options.task or known.get("task") or _task(order, model, grey=_is_told_grey(order, known))
     make: Callable[..., Draft] = BY_TASK.get(task, tensors.tensor_model)
+    quantized = {}
+    if make is not tensors.tensor_model:
+        _require_batch(order, inputs)
+        if task != "object-detection":  # whose head gets its batch where it is read
+            for port in axes.leadless(inputs, outputs):
+                axes.lead(model, port.name)
+        quantized = dequantize.dequantize(model)
+        inputs, outputs = networks.ports(model)
     made = make(order, model, inputs, outputs, known)
     made.notes += known.get("notes", [])
-    if task != "none":
-        made.original = _original(path, made.spec)
+    made.doubts += preparation.overruled(known, order.options)
+    made.quantized |= quantized
+    if not isinstance(made.spec, TensorModel):
+        made.original = _original(path, made)
+    elif order.options.task is None and _task(order, networks.load(path), grey=True) != "none":
+        say(f"      {GREY_NOTE}")
+        made.notes.append(GREY_NOTE)
     return made
 
 
-def _require_batch(inputs: list[Port]) -> None:
+def _require_small(inputs: list[Port]) -> None:
+    """Raise CommandError when one item is too large to be made here for the trial."""
+    for port in inputs:
+        if prod(size or 1 for size in port.shape) > MAX_NUMBERS:
+            raise CommandError(
+                f"The input '{port.name}' of shape {list(port.shape)} has over {MAX_NUMBERS:,} numbers an item, which "
+                "cannot be tried or served: export it with smaller sizes."
+            )
+
+
+def _led(port: Port, leadless: list[Port]) -> Port:
+    """Return an output as a task reads it: with an axis of 1 in front where it lacks the batch."""
+    return replace(port, shape=(1, *port.shape)) if port in leadless else port
+
+
+def _require_batch(order: Order, inputs: list[Port]) -> None:
     """Raise CommandError when an input has no batch axis, or one that is fixed to several items."""
+    if order.options.max_batch_size < 1:
+        raise CommandError(
+            "--max-batch-size 0 serves tensors whole, without a task: add --task none, or give 1 or more."
+        )
     for port in inputs:
         if not port.shape:
             raise CommandError(f"The input '{port.name}' has no batch as its first axis: export it with one.")
@@ -91,28 +137,38 @@ def _require_batch(inputs: list[Port]) -> None:
             )
 
 
-def _original(path: Path, spec: Any) -> Callable[[Arrays], Arrays]:
+def _original(path: Path, draft: Draft) -> Callable[[Arrays], Arrays]:
     """Return a function that runs the unchanged file, for the comparison with the stored network."""
+    spec = draft.spec
+    assert not isinstance(spec, TensorModel)  # noqa: S101 - callers check
     whole = onnx_run(path, spec)
+    names = {role: tensor.name for role, tensor in spec.network.outputs.items()}
+    sizes = {role: len(tensor.dims or []) for role, tensor in spec.network.outputs.items()}
 
-    def run(inputs: Arrays) -> Arrays:
-        made = whole(inputs)
-        return {
-            role: array.reshape(len(array), -1) if role == "logits" and array.ndim == 4 else array
-            for role, array in made.items()
-        }
+    def read(role: str, array: Any) -> Any:
+        array = draft.quantized[names[role]].real(array) if names[role] in draft.quantized else array
+        array = array.reshape(len(array), -1) if role == "logits" and array.ndim == 4 else array
+        return array[None] if array.ndim == sizes[role] else array  # without a batch, which the stored network has
 
-    return run
+    return lambda inputs: {role: read(role, array) for role, array in whole(inputs).items()}
 
 
-def _task(inputs: list[Port], outputs: list[Port]) -> str:
+def _is_told_grey(order: Order, known: dict[str, Any]) -> bool:
+    """Tell whether options or metadata say that a network takes pictures: an input of one channel alone does not."""
+    options = [name for name in (*PICTURES, "labels") if name not in ("size", "layout")]  # these export TorchScript too
+    return "channel_order" in known or any(getattr(order.options, name) is not None for name in options)
+
+
+def _task(order: Order, model: onnx.ModelProto, *, grey: bool) -> str:
+    inputs, outputs = networks.ports(model)
     names = {port.name for port in inputs}
     if "input_ids" in names:
         return "text-classification"
-    if len(inputs) == 1 and len(inputs[0].shape) == 4 and 3 in (inputs[0].shape[1], inputs[0].shape[3]):
-        ranks = [len(port.shape) for port in outputs]
-        if ranks == [2] or (ranks == [4] and outputs[0].shape[2:] == (1, 1)):
-            return "image-classification"
-        if ranks in ([3], [3, 3]):
+    channels = {3, 1} if grey else {3}
+    if len(inputs) == 1 and len(inputs[0].shape) == 4 and channels & {inputs[0].shape[1], inputs[0].shape[3]}:
+        boxes = any(getattr(order.options, name) is not None for name in BOXES)
+        if arrangement.is_detector(model, outputs, boxes=boxes, labels=order.options.labels is not None):
             return "object-detection"
+        if arrangement.may_be_classes(outputs):
+            return "image-classification"
     return "none"

@@ -60,11 +60,7 @@ def preprocess(place: str, options: argparse.Namespace) -> ImagePreprocess:
     processor = _processor(place)
     config = _attributes(processor) if processor is not None else _file(place)
     how = {**_geometry(config), **(_values(processor) if processor is not None else _named_values(config))}
-    names = (
-        *("resize", "resize_to", "longest_edge", "resample", "rounding", "pad_value"),
-        *("scale", "mean", "std", "channel_order"),
-    )
-    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    given = {name: value for name in pictures.NAMES if (value := getattr(options, name)) is not None}
     if options.size:
         given |= {"height": options.size[0], "width": options.size[1], "resize": given.get("resize", "stretch")}
         how = {name: value for name, value in how.items() if name not in ("resize_to", "longest_edge", "multiple_of")}
@@ -123,13 +119,20 @@ def _geometry(config: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("do_resize") is False:
         raise CommandError("The checkpoint does not resize its pictures: give --size HEIGHT,WIDTH.")
     resample = config.get("resample")
-    how: dict[str, Any] = {"resample": Image.Resampling(int(2 if resample is None else resample)).name.lower()}
+    # transformers' pipelines call `convert("RGB")`, which drops transparency.
+    filter_ = Image.Resampling(int(2 if resample is None else resample)).name.lower()
+    how: dict[str, Any] = {"resample": filter_, "alpha": "drop"}
     size, kind = _sides(config.get("size")), str(config.get("image_processor_type", ""))
+    if kind.startswith("RfDetr"):
+        how["resample"] = "opencv_linear"  # RfDetrImageProcessor resizes by torchvision with antialias=False
     crop = _sides(config.get("crop_size")) if config.get("do_center_crop") else {}
     if kind.startswith("ConvNext"):
         return {**how, **_convnext(size, config.get("crop_pct"))}
     if "height" in size and not crop:
         return {**how, "resize": "stretch", "height": size["height"], "width": size["width"]}
+    if "height" in size and size["height"] == size["width"]:
+        cut = {"height": crop["height"], "width": crop["width"]}
+        return {**how, "resize": "stretch_center_crop", "resize_to": size["height"], "rounding": "down", **cut}
     if "shortest_edge" in size and crop:
         return {
             **how,

@@ -13,7 +13,7 @@ import onnx
 from tokenizers import Tokenizer
 
 from modelctl.errors import CommandError
-from modelctl.graphs import networks, surgery, trim
+from modelctl.graphs import batch, networks, surgery, trial, trim
 from modelctl.graphs.networks import Arrays, Port
 from modelctl.reference.samples import SAMPLES
 from modelctl.sources import missing
@@ -103,16 +103,18 @@ def text_draft(
         notes.append("The network cuts its own padding, so texts of different lengths share a batch.")
     path = order.work / "model.onnx"
     store(model, path)
-    session = networks.session(path)
     tokens, short = _tokens(read, inputs, length, pad)
+    alone = {name: array[1:, :short] for name, array in tokens.items()}
+    ran = trial.run(path, [*batch.feeds(tokens)[: batch.AGAIN], *([alone] if is_free else [])])
     try:
-        fits = networks.batches(session, tokens)
+        fits, made = batch.fits(ran), [ran.made(run)[output.name] for run in (batch.FIRST, batch.SECOND)]
     except CommandError as error:
         raise CommandError(f"With {length} tokens: {error} If it reads fewer, give --max-length.") from error
-    made = np.concatenate([networks.run(session, _item(tokens, index))[output.name] for index in range(2)])
+    _require_rows(batch.whole(ran))
+    scores = np.concatenate(made)
     if is_free:
-        _require_padding(session, {name: array[1:, :short] for name, array in tokens.items()}, made[1], output.name)
-    batch = order.options.max_batch_size if fits else 1
+        _require_padding(ran.made(len(ran.runs) - 1)[output.name][0], scores[1])
+    largest = order.options.max_batch_size if fits else 1
     spec = spec_of(
         order,
         known.get("license", "unknown"),
@@ -120,13 +122,13 @@ def text_draft(
         preprocess={"max_length": length, "pad_id": pad, "truncation_side": side},
         network={
             "inputs": {port.name: {"name": port.name, "dtype": port.dtype} for port in inputs},
-            "outputs": {"logits": {"name": output.name, "dtype": output.dtype, "dims": list(made.shape[1:])}},
-            "batching": {"max_batch_size": batch},
+            "outputs": {"logits": {"name": output.name, "dtype": output.dtype, "dims": list(scores.shape[1:])}},
+            "batching": {"max_batch_size": largest},
         },
-        postprocess={"activation": known.get("activation") or activation_of(order, made)},
+        postprocess={"activation": known.get("activation") or activation_of(order, scores)},
     )
-    labels = labels_for(order, made.shape[-1], known.get("labels", []))
-    return Draft(spec, path, labels, tokenizer=tokenizer, notes=notes + batch_note(batch))
+    labels = labels_for(order, scores.shape[-1], known.get("labels", []))
+    return Draft(spec, path, labels, tokenizer=tokenizer, notes=notes + batch_note(largest))
 
 
 def _tokenizer(path: Path) -> Tokenizer:
@@ -153,13 +155,18 @@ def _tokens(tokenizer: Tokenizer, inputs: list[Port], length: int, pad: int) -> 
     return {port.name: rows[port.name].astype(networks.NUMPY[port.dtype]) for port in inputs}, len(short.ids)
 
 
-def _item(tokens: Arrays, index: int) -> Arrays:
-    return {name: array[index : index + 1] for name, array in tokens.items()}
+def _require_rows(whole: dict[str, list[int]]) -> None:
+    """Raise CommandError when an output's first axis is not the batch."""
+    for name, sizes in whole.items():
+        raise CommandError(
+            f"The first axis of the output '{name}' is not the batch: one text gives {sizes}. Export the network with "
+            "a batch as its first axis, or serve its tensors whole with --task none."
+        )
 
 
-def _require_padding(session: Any, alone: Arrays, padded: Any, output: str) -> None:
+def _require_padding(alone: Any, padded: Any) -> None:
     """Raise CommandError when padding behind a text changes its answer."""
-    if not np.allclose(networks.run(session, alone)[output][0], padded, rtol=1e-3, atol=1e-4):
+    if not np.allclose(alone, padded, rtol=1e-3, atol=1e-4):
         raise CommandError(
             "The network's answer changes with the padding behind a text, which serving needs: "
             "export it with an attention_mask that it respects."

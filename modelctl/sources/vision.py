@@ -5,16 +5,19 @@ input, outputs, options --preprocess--> sample pictures --network--> outputs -->
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
+from modelctl.console import say
 from modelctl.errors import CommandError
-from modelctl.graphs import networks, surgery
+from modelctl.graphs import batch, dequantize, networks, surgery
+from modelctl.graphs import heads as graph_heads
 from modelctl.graphs.networks import Arrays, Port
+from modelctl.graphs.trial import run as run_apart
 from modelctl.models.steps import ImagePreprocess
 from modelctl.reference.pictures import prepare
 from modelctl.reference.samples import SAMPLES
@@ -32,17 +35,14 @@ from modelctl.sources.draft import (
     spec_of,
     store,
 )
+from modelctl.sources.heads import arrangement
+from modelctl.sources.heads.options import idle
+from modelctl.sources.heads.recognition import recognise
+from modelctl.sources.heads.seen import Fit, Seen
+from modelctl.sources.heads.suppressed import is_background
 
-DECODERS = ("yolov5", "yolov8", "yolox", "detr", "end_to_end")
-IDLE = {
-    "yolox": (),
-    "detr": ("encoded", "strides", "iou_threshold"),
-    "end_to_end": ("encoded", "strides", "iou_threshold", "activation"),
-}
-"""Options without effect, by decoder; for a decoder that is not listed, the options of YOLOX alone."""
+READ_BY_OPENCV = ("yolov5", "yolov8", "yolox", "end_to_end", "nanodet", "fastestdet")
 SAMPLE_PICTURES = ("coffee.jpg", "astronaut.jpg")
-MAX_ENCODED_OFFSET = 32
-"""Undecoded YOLOX centres lie within a few cells of their own cell; decoded ones reach hundreds of pixels."""
 
 
 def classifier(
@@ -66,7 +66,13 @@ def classifier(
         surgery.flatten(model, outputs[0].name)
     how = pictures.preprocess(given, order.options, known)
     trial = _try_out(order, model, given, how)
-    made = np.concatenate([one[outputs[0].name] for one in trial.made])
+    output, made = outputs[0], _scores(trial, outputs[0])
+    zero, quantized = dequantize.zero_of_scores(made), {}
+    if zero is not None:
+        quantized[output.name] = dequantize.unit(model, output.name, zero)
+        output, trial = replace(output, dtype="FP32"), _try_out(order, model, given, how)
+        made = _scores(trial, output)
+    _require_real(output)
     classes = made.shape[-1]
     spec = spec_of(
         order,
@@ -74,98 +80,117 @@ def classifier(
         preprocess=how,
         network={
             "inputs": {"image": {"name": given.name, "dtype": given.dtype}},
-            "outputs": {"logits": _tensor(outputs[0], trial)},
+            "outputs": {"logits": _tensor(output, trial)},
             "batching": {"max_batch_size": trial.batch},
         },
         postprocess={"activation": activation_of(order, made), "top_k": min(5, classes)},
     )
     labels, notes = picture_labels(order, classes, known.get("labels", []))
-    return Draft(spec, trial.path, labels, notes=notes + batch_note(trial.batch))
+    return Draft(spec, trial.path, labels, quantized=quantized, notes=notes + batch_note(trial.batch))
+
+
+def _scores(trial: Trial, output: Port) -> Any:
+    """Return what the sample pictures gave, [pictures, classes]."""
+    return np.concatenate([one[output.name] for one in trial.made])
+
+
+def _require_real(output: Port) -> None:
+    if output.dtype not in ("FP32", "FP16"):
+        raise CommandError(
+            f"The output '{output.name}' is {output.dtype}, without a scale in the graph that would make scores of it, "
+            "and its values do not sum to 256: export it with real numbers, or serve its tensors with --task none."
+        )
 
 
 def detector(
-    order: Order, model: onnx.ModelProto, inputs: list[Port], outputs: list[Port], known: dict[str, Any]
+    order: Order, model: onnx.ModelProto, inputs: list[Port], _outputs: list[Port], known: dict[str, Any]
 ) -> Draft:
     """Return the draft of an object detector.
 
     Raises:
-        CommandError: as `classifier`, or when the decoder is unknown.
+        CommandError: as `classifier`, or when no family of heads fits the outputs.
 
     """
     refuse_idle(order, TEXTS, "a detector")
     given = _one_picture(inputs)
-    decoder = order.options.decoder or known.get("decoder") or ("detr" if len(outputs) == 2 else None)
-    lacks = missing.of_labels(order, known)
-    if decoder is None:
-        lacks.add("does not name its head's family", f"--decoder, one of {', '.join(DECODERS)}")
-    missing.require_of_pictures(order, given, known, lacks)
-    assert decoder is not None  # noqa: S101 - refused above
-    refuse_idle(order, IDLE.get(decoder, ("encoded", "strides")), f"the decoder {decoder}")
-    roles = _head_roles(decoder, outputs)
+    unbatched = arrangement.give_batch(model)
+    _, outputs = networks.ports(model)
+    missing.require_of_pictures(order, given, known, missing.of_labels(order, known))
     how = pictures.preprocess(given, order.options, known)
     pictures.say_odd_size(order.options)
+    labels = labels_for(order, None, known.get("labels", []))
     trial = _try_out(order, model, given, how)
-    heads = {role: trial.made[0][port.name] for role, port in roles.items()}
-    classes = _detector_classes(decoder, heads, order.options.activation)
-    labels = labels_for(order, classes, known.get("labels", []))
-    post = {
-        "decoder": decoder,
-        "activation": order.options.activation,
-        "encoded": _is_encoded(order, decoder, heads),
-        "strides": order.options.strides,
-        "box_unit": order.options.box_unit,
-    }
-    thresholds = ("score_threshold", "iou_threshold", "max_detections")
-    post |= known.get("thresholds", {})
-    post |= {name: value for name in thresholds if (value := getattr(order.options, name)) is not None}
+    fit = recognise(
+        Seen(
+            {port.name: [made[port.name] for made in trial.made] for port in outputs},
+            (how.width or 0, how.height or 0),
+            order.options,
+            labels,
+            known.get("head") or "",
+            unbatched,
+        )
+    )
+    refuse_idle(order, idle(fit.decoder), f"the decoder {fit.decoder}")
+    say(f"      read as {fit.line}")
+    known, notes = _as_trained(fit.decoder, order, known)
+    how = pictures.preprocess(given, order.options, known)
+    if len(fit.roles) < len(outputs):
+        graph_heads.keep(model, fit.roles.values())
+        store(model, trial.path)
+    ports = {port.name: port for port in outputs}
     spec = spec_of(
         order,
         task="object-detection",
         preprocess=how,
         network={
             "inputs": {"image": {"name": given.name, "dtype": given.dtype}},
-            "outputs": {role: _tensor(port, trial) for role, port in roles.items()},
+            "outputs": {role: _head_tensor(ports[name], trial, fit) for role, name in fit.roles.items()},
             "batching": {"max_batch_size": trial.batch},
         },
-        postprocess={name: value for name, value in post.items() if value is not None},
+        postprocess=_postprocess(order, fit, known),
     )
-    return Draft(spec, trial.path, labels, notes=batch_note(trial.batch))
+    notes += [f"Its head is read as {fit.line}.", *batch_note(trial.batch)]
+    return Draft(spec, trial.path, _head_labels(order, fit, known), notes=notes)
 
 
-def _head_roles(decoder: str, outputs: list[Port]) -> dict[str, Port]:
-    if decoder != "detr":
-        if len(outputs) != 1 or len(outputs[0].shape) != 3:
-            shapes = ", ".join(f"{port.name} {list(port.shape)}" for port in outputs)
-            raise CommandError(f"The decoder {decoder} reads one output with three axes, this network has {shapes}.")
-        return {"head": outputs[0]}
-    boxes = [port for port in outputs if len(port.shape) == 3 and port.shape[-1] == 4]
-    logits = [port for port in outputs if len(port.shape) == 3 and port not in boxes[-1:]]
-    if len(outputs) != 2 or not boxes or len(logits) != 1:
-        raise CommandError(
-            "The decoder detr reads two outputs: logits [batch, queries, classes] and boxes [batch, queries, 4]."
-        )
-    return {"logits": logits[0], "boxes": boxes[-1]}
+def _as_trained(decoder: str, order: Order, known: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Add to what the file says how its family reads pictures; return that, and notes on it.
+
+    Their trainers read and resize pictures by OpenCV: without smoothing, and without transparency.
+    """
+    if decoder not in READ_BY_OPENCV:
+        return known, []
+    note = f"Pictures are resized as by OpenCV (opencv_linear), as trainers of {decoder} do; --resample overrules it."
+    is_chosen = order.options.resample is not None or "resample" in known
+    if not is_chosen:
+        say(f"      {note}")
+    return {"resample": "opencv_linear", "alpha": "drop", **known}, [] if is_chosen else [note]
 
 
-def _detector_classes(decoder: str, heads: Arrays, activation: str | None) -> int | None:
-    if decoder == "end_to_end":
-        return None
-    if decoder == "detr":
-        return heads["logits"].shape[-1] - ((activation or "softmax") == "softmax")
-    shape = heads["head"].shape
-    classes = shape[1] - 4 if decoder == "yolov8" else shape[2] - 5
-    if classes < 1:
-        raise CommandError(f"An output of shape {list(shape)} has no room for classes: is the decoder {decoder} right?")
-    return classes
+def _postprocess(order: Order, fit: Fit, known: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of the spec that says how the head becomes boxes: options overrule what was recognised."""
+    names = ("activation", "score_threshold", "iou_threshold", "max_detections", "agnostic_nms")
+    asked = {name: value for name in names if (value := getattr(order.options, name)) is not None}
+    return {**known.get("thresholds", {}), "decoder": fit.decoder, **fit.settings, **asked}
 
 
-def _is_encoded(order: Order, decoder: str, heads: Arrays) -> bool:
-    """Tell whether a YOLOX head is undecoded."""
-    if decoder != "yolox":
-        return False
-    if order.options.encoded is not None:
-        return bool(order.options.encoded)
-    return float(np.abs(heads["head"][0, :, :2]).max()) < MAX_ENCODED_OFFSET
+def _head_labels(order: Order, fit: Fit, known: dict[str, Any]) -> list[str]:
+    """Return one label for each class; the name of the background, which is no class, is left out."""
+    labels = labels_for(order, None, known.get("labels", []))
+    if fit.settings.get("background") and len(labels) == (fit.classes or 0) + 1 and is_background(labels[0]):
+        return labels[1:]
+    try:
+        return labels_for(order, fit.classes, known.get("labels", []))
+    except CommandError as error:
+        raise CommandError(f"{error} (The head was read as {fit.line}; --decoder overrules.)") from error
+
+
+def _head_tensor(port: Port, trial: Trial, fit: Fit) -> dict[str, Any]:
+    """Return an output's part of the spec; behind NMS, sizes that the graph leaves open are open."""
+    made = _tensor(port, trial)
+    if fit.decoder in ("end_to_end", "detections"):
+        made["dims"] = [-1 if free is None else size for free, size in zip(port.shape[1:], made["dims"], strict=True)]
+    return made
 
 
 def _one_picture(inputs: list[Port]) -> Port:
@@ -194,19 +219,32 @@ class Trial:
 
 
 def _try_out(order: Order, model: onnx.ModelProto, given: Port, how: ImagePreprocess) -> Trial:
-    """Free the batch, store the network, and run two sample pictures one by one and as a batch."""
+    """Free the batch, store the network, and run sample pictures one by one and as a batch, in a process of its own.
+
+    Raises:
+        CommandError: when an output's first axis is not the batch: a step would read a part of it.
+
+    """
     surgery.free_batch(model)
     if how.width and how.height:
         rows, columns = (2, 3) if how.layout == "NCHW" else (1, 2)
         surgery.fix_sizes(model, given.name, {rows: how.height, columns: how.width})
     path = order.work / "model.onnx"
     store(model, path)
-    session = networks.session(path)
     one, other = (prepare((SAMPLES / name).read_bytes(), how, given.dtype)[0] for name in SAMPLE_PICTURES)
-    pair = np.concatenate([one, other if one.shape == other.shape else one[:, ::-1, ::-1]])
-    fits = networks.batches(session, {given.name: pair})
-    made = networks.run(session, {given.name: one}), networks.run(session, {given.name: other})
-    return Trial(path, made, order.options.max_batch_size if fits else 1)
+    same = one.shape == other.shape
+    pair = np.concatenate([one, other if same else one[:, ::-1, ::-1]])
+    feeds = [*batch.feeds({given.name: pair})[: batch.AGAIN], {given.name: np.zeros_like(one)}]
+    ran = run_apart(path, [*feeds, *([] if same else [{given.name: other}])])
+    whole = batch.whole(ran)
+    if whole:
+        name, sizes = next(iter(whole.items()))
+        raise CommandError(
+            f"The first axis of the output '{name}' is not the batch: one picture gives {sizes}. Export the network "
+            "with a batch as its first axis, or serve its tensors whole with --task none."
+        )
+    made = ran.made(batch.FIRST), ran.made(batch.SECOND if same else len(feeds))
+    return Trial(path, made, order.options.max_batch_size if batch.fits(ran) else 1)
 
 
 def _tensor(port: Port, trial: Trial) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Final
 from stages.serving import RefusalError
 
 MAX_WORK: Final = 1_500_000_000
-"""Work is counted in pixels of one JPEG scan. A core that needs 8.6 ms for an empty scan of 16 megapixels does this
-much in 0.8 s."""
+"""Limit of a picture's `extra` work, in pixels of one JPEG scan: 0.8 s on a core that decodes an empty scan of 16
+megapixels in 8.6 ms."""
 MAX_SEGMENTS: Final = 1_000
 MAX_METADATA: Final = 4_000_000  # bytes that a parser reads, joins or unpacks
 MAX_SKIPPED: Final = 16_000_000  # bytes of a JPEG's segments that are only skipped: depth maps, sound, extended XMP
@@ -46,7 +46,7 @@ class Cost:
 
     @property
     def work(self) -> int:
-        """The total, in pixels of one JPEG scan."""
+        """The work for its pixels and the extra work, in pixels of one JPEG scan."""
         return self.pixels * PIXEL_WORK.get(self.format, 0) + self.extra
 
     def scan(self) -> None:
@@ -57,7 +57,7 @@ class Cost:
             raise flood(f"{self.scans} scans or more of {self.pixels / 1e6:.3g} megapixels")
 
     def add(self, work: int, cause: str) -> None:
-        """Add work; raises RefusalError, naming the cause, when the total is too much."""
+        """Add work; raises RefusalError, naming the cause, when the extra work is too much."""
         self.extra += work
         if self.extra > MAX_WORK:
             raise flood(cause)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, load_model_from_string, save_model
 
 FILE = Path(__file__).resolve().parents[2] / "backends/onnxruntime/model.py"
 # INPUT INT64 [N, 1] -> OUTPUT FP32 [N, 1] = table[INPUT], a Gather on the table 0, 1, 2, 3: any other index fails.
@@ -81,10 +81,11 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def load(backend: ModuleType, folder: Path, network: bytes = b"", **config: Any) -> Any:
-    """Load a network, by default one that gathers rows, with a configuration."""
+def load(backend: ModuleType, folder: Path, network: bytes | None = b"", **config: Any) -> Any:
+    """Load a network, by default one that gathers rows, with a configuration; None for the network that is there."""
     (folder / "1").mkdir(exist_ok=True)
-    (folder / "1" / "model.onnx").write_bytes(network or base64.b64decode(GATHER))
+    if network is not None:
+        (folder / "1" / "model.onnx").write_bytes(network or base64.b64decode(GATHER))
     model = backend.TritonPythonModel()
     whole = {"max_batch_size": 8, "input": [INPUT], "output": [OUTPUT], **config}
     args = {"model_name": "gather", "model_version": "1", "model_instance_kind": "CPU", "model_instance_device_id": "0"}
@@ -139,11 +140,106 @@ def test_requests_of_other_shapes_run_apart(backend: ModuleType, tmp_path: Path)
     assert model._session.rows == [2, 1]
 
 
-def test_a_network_that_mixes_its_items_is_not_split_by_guess(backend: ModuleType, tmp_path: Path) -> None:
-    """An output without one row per item cannot be assigned to requests."""
+@pytest.mark.parametrize("shape", [(7, 1), (605, 95), (), (0, 1)])
+def test_an_output_without_a_row_for_each_item_is_never_cut(
+    backend: ModuleType, tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    """The error names the output, because its rows cannot be assigned to requests."""
     model = load(backend, tmp_path)
-    model._session = SimpleNamespace(run=lambda names, feed: [np.zeros((7, 1), np.float32)])
-    assert [code for code, _ in answers(model.execute([Request(0), Request(1)]))] == ["invalid", "invalid"]
+    model._session = SimpleNamespace(run=lambda names, feed: [np.zeros(shape, np.float32)])
+    sentence = f"backend_error@network: the output 'OUTPUT' has the shape {list(shape)} for a batch of 1"
+    assert answers(model.execute([Request(0), Request(1)])) == [("invalid", sentence)] * 2
+
+
+def test_a_folder_holds_the_network_beside_its_weights(backend: ModuleType, tmp_path: Path) -> None:
+    """`model.onnx/` has a model.onnx inside, which names its weights relative to itself."""
+    table = helper.make_tensor("table", TensorProto.FLOAT, [4], np.arange(4, dtype=np.float32).tobytes(), raw=True)
+    network = load_model_from_string(base64.b64decode(GATHER))
+    network.graph.initializer[0].CopyFrom(table)
+    folder = tmp_path / "1" / "model.onnx"
+    folder.mkdir(parents=True)
+    save_model(network, folder / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    assert (folder / "weights.bin").is_file()
+    model = load(backend, tmp_path, network=None)
+    assert answers(model.execute([Request(2)])) == [[[2.0]]]
+    (folder / "model.onnx").unlink()
+    with pytest.raises(ModelException, match=r"^The version folder 1 has no file 'model.onnx/model.onnx'.$"):
+        load(backend, tmp_path, network=None)
+
+
+def test_a_library_of_operators_that_is_missing_keeps_the_model_from_loading(
+    backend: ModuleType, tmp_path: Path
+) -> None:
+    """NVIDIA's backend registers it before it loads the network."""
+    config = {"model_operations": {"op_library_filename": ["libmissing.so"]}}
+    with pytest.raises(ModelException, match=r"^The op_library_filename 'libmissing.so' cannot be loaded: "):
+        load(backend, tmp_path, **config)
+
+
+def test_what_nvidias_backend_refuses_keeps_the_model_from_loading(backend: ModuleType, tmp_path: Path) -> None:
+    """Options and tensors alike, each with its sentence."""
+    with pytest.raises(ModelException, match="'execution_mode' must be 0"):
+        load(backend, tmp_path, parameters={"execution_mode": {"string_value": "2"}})
+    with pytest.raises(ModelException, match="'INPUT' cannot be optional"):
+        load(backend, tmp_path, input=[INPUT | {"optional": True}])
+
+
+def test_openvino_is_taken_and_its_absence_is_said(
+    backend: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The container has it; here the network runs on the CPU without."""
+    accelerators = {"cpu_execution_accelerator": [{"name": "openvino"}]}
+    model = load(backend, tmp_path, optimization={"execution_accelerators": accelerators})
+    assert answers(model.execute([Request(1)])) == [[[1.0]]]
+    assert "configured for OpenVINO" in caplog.text
+
+
+def of_one_node(kind: str, data_type: int, shape: list[int | str]) -> bytes:
+    """Return a network of one node from INPUT to OUTPUT."""
+    tensors = [helper.make_tensor_value_info(name, data_type, shape) for name in ("INPUT", "OUTPUT")]
+    graph = helper.make_graph([helper.make_node(kind, ["INPUT"], ["OUTPUT"])], "one", tensors[:1], tensors[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def test_strings_pass_through_the_network(backend: ModuleType, tmp_path: Path) -> None:
+    """Triton hands them over as bytes, ONNX Runtime takes and gives text; bytes that are no UTF-8 fail alone."""
+    text = {"data_type": "TYPE_STRING"}
+    network = of_one_node("Identity", TensorProto.STRING, ["N", 1])
+    model = load(backend, tmp_path, network, input=[INPUT | text], output=[OUTPUT | text])
+    requests = [Request(0), Request(0), Request(0)]
+    for request, word in zip(requests, ("grün".encode(), b"\xff", b"b"), strict=True):
+        request.tensors["INPUT"].array = np.array([[word]], np.object_)
+    broken = ("invalid", "backend_error@network: the network failed on this input")
+    assert answers(model.execute(requests)) == [[["grün".encode()]], broken, [[b"b"]]]
+
+
+def test_a_single_number_has_the_dims_of_the_config(backend: ModuleType, tmp_path: Path) -> None:
+    """The network's tensor has no axis, Triton's has one of size 1."""
+    one, network = {"dims": [1]}, of_one_node("Neg", TensorProto.FLOAT, [])
+    entries = {"input": [INPUT | one | {"data_type": "TYPE_FP32"}], "output": [OUTPUT | one]}
+    model = load(backend, tmp_path, network, max_batch_size=0, **entries)
+    request = Request(0)
+    request.tensors["INPUT"].array = np.array([3], np.float32)
+    (response,) = model.execute([request])
+    assert response.tensors[0].array.tolist() == [-3.0]
+    assert response.tensors[0].array.shape == (1,)
+
+
+def test_an_optional_weight_is_the_networks_own_unless_given(backend: ModuleType, tmp_path: Path) -> None:
+    """Without batches NVIDIA's backend takes a weight that the network lists as an input."""
+    network = load_model_from_string(base64.b64decode(GATHER))
+    network.ir_version = 8
+    network.graph.input.append(helper.make_tensor_value_info("table", TensorProto.FLOAT, [4]))
+    entries = [
+        INPUT | {"dims": [-1, 1]},
+        {"name": "table", "data_type": "TYPE_FP32", "dims": [4], "optional": True},
+    ]
+    output = [OUTPUT | {"dims": [-1, 1]}]
+    model = load(backend, tmp_path, network.SerializeToString(), max_batch_size=0, input=entries, output=output)
+    given = Request(1)
+    given.tensors["table"] = Tensor("table", np.array([9, 8, 7, 6], np.float32))
+    assert answers(model.execute([Request(1), given])) == [[[1.0]], [[8.0]]]
 
 
 def test_without_batching_each_request_runs_alone(backend: ModuleType, tmp_path: Path) -> None:
@@ -221,15 +317,17 @@ def test_sizes_are_refused_as_by_nvidias_backend(
 def test_options_have_the_names_of_nvidias_backend(backend: ModuleType) -> None:
     """Threads, execution mode and graph level are read, and no thread spins."""
     texts = {"intra_op_thread_count": "3", "inter_op_thread_count": "2", "execution_mode": "1"}
-    texts |= {"enable_mem_pattern": "false", "enable_mem_arena": "0"}
+    texts |= {"enable_mem_pattern": "Off", "enable_mem_arena": "0"}
     parameters = {name: {"string_value": text} for name, text in texts.items()}
-    made = backend.options({"parameters": parameters, "optimization": {"graph": {"level": 1}}})
+    made = backend.options(
+        backend.RuntimeOptions.of({"parameters": parameters, "optimization": {"graph": {"level": 1}}})
+    )
     assert (made.intra_op_num_threads, made.inter_op_num_threads) == (3, 2)
     assert made.execution_mode == backend.onnxruntime.ExecutionMode.ORT_PARALLEL
     assert made.graph_optimization_level == backend.onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     assert made.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert (made.enable_mem_pattern, made.enable_cpu_mem_arena) == (False, False)
-    default = backend.options({})
+    default = backend.options(backend.RuntimeOptions())
     assert (default.enable_mem_pattern, default.enable_cpu_mem_arena) == (True, True)
     assert (default.intra_op_num_threads, default.inter_op_num_threads) == (0, 0)
     assert default.graph_optimization_level == backend.onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL

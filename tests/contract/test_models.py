@@ -11,6 +11,9 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from app.triton.served import served_model
+from modelctl.models import spec as specs
+from modelctl.reference.expected import content, unmet
+from modelctl.reference.model import Reference
 
 MODELS = Path(__file__).resolve().parent.parent.parent / "models"
 
@@ -47,6 +50,17 @@ def test_ensembles_keep_the_contract(name: str) -> None:
     assert model.steps == tuple(f"{name}_{step}" for step in ("preprocess", "network", "postprocess"))
     assert model.canary is not None
     assert set(model.canary) == {model.task.input, "label"}
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_ensembles_answer_as_their_owner_expects(name: str) -> None:
+    """`expect` of each model.yaml holds without Triton; `modelctl verify` holds the served model against it."""
+    spec = specs.read(MODELS / name / specs.FILE)
+    assert not isinstance(spec, specs.TensorModel)
+    reference = Reference.of(spec, MODELS)
+    assert spec.expect
+    wrong = [unmet(one, reference.answer(content(one, MODELS / name))) for one in spec.expect]
+    assert wrong == [""] * len(spec.expect)
 
 
 @pytest.mark.parametrize("name", ENSEMBLES)

@@ -178,7 +178,7 @@ def test_problems_are_shown_by_the_client(ask: Ask, samples: Path) -> None:
         ({"image": image, "model": "coco/25"}, 404, "No model of this name serves any task."),
         ({"image": image, "model": f"{DETECTOR}/7"}, 404, "There is no version 7; served: 1."),
         ({"image": image, "model": f"{DETECTOR}/7", "api": "v0"}, 404, "There is no version 7; served: 1."),
-        ({"image": image, "model": "minilm_sentiment"}, 404, "serves a task that this client has."),
+        ({"image": image, "model": "minilm_sentiment"}, 404, "serves a task that this client supports."),
         ({"image": "bm8gaW1hZ2U=", "model": DETECTOR}, 422, "The data is not an image"),
         ({"image": "!", "model": DETECTOR}, 400, "The image is not valid base64."),
         ({"image": "!", "model": f"{DETECTOR}/1", "api": "v0"}, 400, "The image is not valid base64."),

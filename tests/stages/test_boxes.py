@@ -263,3 +263,56 @@ def test_boxes_of_pictures_of_any_size_are_scaled_to_the_picture() -> None:
     geometry = np.array([400 / 700, 514 / 900, 0, 0], np.float32)
     found = boxes.detect({"logits": logits, "boxes": places}, any_size, Options(0.5, 0.5, 10), geometry, SIZE, 2)
     np.testing.assert_allclose(found.boxes, [[280, 270, 420, 630], [0, 450, 350, 900]], atol=0.01)
+
+
+def test_classes_suppress_each_other_when_asked() -> None:
+    """With agnostic_nms two objects of different kinds in one place are one; the better stays."""
+    output = np.zeros((2, 5 + CLASSES), np.float32)
+    output[:, :5] = [200, 200, 50, 50, 1]
+    output[0, 5], output[1, 6] = 0.8, 0.9
+    assert detect(output, Options(0.5, 0.5, 100)).class_ids.tolist() == [1, 0]
+    assert detect(output, Options(0.5, 0.5, 100, agnostic_nms=True)).class_ids.tolist() == [1]
+
+
+def test_a_class_may_have_a_threshold_of_its_own() -> None:
+    """It replaces the general one, whether it is lower or higher."""
+    output = np.zeros((3, 5 + CLASSES), np.float32)
+    output[:, :5] = [[100, 200, 20, 20, 1], [200, 200, 20, 20, 1], [300, 200, 20, 20, 1]]
+    output[0, 5], output[1, 6], output[2, 7] = 0.35, 0.6, 0.6
+    assert detect(output, Options(0.5, 0.5, 100)).class_ids.tolist() == [1, 2]
+    own = Options(0.5, 0.5, 100, class_thresholds={0: 0.3, 1: 0.7})
+    assert detect(output, own).class_ids.tolist() == [2, 0]
+
+
+def test_thresholds_of_classes_come_from_the_model_or_the_request() -> None:
+    """Those of a request replace all of the model's; labels and class ids are known as in `classes`."""
+    config = StepConfig({"class_thresholds": '{"cat": 0.6, "1": 0.4}', "agnostic_nms": "true"}, {}, {}, Path())
+    default = Options.from_config(config, LABELS)
+    assert (default.class_thresholds, default.agnostic_nms) == ({0: 0.6, 1: 0.4}, True)
+    assert default.override({}, LABELS) == default
+    asked = default.override({"class_thresholds": '{"crane": 0.2}', "agnostic_nms": False}, LABELS)
+    assert (asked.class_thresholds, asked.agnostic_nms) == ({2: 0.2, 3: 0.2}, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"class_thresholds": '{"unicorn": 0.5}'}, "class_thresholds names 'unicorn', which this model does not know"),
+        ({"class_thresholds": '{"cat": 1.5}'}, "class_thresholds of 'cat' must be between 0 and 1"),
+        ({"class_thresholds": '{"cat": true}'}, "class_thresholds of 'cat' must be between 0 and 1"),
+        ({"class_thresholds": '["cat"]'}, "class_thresholds must be a JSON object"),
+        ({"class_thresholds": "{"}, "class_thresholds must be a JSON object"),
+        ({"class_thresholds": "[" * 9999}, "class_thresholds must be a JSON object"),
+        ({"class_thresholds": 3}, "class_thresholds must be a JSON object"),
+        ({"agnostic_nms": "yes"}, "agnostic_nms must be true or false"),
+        ({"agnostic_nms": 1}, "agnostic_nms must be true or false"),
+    ],
+)
+def test_thresholds_that_do_not_fit_are_refused(options: dict[str, Any], sentence: str) -> None:
+    """The sentence names the option, and a model with such defaults does not load."""
+    with pytest.raises(RefusalError, match=sentence) as caught:
+        Options(0.3, 0.5, 50).override(options, LABELS)
+    assert caught.value.code == "invalid_parameter"
+    if isinstance(options.get("class_thresholds"), str):
+        with pytest.raises(ConfigError, match="'class_thresholds' does not fit"):
+            Options.from_config(StepConfig(options, {}, {}, Path()), LABELS)

@@ -213,7 +213,11 @@ def test_the_number_of_classes_follows_from_the_dims(
         ({"output": (9, 9)}, {"decoder": "yolov4"}, "'decoder' must be one of"),
         ({"output": (9, 9)}, {"decoder": "detr"}, "'logits' and 'boxes'"),
         ({"logits": (9, 9), "boxes": (9, 4)}, {"decoder": "yolov5"}, "one input"),
-        ({"output": (9, 9)}, {"decoder": "yolov5", "activation": "softmax"}, "for the decoder 'detr' only"),
+        (
+            {"output": (9, 9)},
+            {"decoder": "yolov5", "activation": "softmax"},
+            "for the decoders 'detr' and 'scored_boxes' only",
+        ),
         ({"output": (9, 9)}, {"decoder": "yolov5", "encoded": "true"}, "for the decoder 'yolox' only"),
         ({"output": (9, 9)}, {"decoder": "yolox", "strides": "8,x"}, "'strides'"),
         ({"output": (9, 9)}, {"decoder": "yolox", "width": "0"}, "width and height"),

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from stages import imaging
+from stages.recipe import RULES, Recipe
 
 SIZES = [
     (600, 400),
@@ -19,7 +20,7 @@ SIZES = [
     (1, 7),
     (269, 704),
 ]
-CROP = imaging.Recipe(224, 224, "shortest_edge_center_crop", 256, resample=Image.Resampling.BICUBIC)
+CROP = Recipe(224, 224, "shortest_edge_center_crop", 256, resample=Image.Resampling.BICUBIC)
 
 
 def noise(width, height):
@@ -59,7 +60,7 @@ def test_a_very_long_picture_is_cut_in_its_middle(size):
     [((832, 416), (416, 208)), ((300, 500), (249, 416)), ((416, 416), (416, 416)), ((10, 20), (208, 416))],
 )
 def test_letterbox_lies_top_left_with_truncated_sides(size, inside):
-    recipe = imaging.Recipe(416, 416, "letterbox", pad_value=114)
+    recipe = Recipe(416, 416, "letterbox", pad_value=114)
     got, geometry = imaging.fit(noise(*size), recipe)
     width, height = inside
     expected = np.full((416, 416, 3), 114, np.uint8)
@@ -73,7 +74,7 @@ def test_letterbox_lies_top_left_with_truncated_sides(size, inside):
     [((640, 320), (640, 320), (0, 160)), ((300, 500), (384, 640), (128, 0)), ((1000, 333), (640, 213), (0, 213))],
 )
 def test_letterbox_center_lies_in_the_middle_with_rounded_sides(size, inside, corner):
-    got, geometry = imaging.fit(noise(*size), imaging.Recipe(640, 640, "letterbox_center", pad_value=0))
+    got, geometry = imaging.fit(noise(*size), Recipe(640, 640, "letterbox_center", pad_value=0))
     (width, height), (left, top) = inside, corner
     expected = np.zeros((640, 640, 3), np.uint8)
     expected[top : top + height, left : left + width] = np.asarray(noise(*size).resize(inside, 2))
@@ -82,7 +83,7 @@ def test_letterbox_center_lies_in_the_middle_with_rounded_sides(size, inside, co
 
 
 def test_letterbox_fills_a_tensor_that_is_not_square():
-    got, geometry = imaging.fit(Image.new("RGB", (100, 100), "white"), imaging.Recipe(300, 200, "letterbox"))
+    got, geometry = imaging.fit(Image.new("RGB", (100, 100), "white"), Recipe(300, 200, "letterbox"))
     assert got.shape == (200, 300, 3)
     assert (got[:, :200] == 255).all()
     assert (got[:, 200:] == 114).all()
@@ -90,7 +91,7 @@ def test_letterbox_fills_a_tensor_that_is_not_square():
 
 
 def test_stretch_ignores_proportions():
-    got, geometry = imaging.fit(noise(30, 20), imaging.Recipe(60, 10, "stretch"))
+    got, geometry = imaging.fit(noise(30, 20), Recipe(60, 10, "stretch"))
     assert (got == np.asarray(noise(30, 20).resize((60, 10), Image.Resampling.BILINEAR))).all()
     assert geometry == (2, 0.5, 0, 0)
 
@@ -98,10 +99,10 @@ def test_stretch_ignores_proportions():
 def recipe(rule, side, resize_to):
     """Return a recipe for a rule; without a fixed size, the longer side is limited to 1.5 times `resize_to`."""
     side = 0 if rule == "shortest_edge" else side
-    return imaging.Recipe(side, side, rule, resize_to=resize_to, pad_value=0, longest_edge=resize_to * 3 // 2)
+    return Recipe(side, side, rule, resize_to=resize_to, pad_value=0, longest_edge=resize_to * 3 // 2)
 
 
-@pytest.mark.parametrize("rule", imaging.RULES)
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("size", [(600, 400), (333, 500), (1200, 1100)])
 def test_geometry_leads_from_the_picture_to_the_tensor_and_back(rule, size):
     mark = np.array([size[0] * 0.45, size[1] * 0.55])
@@ -117,7 +118,7 @@ def test_geometry_leads_from_the_picture_to_the_tensor_and_back(rule, size):
     assert np.abs(back - (x + side / 2, y + side / 2)).max() < 0.5
 
 
-@pytest.mark.parametrize("rule", imaging.RULES)
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("size", [(1, 10_000), (10_000, 1), (1, 1), (2, 65_535)])
 def test_extreme_pictures_fit_without_a_large_picture_in_between(rule, size, monkeypatch):
     made, resize = [], Image.Image.resize
@@ -145,7 +146,7 @@ def test_a_long_picture_is_cut_where_the_middle_is():
 def test_normalising_is_scale_then_mean_then_std():
     pixels = np.random.default_rng(1).integers(0, 256, (6, 5, 3), dtype=np.uint8)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    recipe = imaging.Recipe(5, 6, "stretch", mean=mean, std=std)
+    recipe = Recipe(5, 6, "stretch", mean=mean, std=std)
     expected = ((pixels.astype(np.float64) / 255 - mean) / std).transpose(2, 0, 1)
     got = imaging.normalise(pixels, recipe)
     assert got.dtype == np.float32
@@ -155,7 +156,7 @@ def test_normalising_is_scale_then_mean_then_std():
 
 def test_normalising_keeps_channels_last_and_turns_their_order():
     pixels = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
-    recipe = imaging.Recipe(5, 4, "stretch", scale=1, mean=(1, 2, 3), channel_order="BGR", layout="NHWC")
+    recipe = Recipe(5, 4, "stretch", scale=1, mean=(1, 2, 3), channel_order="BGR", layout="NHWC")
     got = imaging.normalise(pixels, recipe)
     assert (got == pixels[..., ::-1].astype(np.float32) - np.array([1, 2, 3])).all()
     planar = imaging.normalise(pixels, dataclasses.replace(recipe, layout="NCHW"))
@@ -179,10 +180,8 @@ def test_a_recipe_is_read_from_texts():
         "labels": "another step's",
     }
     lanczos = Image.Resampling.LANCZOS
-    expected = imaging.Recipe(
-        320, 240, "letterbox_center", 0.0, lanczos, 7, 1.0, (1, 2, 3), (4, 5, 6.5), "BGR", "NHWC", 1000
-    )
-    assert imaging.Recipe.from_parameters(texts) == expected
+    expected = Recipe(320, 240, "letterbox_center", 0.0, lanczos, 7, 1.0, (1, 2, 3), (4, 5, 6.5), "BGR", "NHWC", 1000)
+    assert Recipe.from_parameters(texts) == expected
 
 
 @pytest.mark.parametrize(
@@ -205,14 +204,14 @@ def test_a_recipe_is_read_from_texts():
 )
 def test_a_wrong_parameter_is_named(change, named):
     with pytest.raises(ValueError, match=named):
-        imaging.Recipe.from_parameters({"width": "10", "height": "10", "resize": "stretch", **change})
+        Recipe.from_parameters({"width": "10", "height": "10", "resize": "stretch", **change})
 
 
 def test_a_missing_parameter_is_named():
     with pytest.raises(ValueError, match="missing: resize"):
-        imaging.Recipe.from_parameters({"width": "10"})
+        Recipe.from_parameters({"width": "10"})
     with pytest.raises(ValueError, match="width and height"):
-        imaging.Recipe.from_parameters({"width": "10", "resize": "stretch"})
+        Recipe.from_parameters({"width": "10", "resize": "stretch"})
 
 
 @pytest.mark.parametrize(
@@ -227,21 +226,21 @@ def test_a_missing_parameter_is_named():
     ],
 )
 def test_the_shortest_edge_leads_unless_the_longest_would_pass_its_limit(size, expected):
-    rule = imaging.Recipe(0, 0, "shortest_edge", resize_to=800, longest_edge=1333)
+    rule = Recipe(0, 0, "shortest_edge", resize_to=800, longest_edge=1333)
     got, geometry = imaging.fit(Image.new("RGB", size), rule)
     assert got.shape[1::-1] == expected
     assert geometry == (expected[0] / size[0], expected[1] / size[1], 0, 0)
 
 
 def test_sides_are_cut_to_a_multiple():
-    rule = imaging.Recipe(0, 0, "shortest_edge", resize_to=500, longest_edge=700, multiple_of=16)
+    rule = Recipe(0, 0, "shortest_edge", resize_to=500, longest_edge=700, multiple_of=16)
     assert imaging.fit(Image.new("RGB", (600, 400)), rule)[0].shape == (464, 688, 3)
 
 
 @pytest.mark.parametrize(("rounding", "width"), [("nearest", 172), ("down", 171)])
 def test_rounding_decides_the_last_pixel(rounding, width):
     image = noise(343, 256)  # becomes 171.5 x 128
-    rule = imaging.Recipe(100, 100, "shortest_edge_center_crop", resize_to=128, rounding=rounding)
+    rule = Recipe(100, 100, "shortest_edge_center_crop", resize_to=128, rounding=rounding)
     left = (width - 100) // 2
     whole = image.resize((width, 128), Image.Resampling.BILINEAR)
     assert (imaging.fit(image, rule)[0] == np.asarray(whole.crop((left, 14, left + 100, 114)))).all()
@@ -251,5 +250,5 @@ def test_rounding_decides_the_last_pixel(rounding, width):
 def test_arranging_leaves_values_alone(order, first):
     pixels = np.tile(np.array([1, 2, 3], np.uint8), (4, 5, 1))
     for layout, shape in (("NCHW", (3, 4, 5)), ("NHWC", (4, 5, 3))):
-        got = imaging.arrange(pixels, imaging.Recipe(5, 4, "stretch", channel_order=order, layout=layout))
+        got = imaging.arrange(pixels, Recipe(5, 4, "stretch", channel_order=order, layout=layout))
         assert (got.shape, got.dtype, got.flat[0]) == (shape, np.uint8, first)

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from stages import decoding, imaging, pictures, processes
+from stages.recipe import Recipe
 from stages.serving import RefusalError
 
 PARAMETERS = {"resize": "shortest_edge_center_crop", "resize_to": "256", "width": "224", "height": "224"}
@@ -55,7 +56,7 @@ def test_a_process_gives_what_a_thread_gives(decoder, kind, size):
     options = {} if kind in ("GIF", "BMP") else {"exif": exif, "speed": 10, "method": 0}
     data = bombs.save(image, kind, **options)
     made = ask(decoder, data)
-    recipe = imaging.Recipe.from_parameters(PARAMETERS)
+    recipe = Recipe.from_parameters(PARAMETERS)
     upright = decoding.upright_rgb(decoding.open_encoded(data, recipe.max_pixels))
     pixels, geometry = imaging.fit(upright, recipe)
     assert made.size == upright.size == (size if kind in ("GIF", "BMP") else size[::-1])
@@ -244,6 +245,7 @@ def other(monkeypatch):
     return make
 
 
+@pytest.mark.slow
 def test_cpu_time_ends_a_process(other, monkeypatch):
     """The kernel kills a process beyond a picture's CPU time, whatever its deadline."""
     pool = other("spin")
@@ -262,6 +264,7 @@ def test_memory_is_bounded(other):
     pool.close()
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_by_itself_is_an_error_of_the_step(other):
     """Its exit code tells this; it gets time to end."""
     pool = other("fail")
@@ -287,6 +290,7 @@ def test_processes_end_with_their_step():
         child.wait(5)
 
 
+@pytest.mark.slow
 def test_no_other_plugin_is_loaded():
     """After pictures of every kind, and garbage, Pillow has loaded the plugins of our formats only."""
     script = (
@@ -298,8 +302,9 @@ def test_no_other_plugin_is_loaded():
     )
     step = (
         "import sys, time\n"
-        "from stages import decoding, imaging, pictures\n"
-        f"recipe = imaging.Recipe.from_parameters({PARAMETERS!r})\n"
+        "from stages import decoding, pictures\n"
+        "from stages.recipe import Recipe\n"
+        f"recipe = Recipe.from_parameters({PARAMETERS!r})\n"
         "decoding.prepare_pillow(recipe.max_pixels)\n"
         "data = open(sys.argv[1], 'rb').read(); served = 0\n"
         "while data:\n"

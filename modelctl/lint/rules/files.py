@@ -140,7 +140,10 @@ def _model_file(model: Model) -> Iterator[Finding]:
     given = model.message.default_model_filename
     names = (given,) if given else MODEL_FILES.get(model.backend, ())
     for version in model.versions if names else ():
-        if not any(model.has_file(version, name) for name in names):
+        name = names[0]
+        if model.backend == "onnxruntime" and (model.folder / str(version) / name).is_dir():
+            names = (f"{name}/model.onnx",)
+        if not any(model.has_file(version, one) for one in names):
             yield model.finding(NO_MODEL_FILE, f"There is no file {version}/{names[0]}.", "default_model_filename")
 
 

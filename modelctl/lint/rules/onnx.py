@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tritonclient.grpc import model_config_pb2
 
 from modelctl.lint import onnx
 from modelctl.lint.repository import Model
 from modelctl.lint.rule import MEASURED, Finding, Rule
+from modelctl.lint.rules.onnx_options import BACKEND, INPUT
 
 UTILS = "https://github.com/triton-inference-server/onnxruntime_backend/blob/main/src/onnxruntime_utils.cc"
-BACKEND = "https://github.com/triton-inference-server/onnxruntime_backend/blob/main/src/onnxruntime.cc"
 ON_CPU = f"{MEASURED} with backends/onnxruntime"
 
 UNREADABLE = Rule(
@@ -81,12 +81,37 @@ OPEN = Rule(
     fix="Write -1 into dims, or export with that size fixed.",
     source=f"{UTILS}, CompareDimsSupported; {ON_CPU}",
 )
-RULES = (UNREADABLE, NAME, MISSING, DATA_TYPE, SHAPE, FIXED, OPEN)
+NEWER = Rule(
+    code="TG077",
+    title="The network is newer than a container's ONNX Runtime",
+    severity="warning",
+    evidence="documented",
+    why="ONNX Runtime refuses operators and a file format that came after it. The embedded server runs a newer ONNX "
+    "Runtime than the containers, so the model loads here and not there.",
+    fix="Export with a smaller opset, or look for onnxruntime in the release notes of your container.",
+    source="https://onnxruntime.ai/docs/reference/compatibility.html, "
+    "https://github.com/onnx/onnx/blob/main/docs/Versioning.md",
+)
+RULES = (UNREADABLE, NAME, MISSING, DATA_TYPE, SHAPE, FIXED, OPEN, NEWER)
+
+
+class Runtime(NamedTuple):
+    """The ONNX Runtime of a container, and the newest opset and file format (IR) that it reads."""
+
+    container: str
+    version: str
+    opset: int
+    ir: int
+
+
+OLDEST_RUNTIME = Runtime("24.10", "1.19.2", 21, 10)
+"""Of the oldest container that serves this repository: a model that suits it suits the later ones too."""
 
 
 def path_of(model: Model, version: int) -> Path:
-    """Return where a version's network is."""
-    return model.folder / str(version) / (model.message.default_model_filename or "model.onnx")
+    """Return where a version's network is: a file, or the model.onnx in a folder of that name."""
+    path = model.folder / str(version) / (model.message.default_model_filename or "model.onnx")
+    return path / "model.onnx" if path.is_dir() else path
 
 
 def check(model: Model) -> Iterator[Finding]:
@@ -95,7 +120,7 @@ def check(model: Model) -> Iterator[Finding]:
         return
     for version in model.versions:
         path = path_of(model, version)
-        if not path.is_file():  # rules/files.py says so; a folder holds parts that ONNX Runtime joins
+        if not path.is_file():  # rules/files.py says so
             continue
         try:
             network = onnx.read(path)
@@ -105,13 +130,26 @@ def check(model: Model) -> Iterator[Finding]:
         for name in sorted(name for name in network.external if not (path.parent / name).is_file()):
             sentence = f"Its weights are in '{name}', which is missing beside it."
             yield Finding(UNREADABLE, model.name, path, "", None, sentence)
+        yield from _newer(model, path, network)
         yield from _fit(model, "input", network.inputs)
         yield from _fit(model, "output", network.outputs)
+
+
+def _newer(model: Model, path: Path, network: onnx.Onnx) -> Iterator[Finding]:
+    runtime = OLDEST_RUNTIME
+    if network.opset > runtime.opset or network.ir > runtime.ir:
+        sentence = (
+            f"It has opset {network.opset} and IR {network.ir}; ONNX Runtime {runtime.version}, in Triton "
+            f"{runtime.container}, takes opset {runtime.opset} and IR {runtime.ir} at most."
+        )
+        yield Finding(NEWER, model.name, path, "", None, sentence)
 
 
 def _fit(model: Model, kind: str, tensors: dict[str, onnx.Tensor]) -> Iterator[Finding]:
     entries = {entry.name: (index, entry) for index, entry in enumerate(getattr(model.message, kind))}
     for name, (index, entry) in entries.items():
+        if name not in tensors and getattr(entry, "optional", False) and model.message.max_batch_size == 0:
+            continue  # a weight that a request may replace
         if name not in tensors:
             sentence = f"The network has no {kind} '{name}'; it has {', '.join(sorted(tensors)) or 'none'}."
             yield model.finding(NAME, sentence, f"{kind}[{index}]")
@@ -137,10 +175,19 @@ def _tensor(model: Model, entry: Any, tensor: onnx.Tensor, field: str) -> Iterat
     if tensor.data_type and wanted != tensor.data_type:
         sentence = f"'{entry.name}' is {wanted} in the config and {tensor.data_type} in the network."
         yield model.finding(DATA_TYPE, sentence, field)
-    if tensor.shape is None or getattr(entry, "allow_ragged_batch", False):
+    if getattr(entry, "allow_ragged_batch", False):
+        if tensor.shape not in (None, (-1,)):
+            sentence = (
+                f"The input '{entry.name}' is ragged and has the shape {list(tensor.shape or ())} in the network."
+            )
+            yield model.finding(INPUT, sentence, field)
+        return
+    if tensor.shape is None:
         return
     dims = list(entry.reshape.shape if entry.HasField("reshape") else entry.dims)
     shape = [-1, *dims] if model.message.max_batch_size > 0 else dims
+    if not tensor.shape and model.message.max_batch_size == 0 and all(size == 1 for size in dims):
+        return  # a single number
     pairs = list(zip(shape, tensor.shape, strict=False))
     sentence = f"'{entry.name}' is {shape} in the config and {list(tensor.shape)} in the network."
     if len(shape) != len(tensor.shape) or any(-1 not in (a, b) and a != b for a, b in pairs):

@@ -18,6 +18,10 @@ WITH_OUR_STEPS = f"{MEASURED} with the backends of this project"
 TOKENIZER = "text_tokenize"
 CLASSIFIERS, DETECTOR = ("classification_postprocess", "text_classification_postprocess"), "detection_postprocess"
 TOKENS = ("input_ids", "attention_mask")  # outputs of a tokenizer step, max_length long
+HEAD_COLUMNS = {  # decoder: the axis that holds the classes, and how many other columns it has
+    **{"yolov5": (-1, 5), "yolox": (-1, 5), "yolov8": (0, 4), "rtdetr": (-1, 4), "fastestdet": (0, 5)},
+    **{"yolofastestv2": (-1, 15), "nanodet": (-1, 0), "nanodet_plus": (-1, 0)},
+}
 FILES = {TOKENIZER: "tokenizer", DETECTOR: "labels", **dict.fromkeys(CLASSIFIERS, "labels")}
 
 NO_LABELS = Rule(
@@ -133,7 +137,7 @@ def _step_labels(model: Model, path: Path) -> Iterator[Finding]:
 def _classes(model: Model) -> int:
     """Return how many classes a postprocess step's input has; 0 or less when its dims leave it open.
 
-    The detectors' heads are those of `stages/decoders.py`, `Head.classes`.
+    The detectors' heads are those of `stages/decoders/head.py`, `FAMILIES`.
     """
     dims = {entry.name: list(entry.dims) for entry in model.message.input if entry.dims}
     if model.backend in CLASSIFIERS:
@@ -141,9 +145,13 @@ def _classes(model: Model) -> int:
     decoder, heads = model.parameter("decoder"), [dims[name] for name in dims if name not in ("geometry", "image_size")]
     if decoder == "detr":
         return int(dims.get("logits", [-1])[-1]) - (model.parameter("activation") in ("", "softmax"))
-    if len(heads) != 1 or decoder not in ("yolov5", "yolov8", "yolox"):
+    if decoder == "scored_boxes":
+        return int(dims.get("scores", [-1])[-1]) - (model.parameter("background") == "true")
+    if len(heads) != 1 or decoder not in HEAD_COLUMNS:
         return -1
-    return int(heads[0][0] - 4 if decoder == "yolov8" else heads[0][-1] - 5)
+    axis, columns = HEAD_COLUMNS[decoder]
+    others = columns + 4 * int(model.parameter("bins") or 8) if decoder.startswith("nanodet") else columns
+    return int(heads[0][axis]) - others
 
 
 def _lengths(model: Model) -> Iterator[Finding]:

@@ -30,3 +30,25 @@ def test_wrong_options_are_refused_every_time(given: bytes) -> None:
     for _ in range(2):
         with pytest.raises(InvalidParameterError):
             query.read(ClassificationOptions, given)
+
+
+def test_options_of_suppression_are_spelled_exactly() -> None:
+    """A flag is true or false; thresholds of classes are a JSON object, which goes to the model as it is."""
+    options = query.read(DetectionOptions, b"agnostic_nms=true&class_thresholds=%7B%22person%22:0.6%7D")
+    assert options.parameters() == {"agnostic_nms": True, "class_thresholds": '{"person":0.6}'}
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (b"agnostic_nms=1", "agnostic_nms must be true or false"),
+        (b"class_thresholds=0.5", "class_thresholds must be a JSON object such as"),
+        (b"class_thresholds=%7B", "class_thresholds must be a JSON object such as"),
+        (b"class_thresholds=%7B%22a%22:2%7D", "class_thresholds must give each label a number from 0 to 1"),
+        (b"class_thresholds=%7B%22a%22:true%7D", "class_thresholds must give each label a number from 0 to 1"),
+    ],
+)
+def test_options_of_suppression_that_say_nothing_are_refused(given: bytes, sentence: str) -> None:
+    """The gateway knows no labels: an unknown one is refused by the model's step."""
+    with pytest.raises(InvalidParameterError, match=sentence):
+        query.read(DetectionOptions, given)

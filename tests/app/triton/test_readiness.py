@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 import grpc
 import grpc.aio
 import numpy as np
 import pytest
 
-from app.errors import BackendError
+from app.errors import BackendError, BatchFailedError
 from app.http.drain import Drain
 from app.tasks import BY_NAME
 from app.telemetry.metrics import Metrics
@@ -64,6 +65,21 @@ def readiness(*readings: Iterable[ServedModel]) -> Readiness:
         return await Canaries(servers, catalog, lambda: False).readiness()
 
     return asyncio.run(ask())
+
+
+def test_a_canary_whose_batch_failed_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton may have batched it with an item that breaks the network, which says nothing about the model."""
+    asked: list[bool] = []
+
+    async def infer(_: Answering, question: Question) -> Answer:
+        asked.append(question.resent)
+        if len(asked) == 1:
+            raise BatchFailedError("A step failed.")
+        return Answer("1", {"label": np.array([[b"any"]], object)})
+
+    monkeypatch.setattr(Answering, "infer", infer)
+    assert readiness([replace(CLASSIFIER, max_batch_size=8)]).ready
+    assert asked == [False, True]
 
 
 def test_served_default_models_are_ready() -> None:

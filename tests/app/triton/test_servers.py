@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -175,13 +176,27 @@ def test_a_server_that_fails_fast_does_not_draw_the_requests() -> None:
     broken, good = made.clients
     broken._latencies["m"], good._latencies["m"] = 0.001, 0.05
     error = grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, Metadata(), Metadata(), "it raised")
-    broken._note("m", 0.0, error)
+    broken._note(about(), 0.0, error)
     assert made.choose("m") is good
     for _ in range(2):
-        broken._note("m", 0.0, error)
+        broken._note(about(), 0.0, error)
     assert "m" in broken.unfit
     broken.forget(())
     assert not broken.unfit
+
+
+def test_a_failed_batch_counts_against_a_server_once_its_items_fail_alone() -> None:
+    """Another caller's item may have failed the batch, so only a call that was sent again proves the server wrong."""
+    (client,) = servers(1).clients
+    question = replace(about(), model=replace(MODEL, max_batch_size=8))
+    error = grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, Metadata(), Metadata(), "onnx runtime error 2: bad index")
+    for _ in range(9):
+        assert question.may_suffer(client._note(question, 0.0, error))
+    assert not client.unfit
+    resent = replace(question, resent=True)
+    for _ in range(3):
+        assert not resent.may_suffer(client._note(resent, 0.0, error))
+    assert "m" in client.unfit
 
 
 def test_a_caller_cannot_make_a_step_look_dead() -> None:
@@ -190,7 +205,7 @@ def test_a_caller_cannot_make_a_step_look_dead() -> None:
     text = "invalid_parameter@postprocess: classes names 'is not healthy', which this model does not know."
 
     async def note(code: grpc.StatusCode) -> None:
-        client._note("m", 0.0, grpc.aio.AioRpcError(code, Metadata(), Metadata(), text))
+        client._note(about(), 0.0, grpc.aio.AioRpcError(code, Metadata(), Metadata(), text))
 
     asyncio.run(note(grpc.StatusCode.INVALID_ARGUMENT))
     assert not client.dead_steps

@@ -290,4 +290,4 @@ BOX = (10.0, 10.0, 20.0, 20.0)
 )
 def test_compare(served: list[Found], expected: list[Found], same: bool) -> None:
     """Answers are equal up to rounding, ties and boxes at the threshold."""
-    assert agreement.compare("item", served, expected, 0.5).is_within(1e-3, 1.0) is same
+    assert agreement.compare("item", served, expected, 0.5).is_within(agreement.Limits(1e-3, 1.0)) is same

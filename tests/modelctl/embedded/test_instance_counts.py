@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from modelctl.bench import sample
-from modelctl.bench.load import Load
+from modelctl.bench.load import Grpc, Load
 from modelctl.embedded import processes
 from modelctl.models.repository import Repository
 
@@ -35,12 +35,7 @@ def test_a_count_is_changed_without_losing_a_call(make_stack: Callable[..., Any]
         command_line = [sys.executable, "-m", "modelctl", *words, "--models", str(stack.models)]
         changing = subprocess.Popen(command_line, cwd=ROOT, env=stack.environment(), stdout=subprocess.DEVNULL)
         while changing.poll() is None:  # raises when a call fails
-            Load(2, 0.2, 0).run(
-                f"127.0.0.1:{stack.grpc}",
-                requests,
-                stack.triton.pid,
-                threading.Event(),
-            )
+            Load(2, 0.2, 0).run(Grpc(f"127.0.0.1:{stack.grpc}", requests), stack.triton.pid, threading.Event())
         assert changing.returncode == 0
     server = next(one for one in psutil.Process(stack.triton.pid).children() if one.name() == "tritonserver")
     deadline = time.monotonic() + 20  # what is replaced ends a few seconds later

@@ -7,7 +7,8 @@ A case is `cases/<code>.txt`, or `<code>-<what>.txt`. Its head says what the pro
     variant tensorrt            the server is started with --model-config-name=tensorrt
     -- model --                 model/config.pbtxt, and an empty folder model/1
     -- model/labels.txt --      any other file; a name that ends in / is a folder
-    -- model/1/model.onnx --    a network that gives its first input back, from lines such as `input X FP32 N 2`
+    -- model/1/model.onnx --    a network that gives its first input back, from lines such as `input X FP32 N 2`;
+                                `versions 24 11` are its opset and its IR
     -- model/1/a.onnx.raw --    the file a.onnx, as it stands here
 
 A rule that the head cannot prove has a test of its own in test_proofs.py.
@@ -41,6 +42,10 @@ from modelctl.embedded.state import StateFolder
 ROOT = Path(__file__).resolve().parents[3]
 CASES = Path(__file__).parent / "cases"
 DEFAULT = 'key: "default"'
+TYPES = {
+    **{"FP32": TensorProto.FLOAT, "FP16": TensorProto.FLOAT16},
+    **{"INT64": TensorProto.INT64, "STRING": TensorProto.STRING},
+}
 SECTION = re.compile(r"^-- (.+) --\n", re.MULTILINE)
 
 
@@ -127,12 +132,15 @@ def write(folder: Path, name: str, text: str) -> None:
 def network(text: str) -> bytes:
     """Return an ONNX model of lines such as `input X FP32 N 2`; each output is the first input."""
     values: dict[str, list[Any]] = {"input": [], "output": []}
-    external = ""
+    external, opset, ir = "", 17, 8
     for kind, name, *rest in (line.split() for line in text.splitlines()):
         if kind == "external":
             external = name
             continue
-        data_type = {"FP32": TensorProto.FLOAT, "FP16": TensorProto.FLOAT16, "INT64": TensorProto.INT64}[rest[0]]
+        if kind == "versions":
+            opset, ir = int(name), int(rest[0])
+            continue
+        data_type = TYPES[rest[0]]
         shape = [int(size) if size.isdecimal() else size for size in rest[1:]]
         values[kind].append(helper.make_tensor_value_info(name, data_type, shape))
     first = values["input"][0].name
@@ -140,7 +148,7 @@ def network(text: str) -> bytes:
     graph = helper.make_graph(nodes, "identity", values["input"], values["output"])
     if external:
         _add_external(graph, external)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
     return bytes(model.SerializeToString())
 
 
@@ -354,10 +362,11 @@ def clear(proof: Proof, case: Case) -> None:
 
 
 @pytest.fixture
-def hundred() -> Callable[[Path], None]:
-    """Return a function that writes 100 models: the bundled classifier 25 times, with 20 MB of weights each."""
+def hundred() -> Callable[[Path, int], None]:
+    """Return a function that writes 100 models: the bundled classifier 25 times, with more weights in each network."""
 
-    def make(folder: Path) -> None:
+    def make(folder: Path, weights: int) -> None:
+        networks: dict[str, Path] = {}
         for number in range(25):
             for source in sorted((ROOT / "models").glob("efficientnet_lite0*")):
                 target = folder / source.name.replace("efficientnet_lite0", f"model{number}")
@@ -366,7 +375,12 @@ def hundred() -> Callable[[Path], None]:
                     text = path.read_text().replace("efficientnet_lite0", f"model{number}")
                     path.write_text(text.replace(DEFAULT, DEFAULT.replace("default", "other")))
                 for path in target.glob("1/model.onnx"):
-                    _enlarge(path, 20_000_000)
+                    if source.name in networks:
+                        path.unlink()
+                        path.hardlink_to(networks[source.name])
+                    else:
+                        _enlarge(path, weights)
+                        networks[source.name] = path
 
     return make
 

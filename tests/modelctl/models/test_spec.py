@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from modelctl.errors import CommandError
-from modelctl.models import rendering, spec
+from modelctl.models import configs, rendering, spec
 
 ROOT = Path(__file__).resolve().parents[3]
 MODELS = ROOT / "models"
@@ -59,10 +59,33 @@ def test_the_smallest_spec_is_enough(tmp_path: Path) -> None:
         ("license: MIT", "license: MIT, sha256: abc", 3, "source.sha256", "match pattern"),
         ("network:\n", "network:\n  lint_ignore: {TG5: no}\n", 9, "network.lint_ignore.TG5", "match pattern"),
         ("network:\n", "network:\n  torchscript: true\n", 9, "network.torchscript", "call 'x' INPUT__0"),
+        (
+            "network:\n",
+            "network:\n  batching: {max_batch_size: 0}\n",
+            1,
+            "network.batching.max_batch_size",
+            "1 or more",
+        ),
         ("  height: 224\n", "", 4, "preprocess", "height"),
         ("  height: 224\n", "  height: 224\n  std: [1, 0, 1]\n", 4, "preprocess", "std not 0"),
         ("  height: 224\n", "  height: 224\n  mean: [.nan, 0, 1]\n", 4, "preprocess", "finite"),
         ("preprocess:\n", "canary: {text: hello}\npreprocess:\n", 4, "canary", "the task takes image"),
+        ("preprocess:\n", "expect: [{text: a, label: b}]\npreprocess:\n", 4, "expect", "the task takes image"),
+        ("preprocess:\n", "expect: [{image: a, text: b, label: c}]\npreprocess:\n", 4, "expect.0", "either image"),
+        (
+            "preprocess:\n",
+            "expect: [{image: a, label: b, box: [0, 0, 1, 1]}]\npreprocess:\n",
+            4,
+            "expect",
+            "only a detector has a box",
+        ),
+        (
+            "preprocess:\n",
+            "expect: [{image: a, label: b, box: [2, 0, 1, 1]}]\npreprocess:\n",
+            4,
+            "expect.0.box",
+            "with xmin < xmax",
+        ),
         (
             "network:\n",
             "network:\n  tensorrt: {shapes: {imgae: {min: [1], opt: [1], max: [1]}}}\n",
@@ -89,6 +112,38 @@ def test_what_is_no_mapping_is_said_too(tmp_path: Path, text: str, line: int) ->
     path = at(tmp_path, text)
     with pytest.raises(CommandError, match=rf"^{path}:{line}: "):
         spec.read(path)
+
+
+WHOLE = """name: rows
+task: none
+source: {origin: here}
+network:
+  inputs: {x: {name: x, dims: [1, 3]}}
+  outputs: {y: {name: y, dims: [16, 3]}}
+  batching: {max_batch_size: 0}
+"""
+
+
+def test_a_model_without_a_batch_has_no_batching(tmp_path: Path) -> None:
+    """Dims hold every axis, and the warm-up is one item of them."""
+    model = spec.read(at(tmp_path, WHOLE, "rows"))
+    config = configs.network(model)
+    assert (config.max_batch_size, config.HasField("dynamic_batching")) == (0, False)
+    assert (list(config.input[0].dims), list(config.output[0].dims)) == ([1, 3], [16, 3])
+    assert [warmup.batch_size for warmup in config.model_warmup] == [1]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("{max_batch_size: 0, queue_delay_us: 5}", "the queue's keys have no effect with max_batch_size 0"),
+        ("{max_batch_size: 0, max_queue_size: 5}", "the queue's keys have no effect with max_batch_size 0"),
+        ("{max_batch_size: 0}\n  tensorrt: {}", "a plan needs a batch as its first axis"),
+    ],
+)
+def test_what_needs_a_batch_is_refused_without_one(tmp_path: Path, more: str, words: str) -> None:
+    with pytest.raises(CommandError, match=words):
+        spec.read(at(tmp_path, WHOLE.replace("{max_batch_size: 0}", more), "rows"))
 
 
 def test_every_fault_is_said_at_once(tmp_path: Path) -> None:

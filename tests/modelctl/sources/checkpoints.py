@@ -243,6 +243,11 @@ def square(side: int) -> dict[str, int]:
 PICTURES = {
     "resnet": picture(CLASSIFIER, resnet, lambda: transformers.ConvNextImageProcessorPil(size={"shortest_edge": 64})),
     "vit": picture(CLASSIFIER, vit, lambda: transformers.ViTImageProcessorPil(size=square(64))),
+    "vit_cropped": picture(
+        CLASSIFIER,
+        vit,
+        lambda: transformers.ViTImageProcessorPil(size=square(73), do_center_crop=True, crop_size=square(64)),
+    ),
     "rt_detr": picture(DETECTOR, rt_detr, lambda: transformers.RTDetrImageProcessorPil(size=square(64))),
     "d_fine": picture(DETECTOR, d_fine, lambda: transformers.RTDetrImageProcessorPil(size=square(64))),
     "rf_detr": picture(DETECTOR, rf_detr, lambda: transformers.DeformableDetrImageProcessorPil(size=square(64))),

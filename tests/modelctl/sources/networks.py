@@ -258,3 +258,32 @@ def reader(
     names = ("input_ids", "attention_mask") if masked else ("input_ids",)
     inputs = [value(name, kind, ["batch", "length"]) for name in names]
     return save(path, nodes, inputs, [value("logits", TensorProto.FLOAT, ["batch", classes])], constants)
+
+
+def grey_classifier(
+    path: Path, *, last: bool = False, dynamic: bool = False, metadata: dict[str, str] | None = None
+) -> Path:
+    """Write grey pixels of 0 to 255 [N, 1, 32, 32] -> mean of 4 x 4 fields -> logits [N, 6].
+
+    Args:
+        path: of the file.
+        last: whether the channel is the last axis: [N, 32, 32, 1].
+        dynamic: whether the pooled values are quantised as the network runs, by their own range.
+        metadata: of the exporter.
+
+    """
+    constants = {"w": weights(6, 1, 8, 8, spread=0.004), "b": weights(6)}
+    nodes = [node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2])] if last else []
+    nodes += [node("AveragePool", ["planes" if last else "pixels"], ["pooled"], kernel_shape=[4, 4], strides=[4, 4])]
+    if dynamic:
+        nodes += [
+            node("DynamicQuantizeLinear", ["pooled"], ["bytes", "step", "zero"]),
+            node("DequantizeLinear", ["bytes", "step", "zero"], ["rounded"]),
+        ]
+    nodes += [
+        node("Conv", ["rounded" if dynamic else "pooled", "w", "b"], ["square"]),
+        node("Flatten", ["square"], ["scores"]),
+    ]
+    shape = ["N", 32, 32, 1] if last else ["N", 1, 32, 32]
+    inputs = [value("pixels", TensorProto.FLOAT, shape)]
+    return save(path, nodes, inputs, [value("scores", TensorProto.FLOAT, ["N", 6])], constants, metadata)

@@ -31,14 +31,11 @@ def mutated(data: bytes, source: np.random.Generator) -> bytes:
     return bytes(made)
 
 
-def test_damaged_networks_end_in_sentences(
-    command: Any, stack: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_damaged_networks_end_in_sentences(command: Any, tmp_path: Path) -> None:
     """160 damaged files: each is added, since what was damaged does not matter, or refused by a sentence.
 
     Nothing is asked of Triton here: the damage is to be found before.
     """
-    monkeypatch.setattr("modelctl.embedded.running.reach", lambda port: None)
     command.models = tmp_path / "models"
     command.models.mkdir()
     whole = [
@@ -58,7 +55,7 @@ def test_damaged_networks_end_in_sentences(
     for number in range(160):
         arguments, data = whole[number % len(whole)]
         Path(arguments[0]).write_bytes(mutated(data, source))
-        result = command.run("add", *arguments, "--name", f"m{number}")
+        result = command.run("add", *arguments, "--name", f"m{number}", "--no-load")
         codes.append(result.code)
         assert result.code in (0, 1), result.err
         assert "Traceback" not in result.err
@@ -111,7 +108,7 @@ def test_damaged_specs_end_in_sentences(command: Any, tmp_path: Path) -> None:
     """80 damaged model.yaml: `render` either reads them or says what is wrong; so do `list` and `lint`."""
     command.models = tmp_path / "models"
     command.models.mkdir()
-    assert command("add", *net(tmp_path, *HOW), "--grpc-port", "1") == 0
+    assert command("add", *net(tmp_path, *HOW), "--no-load") == 0
     path = command.models / "net" / "model.yaml"
     whole, source = path.read_bytes(), np.random.default_rng(0)
     refused = 0

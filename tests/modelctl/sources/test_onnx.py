@@ -84,8 +84,8 @@ def test_bytes_in_rows_with_a_background(command: Any, served: Any, stack: Any, 
     for array in PICTURES:
         height, width = array.shape[:2]
         short = 28 / min(height, width)
-        resized = stretched(array, round(width * short), round(height * short))
-        top, left = (resized.shape[0] - 16) // 2, (resized.shape[1] - 24) // 2
+        resized = stretched(array, int(width * short), int(height * short))
+        top, left = round((resized.shape[0] - 16) / 2), round((resized.shape[1] - 24) / 2)  # as torchvision
         expected = softmax(run(path, pixels=resized[None, top : top + 16, left : left + 24])[0][0])
         answer = served.classify("raw", png(array), 1001)
         numbered = [("label 0" if name == "background" else f"label {int(name.split()[1]) + 1}") for name, _ in answer]
@@ -205,15 +205,15 @@ def in_picture(array: Any, boxes: Any, scores: Any, classes: Any, scale: Any, of
     return found
 
 
-def same_boxes(answer: Boxes, expected: Boxes) -> None:
-    """Hold each box against one of its class: scores to 1e-3, sides to a pixel; none may be left over."""
+def same_boxes(answer: Boxes, expected: Boxes, tolerance: float = 1e-3) -> None:
+    """Hold each box against one of its class: scores to `tolerance`, sides to a pixel; none may be left over."""
     assert len(expected) >= 2, "the network finds nothing that could be compared"
     left = list(answer)
     for label, score, box in expected:
         fits = [
             one
             for one in left
-            if one[0] == label and abs(one[1] - score) <= 1e-3 and np.abs(np.array(one[2]) - box).max() <= 1
+            if one[0] == label and abs(one[1] - score) <= tolerance and np.abs(np.array(one[2]) - box).max() <= 1
         ]
         assert fits, ((label, score, box), answer)
         left.remove(fits[0])
@@ -224,7 +224,7 @@ def test_yolox_with_boxes_relative_to_their_cells(command: Add, served: Any, sta
     """YOLOX's own export: BGR of 0 to 255, a picture in the upper left corner, boxes undecoded, which is noticed."""
     path = networks.yolox(tmp_path / "yolox.onnx")
     how = ("--resize", "letterbox", "--scale", "1", "--mean", "0", "--std", "1", "--channel-order", "BGR")
-    options = ("--decoder", "yolox", "--labels", labels(tmp_path, 3))
+    options = ("--decoder", "yolox", "--labels", labels(tmp_path, 3), "--resample", "bilinear")
     assert command("add", str(path), *how, *options, gateway=True) == 0
     assert spec(stack.models, "yolox")["postprocess"]["encoded"] is True
     for array in PICTURES:
@@ -250,14 +250,14 @@ def test_yolox_with_boxes_relative_to_their_cells(command: Add, served: Any, sta
         )
 
 
-def letterboxed(array: Any, side: int) -> tuple[Any, Any, tuple[int, int]]:
+def letterboxed(array: Any, side: int, resize: Callable[..., Any] = stretched) -> tuple[Any, Any, tuple[int, int]]:
     """Return a picture in the middle of a grey square, its scale (x, y) and its corner."""
     height, width = array.shape[:2]
     ratio = min(side / width, side / height)
     size = (round(width * ratio), round(height * ratio))
     left, top = (side - size[0]) // 2, (side - size[1]) // 2
     canvas = np.full((side, side, 3), 114, np.uint8)
-    canvas[top : top + size[1], left : left + size[0]] = stretched(array, *size)
+    canvas[top : top + size[1], left : left + size[0]] = resize(array, *size)
     return canvas, np.array(size) / (width, height), (left, top)
 
 
@@ -265,7 +265,8 @@ def letterboxed(array: Any, side: int) -> tuple[Any, Any, tuple[int, int]]:
 def test_yolo_with_a_transposed_head(command: Add, served: Any, stack: Any, tmp_path: Path, free: bool) -> None:
     """YOLOv8 and later; a network for any size is fixed to the one that is asked for, and its output with it."""
     path = networks.yolo(tmp_path / "yolo.onnx", free=free)
-    how = ("--resize", "letterbox_center", *UNIT, *(("--size", "64", "64") if free else ()))
+    sizes = ("--size", "64", "64") if free else ()
+    how = ("--resize", "letterbox_center", "--resample", "bilinear", *UNIT, *sizes)
     assert command("add", str(path), *how, "--decoder", "yolov8", "--labels", labels(tmp_path, 3)) == 0
     assert [shape[1:] for shape in shapes(stack.models, "yolo_network")] == [[3, 64, 64], [7, 16]]
     for array in PICTURES:
@@ -278,7 +279,7 @@ def test_yolo_with_a_transposed_head(command: Add, served: Any, stack: Any, tmp_
 def test_boxes_without_suppression(command: Any, served: Any, tmp_path: Path) -> None:
     """Rows of corners, score and class are taken as they are; a class beyond the labels is refused."""
     path = networks.end_to_end(tmp_path / "whole.onnx")
-    how = ("--resize", "letterbox_center", *UNIT, "--decoder", "end_to_end")
+    how = ("--resize", "letterbox_center", "--resample", "bilinear", *UNIT, "--decoder", "end_to_end")
     refused = command.run("add", str(path), *how, "--labels", labels(tmp_path, 2))
     assert (refused.code, "and there are 2 labels: give all" in refused.sentence) == (1, True), refused.err
     assert command("add", str(path), *how, "--labels", labels(tmp_path, 3)) == 0

@@ -16,6 +16,7 @@ import pytest
 from sample_files import contents
 from test_refusals import HOW, net
 
+from modelctl.sources.addition import STEPS
 from modelctl.sources.draft import Order
 
 BROKEN = """
@@ -85,9 +86,12 @@ def start(stack: Any, *arguments: str) -> subprocess.Popen[str]:
 @pytest.mark.usefixtures("command")
 @pytest.mark.parametrize(
     ("step", "number"),
-    [(1, signal.SIGINT), (3, signal.SIGINT), (6, signal.SIGINT), (7, signal.SIGINT), (6, signal.SIGTERM)],
+    [
+        *((step, signal.SIGINT) for step in ("read", "compare", "judge", "load", "ask")),
+        ("load", signal.SIGTERM),
+    ],
 )
-def test_ctrl_c_leaves_nothing(served: Any, stack: Any, tmp_path: Path, step: int, number: signal.Signals) -> None:
+def test_ctrl_c_leaves_nothing(served: Any, stack: Any, tmp_path: Path, step: str, number: signal.Signals) -> None:
     """At any step, while Triton still loads it too: no file, no served model, one sentence."""
     before = contents(stack.models)
     process = start(stack, *net(tmp_path, *HOW, "--name", "halted"))
@@ -95,15 +99,15 @@ def test_ctrl_c_leaves_nothing(served: Any, stack: Any, tmp_path: Path, step: in
     said = ""
     for line in process.stderr:
         said += line
-        if line.startswith(f"[{step}/7]"):
+        if line.startswith(f"[{STEPS.index(step) + 1}/{len(STEPS)}]"):
             process.send_signal(number)
-            if step == 6:  # an impatient user
+            if step == "load":  # an impatient user
                 time.sleep(0.05)
                 process.send_signal(number)
             break
     said += process.communicate(timeout=60)[1]
     # The second signal may come when the sentence has been said, and end the process itself.
-    assert process.returncode in ((1, -number) if step == 6 else (1,)), said
+    assert process.returncode in ((1, -number) if step == "load" else (1,)), said
     assert "modelctl: halted was not added, at the step '" in said
     assert said.endswith("': stopped. The repository is as before.\n")
     assert "Traceback" not in said
