@@ -37,7 +37,9 @@ def draft(order: Order) -> Draft:
     if not path.is_file():
         raise CommandError(f"There is no file {path}: give the path of one.")
     refuse_idle(order, ["shape"], "an ONNX file, which holds its shapes")
-    return from_file(order, path, metadata.ultralytics(networks.load(path)))
+    # What is served by its tensors needs no facts, and may be of a task that is not served otherwise.
+    known = {} if order.options.task == "none" else metadata.ultralytics(networks.load(path))
+    return from_file(order, path, known)
 
 
 def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
