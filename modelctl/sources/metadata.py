@@ -12,6 +12,7 @@ from modelctl.graphs import networks
 
 THRESHOLDS = {"score_threshold": 0.25, "iou_threshold": 0.7, "max_detections": 300}
 """The defaults of Ultralytics' own `predict`."""
+LICENCE = "Exported by Ultralytics: its licence is AGPL-3.0 unless yours says otherwise."
 
 
 class Range(NamedTuple):
@@ -85,25 +86,52 @@ def ultralytics(model: onnx.ModelProto) -> dict[str, Any]:
     said = {entry.key: entry.value for entry in model.metadata_props}
     if "names" not in said or "Ultralytics" not in said.get("author", ""):
         return {}
+    if said.get("task") == "classify":
+        return _classifier(said)
     if said.get("task") != "detect":
         raise CommandError(
-            f"This is an Ultralytics network for '{said.get('task')}': only 'detect' can be served here."
+            f"This is an Ultralytics network for '{said.get('task')}': only 'detect' and 'classify' can be served "
+            "here; --task none serves its tensors."
         )
     _, outputs = networks.ports(model)
     has_nms = len(outputs) == 1 and len(outputs[0].shape) == 3 and outputs[0].shape[-1] == 6
+    facts = _classes_and_size(said)
+    # Of Ultralytics' detectors only RT-DETR writes a row for each query; older exports do not name their head.
+    in_rows = len(outputs) == 1 and outputs[0].shape[-1:] == (4 + len(facts["labels"]),)
+    rtdetr = "RTDETR" in said.get("head", "") or (in_rows and outputs[0].shape[1] != outputs[0].shape[-1])
     return {
         "task": "object-detection",
-        **_classes_and_size(said),
-        "decoder": "end_to_end" if has_nms else "yolov8",
+        **facts,
+        "head": "RTDETRDecoder" if rtdetr else said.get("head", ""),
         "thresholds": {"max_detections": 300} if has_nms else THRESHOLDS,
-        "resize": "letterbox_center",
+        # RT-DETR's predictor stretches pictures.
+        "resize": "stretch" if rtdetr else "letterbox_center",
         "resample": "opencv_linear",
         "alpha": "drop",
-        **{key: said[key] for key in ("end2end", "head") if key in said},
+        **({"end2end": said["end2end"]} if "end2end" in said else {}),
         "scale": 1 / 255,
         "mean": [0.0] * 3,
         "std": [1.0] * 3,
-        "notes": ["Exported by Ultralytics: its licence is AGPL-3.0 unless yours says otherwise."],
+        "notes": [LICENCE],
+    }
+
+
+def _classifier(said: dict[str, str]) -> dict[str, Any]:
+    """Return the facts of a classifier: shorter side to the picture size, centre crop, probabilities.
+
+    Source: `classify_transforms` of Ultralytics, torchvision's Resize, CenterCrop and ToTensor on Pillow's pictures.
+    """
+    facts = _classes_and_size(said)
+    height, width = facts.get("size", (224, 224))
+    square = {"resize": "shortest_edge_center_crop", "resize_to": width, "rounding": "down"}
+    return {
+        "task": "image-classification",
+        **facts,
+        **(square if height == width else {"resize": "stretch"}),
+        "scale": 1 / 255,
+        "mean": [0.0] * 3,
+        "std": [1.0] * 3,
+        "notes": [LICENCE],
     }
 
 

@@ -57,7 +57,8 @@ def from_path(order: Order, path: Path, notes: list[str]) -> Draft:
 
     """
     served = zipmap.cut(path, order.work)
-    known = metadata.facts(networks.load(served.path))
+    # A network that is served by its tensors needs no facts, and may be of a task that is not served otherwise.
+    known = {} if order.options.task == "none" else metadata.facts(networks.load(served.path))
     known["notes"] = [*known.get("notes", []), *notes, *served.notes]
     if served.labels:
         known.setdefault("labels", served.labels)

@@ -60,4 +60,5 @@ def draft(order: Order) -> Draft:
     if done.returncode or not path.is_file():
         last = (done.stderr.strip() or "it wrote no file").splitlines()[-1]
         raise CommandError(f"Ultralytics could not export {order.source}: {last[:300]}")
-    return onnxfile.from_file(order, path, metadata.ultralytics(networks.load(path)))
+    known = {} if order.options.task == "none" else metadata.ultralytics(networks.load(path))
+    return onnxfile.from_file(order, path, known)

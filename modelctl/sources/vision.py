@@ -182,7 +182,10 @@ def _head_labels(order: Order, fit: Fit, known: dict[str, Any]) -> list[str]:
     try:
         return labels_for(order, fit.classes, known.get("labels", []))
     except CommandError as error:
-        raise CommandError(f"{error} (The head was read as {fit.line}; --decoder overrules.)") from error
+        each = (
+            " Each of its scores is a class, the last one too." if fit.settings.get("activation") == "sigmoid" else ""
+        )
+        raise CommandError(f"{error} (The head was read as {fit.line}; --decoder overrules.{each})") from error
 
 
 def _head_tensor(port: Port, trial: Trial, fit: Fit) -> dict[str, Any]:

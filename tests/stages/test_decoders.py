@@ -198,6 +198,11 @@ def test_a_size_that_overflows_is_refused() -> None:
         ({"logits": (300, 80), "boxes": (300, 4)}, {"decoder": "detr", "activation": "sigmoid"}, 80),
         ({"output": (300, 6)}, {"decoder": "end_to_end"}, -1),
         ({"output": (-1, -1)}, {"decoder": "yolov5"}, -1),
+        ({"output": (300, 84)}, {"decoder": "rtdetr"}, 80),
+        ({"boxes": (9, 4), "scores": (9, 3)}, {"decoder": "scored_boxes", "background": "true"}, 2),
+        ({"boxes": (9, 4), "scores": (9,), "classes": (9,)}, {"decoder": "detections"}, -1),
+        ({"output": (2125, 36)}, {"decoder": "nanodet_plus"}, 4),
+        ({"output": (10, 32, 32)}, {"decoder": "fastestdet"}, 5),
     ],
 )
 def test_the_number_of_classes_follows_from_the_dims(
@@ -222,6 +227,19 @@ def test_the_number_of_classes_follows_from_the_dims(
         ({"output": (9, 9)}, {"decoder": "yolov5", "encoded": "true"}, "for the decoder 'yolox' only"),
         ({"output": (9, 9)}, {"decoder": "yolox", "strides": "8,x"}, "'strides'"),
         ({"output": (9, 9)}, {"decoder": "yolox", "width": "0"}, "width and height"),
+        (
+            {"output": (9, 9)},
+            {"decoder": "yolov8", "box_format": "yxyx"},
+            "'box_format' is not for the decoder 'yolov8'",
+        ),
+        (
+            {"output": (9, 7)},
+            {"decoder": "end_to_end", "columns": "box,score"},
+            "'columns' must name box, score, class",
+        ),
+        ({"output": (9, 20)}, {"decoder": "yolofastestv2", "anchors": "1,2"}, "anchors must be a width and a height"),
+        ({"output": (9, 20)}, {"decoder": "yolofastestv2", "anchors": "x"}, "'anchors' must be numbers"),
+        ({"boxes": (9, 4), "scores": (9,)}, {"decoder": "detections"}, "'boxes' and 'scores' and 'classes'"),
     ],
 )
 def test_a_head_that_makes_no_sense_keeps_the_model_from_loading(
@@ -230,3 +248,36 @@ def test_a_head_that_makes_no_sense_keeps_the_model_from_loading(
     """The sentence says which values do not fit."""
     with pytest.raises(ConfigError, match=sentence):
         Head.of(config(inputs, **parameters))
+
+
+@pytest.mark.parametrize(
+    ("decoder", "shape", "parameters"),
+    [
+        ("nanodet", (9, 34), {}),
+        ("nanodet_plus", (9, 34), {}),
+        ("yolofastestv2", (9, 17), {"anchors": ",".join(["9"] * 12)}),
+    ],
+)
+def test_rows_that_are_not_the_cells_of_the_input_are_refused(
+    decoder: str, shape: tuple[int, int], parameters: dict[str, str]
+) -> None:
+    """Other strides would put every box elsewhere."""
+    with pytest.raises(RefusalError, match="does not fit its strides"):
+        decoded({"output": np.zeros(shape, np.float32)}, 0.3, decoder=decoder, **parameters)
+
+
+def test_rows_behind_the_count_are_not_read() -> None:
+    """TensorFlow Lite leaves anything there; a count beyond the rows is all of them."""
+    boxes = np.array([[1, 2, 30, 40], [5, 6, 30, 40]], np.float32)
+    tensors = {"boxes": boxes, "scores": np.array([0.9, 0.8], np.float32), "classes": np.array([1, 0], np.int32)}
+    for count, expected in ((1, 1), (2, 2), (7, 2), (0, 0)):
+        found = decoded({**tensors, "count": np.array([count], np.int32)}, 0.3, decoder="detections")
+        assert len(found) == expected
+
+
+def test_suppression_may_be_asked_for_or_left_out() -> None:
+    """A head's family decides, unless the parameter `nms` does."""
+    rows = {"output": (84, 6)}
+    assert not Head.of(config(rows, decoder="rtdetr")).overlaps
+    assert Head.of(config(rows, decoder="rtdetr", nms="true")).overlaps
+    assert not Head.of(config({"output": (6, 84)}, decoder="yolov8", nms="false")).overlaps

@@ -54,6 +54,7 @@ def classifier(
     batch: int | str = "N",
     ending: str = "logits",
     fixed_inside: bool = False,
+    metadata: dict[str, str] | None = None,
 ) -> Path:
     """Write [N, 3, size, size] -> mean of 4 x 4 fields -> classes.
 
@@ -65,6 +66,7 @@ def classifier(
         batch: as declared on both.
         ending: `logits` [N, C], `square` [N, C, 1, 1], `probabilities` [N, C], or `sigmoid` [N, C].
         fixed_inside: whether a constant in the graph fixes the batch to one.
+        metadata: of the file.
 
     """
     cast = np.dtype(dtype).type
@@ -91,7 +93,7 @@ def classifier(
         last = "scores"
     shape: list[int | str] = [batch, classes, 1, 1] if last == "square" else [batch, classes]
     inputs = [value("pixels", TYPES[dtype], [batch, 3, size, size])]
-    return save(path, nodes, inputs, [value(last, TYPES[dtype], shape)], constants)
+    return save(path, nodes, inputs, [value(last, TYPES[dtype], shape)], constants, metadata)
 
 
 def any_size(path: Path, *, classes: int = 6) -> Path:

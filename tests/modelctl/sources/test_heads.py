@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import heads
+import networks
 import numpy as np
 import pytest
 from heads import OBJECTS, SIDE
@@ -29,14 +30,14 @@ UNIT = ("--resize", "stretch", "--scale", "1/255", "--mean", "0", "--std", "1")
 Outputs = dict[str, Any]
 
 
-def drafted(folder: Path, path: Path, *options: str, names: int | None = 2) -> Draft:
+def drafted(folder: Path, path: Path, *options: str, names: int | None = 2, prepared: tuple[str, ...] = UNIT) -> Draft:
     """Return the draft that `modelctl add` makes of a file, its network stored."""
     parser = argparse.ArgumentParser()
     add.add_arguments(parser)
-    given = ("--labels", labels(folder, names)) if names else ()
+    given = (*prepared, "--labels", labels(folder, names)) if names else prepared
     work = folder / "work"
     work.mkdir(exist_ok=True)
-    order = Order(str(path), "net", parser.parse_args([str(path), *UNIT, *given, *options]), work)
+    order = Order(str(path), "net", parser.parse_args([str(path), *given, *options]), work)
     draft = find.draft(order)
     conversion.convert(draft, "fp32", None)
     conversion.compare(draft, "fp32")
@@ -315,7 +316,7 @@ def test_rf_detr_has_a_label_for_each_of_its_scores(tmp_path: Path) -> None:
     assert draft.spec.postprocess.activation == "sigmoid"
     with pytest.raises(CommandError, match=r"has 2 classes, .* has 1 labels.*read as DETR, sigmoid") as caught:
         drafted(tmp_path, path, names=1)
-    assert "--decoder overrules" in str(caught.value)
+    assert "--decoder overrules. Each of its scores is a class, the last one too." in str(caught.value)
 
 
 def test_the_user_overrules_what_was_recognised(tmp_path: Path) -> None:
@@ -395,3 +396,47 @@ def test_a_size_that_becomes_a_constant_must_be_known(tmp_path: Path) -> None:
         drafted(tmp_path, path)
     for answer in answers(drafted(tmp_path, path, "--size", str(SIDE), str(SIDE))):
         same_objects(answer)
+
+
+THEIRS = {"author": "Ultralytics", "names": "{0: 'label 0', 1: 'label 1'}"}
+
+
+def test_ultralytics_rt_detr_is_stretched(tmp_path: Path) -> None:
+    """Its predictor stretches pictures; exports without the head's name are known by their rows."""
+    rows = np.concatenate([QUERIES[0], 1 / (1 + np.exp(-QUERIES[1]))], axis=1)
+    named = THEIRS | {"task": "detect", "imgsz": "[64, 64]"}
+    path = heads.constant(tmp_path / "net.onnx", {"output0": rows}, metadata=named)
+    draft = drafted(tmp_path, path, names=None, prepared=())
+    assert draft.spec.preprocess.resize == "stretch"
+    for answer in answers(draft):
+        same_objects(answer)
+
+
+def test_ultralytics_classifiers_are_prepared_as_their_source_does(tmp_path: Path) -> None:
+    """The shorter side becomes the picture size, whole pixels are cut off, and the middle is taken."""
+    names = str({index: f"label {index}" for index in range(6)})
+    path = networks.classifier(
+        tmp_path / "net.onnx",
+        ending="probabilities",
+        metadata=THEIRS | {"task": "classify", "names": names, "imgsz": "[32, 32]"},
+    )
+    draft = drafted(tmp_path, path, names=None, prepared=())
+    assert draft.labels == [f"label {index}" for index in range(6)]
+    assert draft.spec.postprocess.activation == "none"
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 110, 3), np.uint8))
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    # torchvision: Resize(32, BILINEAR) keeps the ratio and truncates; CenterCrop(32); ToTensor.
+    resized = picture.resize((int(32 * 110 / 60), 32), Image.Resampling.BILINEAR)
+    left = round((resized.width - 32) / 2.0)
+    expected = np.asarray(resized.crop((left, 0, left + 32, 32)), np.float32).transpose(2, 0, 1)[None] / 255
+    given, _ = Reference(draft.spec, draft.labels, None, lambda _: {}).inputs(data.getvalue())
+    np.testing.assert_allclose(given["image"], expected, atol=1e-6)
+
+
+def test_ultralytics_networks_of_other_tasks_are_served_by_their_tensors(tmp_path: Path) -> None:
+    """The refusal proposes --task none, and that works."""
+    path = networks.classifier(tmp_path / "net.onnx", metadata=THEIRS | {"task": "pose"})
+    with pytest.raises(CommandError, match="only 'detect' and 'classify' can be served here; --task none serves"):
+        drafted(tmp_path, path, names=None, prepared=())
+    assert drafted(tmp_path, path, "--task", "none", names=None, prepared=()).spec.task == "none"

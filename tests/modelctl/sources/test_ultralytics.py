@@ -109,7 +109,11 @@ def test_the_package_is_not_installed(
     ("metadata", "failure", "sentence"),
     [
         (METADATA, "no such layer", "Ultralytics could not export"),
-        (METADATA | {"task": "segment"}, "", "an Ultralytics network for 'segment': only 'detect' can be served"),
+        (
+            METADATA | {"task": "segment"},
+            "",
+            "an Ultralytics network for 'segment': only 'detect' and 'classify' can be served",
+        ),
         (METADATA | {"names": "{0: "}, "", "metadata that Ultralytics wrote into the file cannot be read"),
         (METADATA | {"names": "{1: 'one'}"}, "", "metadata that Ultralytics wrote into the file cannot be read"),
         (METADATA | {"names": "{0: 'one'}"}, "", "The network has 3 classes, its file names 1: give --labels"),
