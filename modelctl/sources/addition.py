@@ -28,7 +28,7 @@ from modelctl.models.spec import ModelSpec, TensorModel
 from modelctl.models.steps import ImagePreprocess
 from modelctl.models.tasks import TASKS
 from modelctl.reference import served
-from modelctl.sources import conversion, find, folders, signals
+from modelctl.sources import conversion, find, folders, folding, signals
 from modelctl.sources.draft import Draft, Order
 
 STEPS = ("read", "convert", "compare", "write", "check", "load", "ask")
@@ -111,6 +111,8 @@ class Addition:
         self._refuse_idle(draft)
         self._begin("convert", f"storing the network as {self._options.precision}")
         conversion.convert(draft, self._options.precision, self._options.examples)
+        if not self._options.no_fold:
+            folding.fold(draft)
         self._begin("compare", "comparing with the original")
         self._lines = conversion.compare(draft, self._options.precision)
         self._begin("write", f"writing {', '.join(_written(draft.spec))}")

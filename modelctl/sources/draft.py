@@ -73,7 +73,7 @@ class Order:
 
 PICTURES = (
     *("resize", "resize_to", "longest_edge", "size", "resample", "rounding", "pad_value"),
-    *("scale", "mean", "std", "channel_order", "layout"),
+    *("scale", "mean", "std", "channel_order", "layout", "no_fold"),
 )
 BOXES = ("decoder", "encoded", "strides", "box_unit", "score_threshold", "iou_threshold", "max_detections")
 TEXTS = ("tokenizer", "max_length")
