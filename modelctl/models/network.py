@@ -80,7 +80,7 @@ class Folded(Strict):
     scale: float
     mean: list[float]
     std: list[float]
-    channel_order: Literal["RGB", "BGR"] = "RGB"
+    channel_order: str = "RGB"
     layout: Literal["NCHW", "NHWC"] = "NCHW"
 
 

@@ -111,10 +111,10 @@ class Addition:
         self._refuse_idle(draft)
         self._begin("convert", f"storing the network as {self._options.precision}")
         conversion.convert(draft, self._options.precision, self._options.examples)
-        if not self._options.no_fold:
-            folding.fold(draft)
         self._begin("compare", "comparing with the original")
         self._lines = conversion.compare(draft, self._options.precision)
+        if not self._options.no_fold:
+            folding.fold(draft)  # last, because all before it speaks of the recipe that the user gave
         self._begin("write", f"writing {', '.join(_written(draft.spec))}")
         spec = folders.write(draft, self._made, self._lines)
         self._begin("check", "checking the configurations")

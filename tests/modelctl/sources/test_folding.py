@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from skimage import data
 from test_onnx import WORDS, run, same_ranking, shapes, softmax, stretched, tokenizer
 from tritonclient.grpc import model_config_pb2 as pb
 
+from modelctl.errors import CommandError
 from modelctl.graphs import folding as graphs
 from modelctl.models import spec as specs
 from modelctl.sources import folding
@@ -52,7 +54,7 @@ def test_bytes_pass_between_the_steps(command: Any, served: Any, stack: Any, tmp
     record = spec(stack.models, "net")["network"].get("folded")
     if folded:
         assert record == {"scale": 1 / 255, "mean": MEAN, "std": STD, "channel_order": "BGR"}
-        note = "The network takes pixels, UINT8 NHWC in RGB; inside are (x * 0.00392157 - [0.1, 0.2, 0.3])"
+        note = "The network takes pixels, UINT8 NHWC; inside are (x * 0.00392157 - [0.1, 0.2, 0.3])"
         assert note in result.err
         assert note in (stack.models / "net" / "MODEL_CARD.md").read_text()
     else:
@@ -85,7 +87,7 @@ def test_a_dynamically_quantised_network_is_no_other(command: Any, served: Any, 
     assert "DynamicQuantizeLinear" in {node.op_type for node in onnx.load(path).graph.node}
     result = command.run("add", str(path), *BGR, "--labels", labels(tmp_path, 40))
     assert result.code == 0, result.err
-    assert re.search(r"scores differ by 0 at most", result.err), result.err
+    assert "The network takes pixels" in result.err
     for array in PICTURES:
         same_ranking(served.classify("dynamic", png(array), 40), softmax(run(path, pixels=bgr(array))[0][0]), 0.02)
 
@@ -103,20 +105,51 @@ def test_a_graph_that_cannot_be_folded_is_served_as_it_is(
         same_ranking(served.classify("old", png(array), 6), softmax(run(path, pixels=bgr(array))[0][0]), 1e-5)
 
 
-def test_a_fold_that_computes_something_else_is_refused(
-    command: Any, stack: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_fold_that_computes_something_else_is_not_served(
+    command: Any, served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reference computes the recipe by itself, and the repository stays as it was."""
-    right = folding._recipe
-    monkeypatch.setattr(
-        folding, "_recipe", lambda how: graphs.Recipe(right(how).scale, right(how).mean, right(how).std, "RGB")
-    )
-    before = contents(stack.models)
+    """The reference computes the recipe by itself; the network is then served as it is, and the reason is said."""
+    right = graphs.Recipe
+    monkeypatch.setattr(folding, "Recipe", lambda *given: dataclasses.replace(right(*given), channel_order="RGB"))
     path = networks.classifier(tmp_path / "net.onnx")
     result = command.run("add", str(path), *BGR, "--labels", labels(tmp_path, 6))
-    assert result.code == 1
-    assert re.search(r"The folded recipe differs by \S+ on .*: give --no-fold\. The repository", result.sentence)
-    assert contents(stack.models) == before
+    assert result.code == 0, result.err
+    words = r"The network takes normalised pictures, since its recipe differs by \S+ inside the network on \S+\."
+    assert re.search(words, result.err), result.err
+    for array in PICTURES:
+        same_ranking(served.classify("net", png(array), 6), softmax(run(path, pixels=bgr(array))[0][0]), 1e-5)
+
+
+def test_a_network_that_answers_otherwise_is_not_served(
+    command: Any, stack: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folded network is held against the network as it was."""
+    fold = graphs.fold
+
+    def other(model: onnx.ModelProto, *given: Any) -> onnx.ModelProto:
+        for tensor in model.graph.initializer:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(tensor), tensor.name))
+        return fold(model, *given)
+
+    monkeypatch.setattr(graphs, "fold", other)
+    path = networks.classifier(tmp_path / "net.onnx")
+    result = command.run("add", str(path), *BGR, "--labels", labels(tmp_path, 6))
+    assert result.code == 0, result.err
+    assert "since it would answer otherwise with its recipe inside (0 of 3 first labels agree" in result.err
+    assert shapes(stack.models, "net_network")[0] == ["batch", 3, 32, 32]
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (np.zeros((1, 4, 4, 3), np.float32), r"its recipe gives float32 \(1, 4, 4, 3\) of a\.jpg inside the network"),
+        (np.zeros((1, 3, 4, 4), np.float16), r"its recipe gives float16 \(1, 3, 4, 4\) of a\.jpg inside the network"),
+        (np.full((1, 3, 4, 4), np.nan, np.float32), r"its recipe differs by nan inside the network on a\.jpg"),
+    ],
+)
+def test_prepared_pictures_have_type_shape_and_values_of_the_recipe(made: Any, words: str) -> None:
+    with pytest.raises(CommandError, match=words):
+        folding._require_close("a.jpg", made, np.zeros((1, 3, 4, 4), np.float32))
 
 
 def test_no_fold_is_refused_where_nothing_would_be_folded(command: Any, stack: Any, tmp_path: Path) -> None:
