@@ -65,6 +65,6 @@ elif [ $# -gt 0 ]; then
   run python -m pytest -n 4 --dist loadfile "$@"
 else
   run python -m pytest -n 4 --dist loadfile -m "not alone"
-  run python -m pytest -n 2 --dist loadfile -m alone
+  run python -m pytest -n 2 --dist load -m alone
 fi
 echo "dev_test.sh${fast:+ --fast}: everything passed, in $((SECONDS - begun)) s."

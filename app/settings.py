@@ -97,7 +97,11 @@ class Settings(BaseSettings):
         description="Time for running requests to finish at shutdown; the others are answered 503 `draining`.",
     )
 
-    max_image_bytes: int = Field(default=20 * MEGABYTE, ge=1, description="Largest encoded image.")
+    max_image_bytes: int = Field(
+        default=20 * MEGABYTE,
+        ge=1,
+        description="Largest encoded image. Its pixels are limited by `max_pixels` in the model's `model.yaml`.",
+    )
     max_text_bytes: int = Field(default=1 * MEGABYTE, ge=1, description="Longest text.")
     max_batch_items: int = Field(default=64, ge=1, description="Largest number of items in a batch.")
     max_batch_bytes: int = Field(default=64 * MEGABYTE, ge=1, description="Largest batch: all its items together.")

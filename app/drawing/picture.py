@@ -20,7 +20,7 @@ from app.drawing.marks import mark
 from app.errors import ImageTooLargeError, ImageUndecodableError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-# The models' default limit. An image that only a model with a higher limit accepts is answered as JSON only.
+# The default of `max_pixels` in model.yaml. A larger image gets no picture answer, even from a model that accepts it.
 MAX_PIXELS = 50_000_000
 JPEG_SIDE = 65_500  # the encoder's limit
 # EXIF orientation (EXIF 2.32, tag 0x0112) -> what turns a stored picture upright. Not Pillow's `exif_transpose`: it

@@ -151,9 +151,11 @@ class Servers:
         return min((client.item_s.get(model, math.inf) for client in self.serving(model)), default=math.inf)
 
     async def infer(self, question: Question) -> Answer:
-        """Ask the best server. When the connection or the server fails, retry once, on another server if there is one.
+        """Ask the best server. When it is unavailable, retry once, on another server if there is one.
 
-        Inference changes nothing, so a retry is safe. There is none after a deadline or a refusal.
+        Inference changes nothing, so a retry is safe. The deadline and the retry budget must allow it. It retries
+        `BackendUnavailableError`, which includes a cancelled call and a missing control key, and, on another server
+        only, `ModelNotReadyError`; no other error.
 
         Raises:
             GatewayError: whatever went wrong, by the table of `app.triton.status`.

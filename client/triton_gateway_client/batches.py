@@ -17,7 +17,18 @@ from pydantic import ValidationError
 
 from triton_gateway_client import errors
 from triton_gateway_client.errors import GatewayError, InvalidInputError, Problem
-from triton_gateway_client.exchange import Deadline, Parallel, Patience, Reply, Request, Steps, Wait, Work, once
+from triton_gateway_client.exchange import (
+    Deadline,
+    Parallel,
+    Patience,
+    Reply,
+    Request,
+    Steps,
+    Wait,
+    Work,
+    is_retried,
+    once,
+)
 from triton_gateway_client.results import BatchAnswer
 from triton_gateway_client.tasks import Defaults, R, Task, new_request_id, parsed, query
 
@@ -165,7 +176,7 @@ def _batch(
         rows = [reply] * len(indices) if isinstance(reply, GatewayError) else _rows(task, reply, request, len(indices))
         outcomes.update(zip(indices, rows, strict=True))
         failed = {n: row for n, row in zip(indices, rows, strict=True) if isinstance(row, GatewayError)}
-        again = [n for n, error in failed.items() if error.retryable]
+        again = [n for n, error in failed.items() if is_retried(error)]
         pause = patience.pause(failed[again[0]]) if again else None
         if pause is not None:
             yield Wait(pause)

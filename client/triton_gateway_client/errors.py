@@ -20,8 +20,8 @@ from email.utils import parsedate_to_datetime
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 UNEXPECTED = "unexpected_answer"
-TRANSIENT = (429, 502, 503, 504)
-"""Statuses worth a retry when the answer holds no problem, because a proxy in front of the gateway sent it."""
+TEMPORARY_STATUSES = (429, 502, 503, 504)
+"""Statuses that make an error `retryable` when the answer holds no problem, because a proxy sent it."""
 
 
 class Problem(BaseModel):
@@ -49,7 +49,8 @@ class GatewayError(Exception):
             `image_unreadable` and `unexpected_answer`.
         status: the HTTP status; None when no answer came.
         request_id: identifies the call in the gateway's logs.
-        retryable: whether the same call may succeed later.
+        retryable: whether the same call may succeed later. The client itself retries some of these errors only: see
+            `exchange.is_retried`.
         retry_after: seconds to wait before a retry; None when the gateway does not state it.
         model: the requested model; None when unknown.
         step: the model's step that refused or failed; None when unknown.
@@ -149,7 +150,7 @@ def from_answer(status: int, headers: Mapping[str, str], body: bytes, request_id
             f"HTTP status {status}, and no problem that says why.",
             status=status,
             request_id=request_id,
-            retryable=status in TRANSIENT,
+            retryable=status in TEMPORARY_STATUSES,
             retry_after=retry_after,
         )
 

@@ -22,8 +22,8 @@ T = TypeVar("T")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 """Mean pause before the first retry, and its maximum. It doubles with each retry; a `Retry-After` replaces it."""
-RETRYABLE_STATUSES = (None, 429, 503)
-"""Statuses after which a retry may succeed; None: no answer came."""
+RETRIED_STATUSES = (None, 429, 503)
+"""Statuses after which the client retries by itself; None: no answer came."""
 
 
 class Deadline:
@@ -108,11 +108,19 @@ class Parallel:
 Steps: TypeAlias = Generator[Send | Wait | Work | Parallel, Any, T]
 
 
+def is_retried(error: GatewayError) -> bool:
+    """Tell whether the client sends a failed request, or a failed item of a batch, again by itself.
+
+    Other errors may be `retryable` too, such as a 504: the caller decides on those.
+    """
+    return error.retryable and error.status in RETRIED_STATUSES
+
+
 class Patience:
     """The retries that a call has left, and the pauses before them.
 
-    Written here because httpx retries only the connection, and a retry library cannot continue its count for each half
-    of a split batch.
+    httpx retries failed connections only. A retry library counts the tries of one call, but each half of a split batch
+    must continue the count of the whole batch.
 
     Args:
         retries: maximum number of tries after the first.
@@ -129,7 +137,7 @@ class Patience:
 
     def pause(self, error: GatewayError) -> float | None:
         """Return the seconds to wait before the next try; None when the call must not be tried again."""
-        if not error.retryable or self._tries >= self._retries:
+        if not is_retried(error) or self._tries >= self._retries:
             return None
         backoff = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**self._tries)
         pause = backoff * (0.5 + self._chance()) if error.retry_after is None else error.retry_after
@@ -150,9 +158,9 @@ def once(request: Request, deadline: Deadline) -> Steps[Reply | GatewayError]:
 
 
 def call(request: Request, deadline: Deadline, retries: int) -> Steps[Reply]:
-    """Try a request until it succeeds, always with the same request id.
+    """Try a request until it succeeds.
 
-    By the id the gateway recognises a request that it has told to retry later.
+    All tries have the same request id: by it the gateway recognises a request that it told to retry later.
 
     Raises:
         GatewayError: when the request did not succeed in time, or cannot.
@@ -163,7 +171,7 @@ def call(request: Request, deadline: Deadline, retries: int) -> Steps[Reply]:
         outcome = yield from once(request, deadline)
         if isinstance(outcome, Reply):
             return outcome
-        pause = patience.pause(outcome) if outcome.status in RETRYABLE_STATUSES else None
+        pause = patience.pause(outcome)
         if pause is None:
             raise outcome
         yield Wait(pause)

@@ -14,7 +14,7 @@ from triton_gateway_client.network import Left
 
 CONNECT_TIMEOUT_S = 5.0
 """A connection that takes longer fails and is retried while time is left."""
-TRANSIENT = (httpx.NetworkError, httpx.ConnectTimeout, httpx.RemoteProtocolError)
+CONNECTION_ERRORS = (httpx.NetworkError, httpx.ConnectTimeout, httpx.RemoteProtocolError)
 """Failures after which a retry may succeed. Others come from the request, the set-up or the answer, and would recur."""
 KEY = re.compile(r"[!-~]+")
 
@@ -89,7 +89,7 @@ def failure(error: httpx.RequestError, send: Send) -> GatewayError:
             f"No answer came: {str(error) or type(error).__name__}",
             code="connection_failed",
             request_id=send.request.request_id,
-            retryable=isinstance(error, TRANSIENT),
+            retryable=isinstance(error, CONNECTION_ERRORS),
         )
     found.__cause__ = error
     return found

@@ -47,7 +47,10 @@ class Config:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """One folder with the config that Triton takes. `base` is its `config.pbtxt`; without a variant both are one."""
+    """One folder with the config that Triton uses.
+
+    `base` is its `config.pbtxt`, which is `config` too when there is no variant.
+    """
 
     name: str
     folder: Path

@@ -29,11 +29,9 @@ from modelctl.models.steps import ImagePreprocess
 from modelctl.models.tasks import TASKS
 from modelctl.reference import served
 from modelctl.sources import conversion, find, folders, folding, signals
-from modelctl.sources.draft import Draft, Order
+from modelctl.sources.draft import Order
 
 STEPS = ("read", "convert", "compare", "write", "check", "load", "ask")
-TASK_OPTIONS = ("labels", "activation", "resize", "scale", "mean", "std", "decoder", "tokenizer", "max_length")
-"""Options that have no effect on a tensor model."""
 
 
 def add(arguments: argparse.Namespace) -> int:
@@ -108,7 +106,6 @@ class Addition:
     def _do_all(self) -> None:
         self._begin("read", f"reading {self._order.source}")
         draft = find.draft(self._order)
-        self._refuse_idle(draft)
         self._begin("convert", f"storing the network as {self._options.precision}")
         conversion.convert(draft, self._options.precision, self._options.examples)
         self._begin("compare", "comparing with the original")
@@ -123,17 +120,6 @@ class Addition:
         self._load(spec)
         self._stop.check()
         self._show(spec)
-
-    def _refuse_idle(self, draft: Draft) -> None:
-        """Refuse options of tasks for a model that turned out to have none."""
-        if isinstance(draft.spec, TensorModel) and self._options.task is None:
-            given = [name for name in TASK_OPTIONS if getattr(self._options, name) is not None]
-            if given:
-                options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-                raise CommandError(
-                    f"The network's inputs and outputs fit no task, so {options} would have no effect: "
-                    "give --task, or omit them to serve it by its tensors."
-                )
 
     def _begin(self, step: str, text: str) -> None:
         self._stop.check()

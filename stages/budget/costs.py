@@ -8,8 +8,8 @@ from typing import Final
 from stages.serving import RefusalError
 
 MAX_WORK: Final = 1_500_000_000
-"""Work is counted in pixels of one JPEG scan. A core that needs 8.6 ms for an empty scan of 16 megapixels does this
-much in 0.8 s."""
+"""Limit of a picture's work, in pixels of one JPEG scan: 0.8 s on a core that decodes an empty scan of 16 megapixels in
+8.6 ms."""
 MAX_SEGMENTS: Final = 1_000
 MAX_METADATA: Final = 4_000_000  # bytes that a parser reads, joins or unpacks
 MAX_SKIPPED: Final = 16_000_000  # bytes of a JPEG's segments that are only skipped: depth maps, sound, extended XMP

@@ -103,7 +103,7 @@ def test_deadline_holds_whatever_the_server_does(client: Client, talk: Talk) -> 
 
 def test_a_late_stall_gets_only_the_remaining_time(client: Client) -> None:
     """A server that falls silent late is waited for during the remaining time, not for another timeout."""
-    timeout, part = 5.0, 4.0
+    timeout, part = 3.0, 2.4
 
     def talk(connection: socket.socket, end: threading.Event) -> None:
         asked(connection)

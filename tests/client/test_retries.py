@@ -218,6 +218,37 @@ def test_only_failed_items_are_sent_again(script: Make) -> None:
     assert len({request.headers["X-Request-ID"] for request in gateway.asked}) == 1
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        problem(408, "request_body_timeout", retryable=True),
+        problem(504, "deadline_exceeded", retryable=True),
+        httpx.Response(502, text="<html>"),
+        httpx.Response(504, text="<html>"),
+    ],
+    ids=["408", "504", "502 of a proxy", "504 of a proxy"],
+)
+def test_batches_are_retried_by_the_rule_of_single_requests(script: Make, answer: httpx.Response) -> None:
+    """After 408, 502 and 504 neither a single request nor a batch is retried, though the error is `retryable`."""
+    alone = script(answer)
+    with pytest.raises(GatewayError) as caught:
+        alone("sentiment", "fine")
+    assert caught.value.retryable
+    batch = script(answer)
+    outcomes = batch("sentiment_many", "ab")
+    assert told(outcomes) == [caught.value.code] * 2
+    assert (len(alone.asked), len(batch.asked)) == (1, 1)
+
+
+def test_items_are_retried_by_the_rule_of_single_requests(script: Make) -> None:
+    """Of a batch's failed items only those are sent again that would be retried as single requests."""
+    late = describe(504, "deadline_exceeded", retryable=True)
+    busy = describe(503, "backend_unavailable", retryable=True)
+    gateway = script(lambda request: answer_texts(request, {"a": late, "b": busy}), answer_texts)
+    assert told(gateway("sentiment_many", "abc")) == ["deadline_exceeded", "b", "c"]
+    assert texts_of(gateway) == [list("abc"), ["b"]]
+
+
 def test_refused_batch_is_sent_again_as_a_whole(script: Make) -> None:
     """A problem of the whole batch counts for every item: retryable ones are retried, lasting ones returned."""
     gateway = script(overloaded("0"), answer_texts)
@@ -297,7 +328,7 @@ def test_items_past_the_deadline_say_so(script: Make) -> None:
 
     gateway = script(slow, slow)
     options = {"batches": Batches(max_items=1, at_once=1), "retries": 0}
-    outcomes = gateway("sentiment_many", ["a", "b", "c"], timeout=4, options=options)
+    outcomes = gateway("sentiment_many", ["a", "b", "c"], timeout=2, options=options)
     assert told(outcomes)[1:] == ["deadline_exceeded"] * 2
     assert len(gateway.asked) == 1
 

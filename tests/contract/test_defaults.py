@@ -1,6 +1,6 @@
-"""Defaults of keys that `model.yaml` leaves out are equal in its spec and in the steps.
+"""Defaults of keys that `model.yaml` leaves out are equal in its spec, in the steps and in the gateway.
 
-`modelctl` never imports `stages`, so nothing but these tests holds the two to each other.
+`modelctl`, `stages` and `app` never import each other, so nothing but these tests holds them to each other.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToJson
 
+from app.drawing.picture import MAX_PIXELS
 from modelctl.models import configs, rendering
 from modelctl.models.repository import read_config
 from modelctl.models.spec import EnsembleSpec, TensorModel
@@ -56,6 +57,11 @@ def test_every_default_of_pictures_has_its_key() -> None:
     of_stages = {field.name for field in fields(Recipe) if field.default is not MISSING}
     of_spec = {name for name, field in ImagePreprocess.model_fields.items() if not field.is_required()}
     assert of_spec - {"instances"} - OF_PREPROCESS == of_stages
+
+
+def test_answers_are_drawn_on_pictures_of_every_default_size() -> None:
+    """The gateway draws on pictures of as many pixels as models accept by default."""
+    assert ImagePreprocess.model_fields["max_pixels"].default == MAX_PIXELS
 
 
 @pytest.mark.parametrize("part", ["preprocess", "postprocess"])

@@ -8,8 +8,8 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from fnmatch import fnmatch
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import CodeType
@@ -31,17 +31,17 @@ FORBIDDEN = {
 """Packages of others that a top-level folder never imports."""
 
 
-def code_of(path: Path) -> Iterator[CodeType]:
-    """Yield the compiled code of a file: of its module, and of every class and function in it.
+@cache
+def code_of(path: Path) -> list[CodeType]:
+    """Return the compiled code of a file: of its module, and of every class and function in it.
 
     Not its syntax tree: to make one fails in Python 3.11 when garbage is collected meanwhile whose end makes another
     (SystemError: AST constructor recursion depth mismatch).
     """
-    waiting = [compile(path.read_text(), str(path), "exec")]
-    while waiting:
-        code = waiting.pop()
-        waiting += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-        yield code
+    codes = [compile(path.read_text(), str(path), "exec")]
+    for code in codes:
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return codes
 
 
 def imports(path: Path) -> set[str]:
@@ -63,6 +63,7 @@ def test_rooms_import_only_allowed_modules(room: str) -> None:
         assert not imports(path) & (FORBIDDEN[room] - door), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
@@ -157,6 +158,7 @@ HOUSE: dict[str, set[str]] = {
 MAX_ARGUMENTS = 6
 
 
+@cache
 def modules(package: str) -> dict[str, set[str]]:
     """Return the imports of each module of a package within the package, also those for type checkers."""
     files = {

@@ -22,6 +22,7 @@ import onnxruntime
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     [

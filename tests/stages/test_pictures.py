@@ -244,6 +244,7 @@ def other(monkeypatch):
     return make
 
 
+@pytest.mark.slow
 def test_cpu_time_ends_a_process(other, monkeypatch):
     """The kernel kills a process beyond a picture's CPU time, whatever its deadline."""
     pool = other("spin")
@@ -262,6 +263,7 @@ def test_memory_is_bounded(other):
     pool.close()
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_by_itself_is_an_error_of_the_step(other):
     """Its exit code tells this; it gets time to end."""
     pool = other("fail")
@@ -287,6 +289,7 @@ def test_processes_end_with_their_step():
         child.wait(5)
 
 
+@pytest.mark.slow
 def test_no_other_plugin_is_loaded():
     """After pictures of every kind, and garbage, Pillow has loaded the plugins of our formats only."""
     script = (

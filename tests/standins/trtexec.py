@@ -14,8 +14,6 @@ import os
 import sys
 from pathlib import Path
 
-import onnx
-
 BOTH = """
 --onnx --inputIOFormats --outputIOFormats --profile --minShapes --optShapes --maxShapes --memPoolSize
 --avgTiming --refit --stripWeights --stripAllWeights --vc --versionCompatible --pi --pluginInstanceNorm
@@ -91,6 +89,8 @@ def main(release: str, arguments: list[str]) -> int:
 
 def build(options: dict[str, str], behaviour: dict[str, object]) -> int:
     """Write a plan: the tensors of the network, and layers of its type."""
+    import onnx  # here, because most calls need no network and this takes most of their time
+
     model = onnx.load(options["--onnx"])
     if any(node.name.startswith("trim/") for node in model.graph.node):
         print("[E] a shape depends on data")

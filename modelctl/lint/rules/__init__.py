@@ -1,4 +1,4 @@
-"""All rules, by subject. A code is never given to another rule; ten codes belong to each subject."""
+"""All rules, by subject. A new rule gets a code that was never used, such as one of TG060 to TG069."""
 
 from __future__ import annotations
 

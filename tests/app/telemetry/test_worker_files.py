@@ -50,6 +50,7 @@ print(json.dumps(seen))
 """
 
 
+@pytest.mark.slow
 def test_counts_of_dead_workers_are_kept_in_few_files(tmp_path: Path) -> None:
     """20 killed workers leave as many files as two; the sums hold all counts; no gauge is left."""
     environment = {**os.environ, FOLDER: str(tmp_path)}

@@ -120,6 +120,7 @@ def test_numbers_that_json_cannot_hold_are_the_models_fault(tensor: str, value: 
         fields(model, Answer("1", tensors), "id")
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_is_noticed_before_the_deadline() -> None:
     """A server that accepts connections but answers no ping is unavailable after 15 s, before a 60 s deadline."""
     server = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)

@@ -354,10 +354,11 @@ def clear(proof: Proof, case: Case) -> None:
 
 
 @pytest.fixture
-def hundred() -> Callable[[Path], None]:
-    """Return a function that writes 100 models: the bundled classifier 25 times, with 20 MB of weights each."""
+def hundred() -> Callable[[Path, int], None]:
+    """Return a function that writes 100 models: the bundled classifier 25 times, with more weights in each network."""
 
-    def make(folder: Path) -> None:
+    def make(folder: Path, weights: int) -> None:
+        networks: dict[str, Path] = {}
         for number in range(25):
             for source in sorted((ROOT / "models").glob("efficientnet_lite0*")):
                 target = folder / source.name.replace("efficientnet_lite0", f"model{number}")
@@ -366,7 +367,12 @@ def hundred() -> Callable[[Path], None]:
                     text = path.read_text().replace("efficientnet_lite0", f"model{number}")
                     path.write_text(text.replace(DEFAULT, DEFAULT.replace("default", "other")))
                 for path in target.glob("1/model.onnx"):
-                    _enlarge(path, 20_000_000)
+                    if source.name in networks:
+                        path.unlink()
+                        path.hardlink_to(networks[source.name])
+                    else:
+                        _enlarge(path, weights)
+                        networks[source.name] = path
 
     return make
 

@@ -14,7 +14,7 @@ from modelctl.lint.rules import RULES, machine
 from modelctl.plans import choice
 
 HERE = Path(__file__).parent
-# Most queue policies of the cases have no bound, which is not what they are broken by.
+# Found in most cases with a queue policy, because they set no queue limit; each case tests another rule.
 UNBOUNDED = "TG053"
 
 
