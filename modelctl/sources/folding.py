@@ -63,7 +63,7 @@ def _folded(draft: Draft, spec: EnsembleSpec, how: ImagePreprocess) -> tuple[Ens
     unfolded = onnx_run(draft.network, spec)
 
     def run(inputs: Arrays) -> Arrays:
-        return unfolded({"image": _run(front, inputs["image"])})
+        return unfolded({**inputs, "image": _run(front, inputs["image"])})
 
     items = folders.items(spec, None)
     before = Reference(spec, draft.labels, None, run)
