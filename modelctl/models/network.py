@@ -80,6 +80,17 @@ class TensorRT(Strict):
     instances: int = Field(default=1, ge=1, le=64)
 
 
+class Folded(Strict):
+    """The recipe that `modelctl add` put into the network's file; for people, since the steps no longer see it."""
+
+    dtype: Literal["FP32", "FP16"] = Field(default="FP32", description="Of the input that the file had before.")
+    scale: float
+    mean: list[float]
+    std: list[float]
+    channel_order: str = "RGB"
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+
+
 class Network(Strict):
     """The network between the two steps. Its tensors are keyed by role, such as `logits`; the task names them."""
 
@@ -89,6 +100,10 @@ class Network(Strict):
     instances: Instances = Instances()
     onnxruntime: OnnxRuntime = OnnxRuntime()
     tensorrt: TensorRT | None = None
+    folded: Folded | None = Field(
+        default=None,
+        description="What the file itself does with pixels: (x * scale - mean) / std, channel order, layout. A record.",
+    )
     torchscript: bool = Field(default=False, description="Whether model.pt exists too, for Triton's PyTorch backend.")
     lint_ignore: dict[LintCode, str] = Field(
         default_factory=dict, description="Rules that `modelctl lint` does not apply to the network: code and reason."
@@ -100,6 +115,13 @@ class Network(Strict):
         for name in self.tensorrt.shapes if self.tensorrt else ():
             if name not in known:
                 raise ValueError(f"tensorrt.shapes: there is no input {name}; there are {', '.join(sorted(known))}")
+        return self
+
+    @model_validator(mode="after")
+    def _folded_into_bytes(self) -> Network:
+        image = self.inputs.get("image")
+        if self.folded and (image is None or image.dtype != "UINT8"):
+            raise ValueError("folded: a network with its recipe inside takes an image of UINT8")
         return self
 
     @model_validator(mode="after")

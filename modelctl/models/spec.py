@@ -119,6 +119,11 @@ class Ensemble(Model):
         if any(tensor.dims is None for tensor in self.network.outputs.values()):
             raise ValueError("network.outputs: dims are needed")
 
+    def _require_bytes(self, preprocess: ImagePreprocess) -> None:
+        image = self.network.inputs["image"]
+        if image.dtype == "UINT8" and not preprocess.is_identity:
+            raise ValueError("preprocess: the image is UINT8, so scale must be 1, mean 0 and std 1")
+
 
 IMAGE = {frozenset({"image"})}
 LOGITS = {frozenset({"logits"})}
@@ -136,6 +141,7 @@ class ImageClassification(Ensemble):
     @model_validator(mode="after")
     def _tensors(self) -> ImageClassification:
         self._require(IMAGE, LOGITS)
+        self._require_bytes(self.preprocess)
         return self
 
 
@@ -149,6 +155,7 @@ class ObjectDetection(Ensemble):
     @model_validator(mode="after")
     def _tensors(self) -> ObjectDetection:
         self._require(IMAGE, HEADS[self.postprocess.decoder].outputs)
+        self._require_bytes(self.preprocess)
         return self
 
 

@@ -95,6 +95,11 @@ class ImagePreprocess(Strict):
         return 1 if self.channel_order == "GREY" else 3
 
     @property
+    def is_identity(self) -> bool:
+        """Whether pixels keep their values."""
+        return self.scale == 1 and not any(self.mean) and set(self.std) == {1.0}
+
+    @property
     def dims(self) -> list[int]:
         """The tensor's dims without the batch; -1 for sizes that depend on the picture."""
         height, width = self.height or -1, self.width or -1

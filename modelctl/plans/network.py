@@ -6,10 +6,12 @@ configuration, profile --write_samples--> samples.npz for AutoCast, *.raw for tr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -34,8 +36,8 @@ def free_inputs(model: onnx.ModelProto) -> set[str]:
 def write_samples(files: Files, config: Any, shapes: Profile) -> None:
     """Write one realistic item, and integers for the tuned and for the largest batch.
 
-    Floats are standard normal, because pictures are scaled to about zero and one before they reach a network. Integers
-    are 1, a token that every table has, and the mark of a real token in a mask.
+    Floats are standard normal, because pictures are scaled to about zero and one before they reach a network. Bytes are
+    pixels. Integers are 1, a token that every table has, and the mark of a real token in a mask.
     """
     files.samples.mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -43,11 +45,17 @@ def write_samples(files: Files, config: Any, shapes: Profile) -> None:
     for entry in config.input:
         kind = np.dtype(pb.DataType.Name(entry.data_type).removeprefix("TYPE_").lower().replace("fp", "float"))
         one = (1, *shapes[entry.name]["opt"][1:])
-        items[entry.name] = (random.standard_normal(one) if kind.kind == "f" else np.ones(one)).astype(kind)
+        items[entry.name] = _values(random, kind, one)
         if entry.name in files.integers:
             np.ones(shapes[entry.name]["opt"], kind).tofile(files.integers_file(entry.name, "opt"))
             np.ones(shapes[entry.name]["max"], kind).tofile(files.integers_file(entry.name, "max"))
     np.savez(files.samples / "samples.npz", **items)
+
+
+def _values(random: np.random.Generator, kind: np.dtype[Any], shape: Sequence[int]) -> npt.NDArray[Any]:
+    if kind == np.uint8:
+        return random.integers(0, 256, shape, np.uint8)
+    return (random.standard_normal(shape) if kind.kind == "f" else np.ones(shape)).astype(kind)
 
 
 def untrim(source: Path, target: Path) -> None:

@@ -29,7 +29,7 @@ from modelctl.models.steps import ImagePreprocess
 from modelctl.models.tasks import TASKS
 from modelctl.reference import served
 from modelctl.reference import tensors as served_tensors
-from modelctl.sources import conversion, expectations, find, folders, judging, signals
+from modelctl.sources import conversion, expectations, find, folders, folding, judging, signals
 from modelctl.sources.draft import Draft, Order, Sample
 
 STEPS = ("read", "convert", "compare", "judge", "write", "check", "load", "ask")
@@ -118,6 +118,8 @@ class Addition:
         self._lines = conversion.compare(draft, self._options.precision)
         self._begin("judge", "answering the samples")
         self._judge(draft)
+        if not self._options.no_fold:
+            folding.fold(draft)  # last, because all before it speaks of the recipe that the user gave
         self._begin("write", f"writing {', '.join(_written(draft.spec))}")
         spec = folders.write(draft, self._made, self._lines)
         expectations.keep(self._judgement.wishes, self._made / spec.name)

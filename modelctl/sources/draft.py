@@ -92,7 +92,7 @@ class Order:
 
 PICTURES = (
     *("resize", "resize_to", "longest_edge", "size", "resample", "rounding", "pad_value"),
-    *("scale", "mean", "std", "channel_order", "layout", "alpha"),
+    *("scale", "mean", "std", "channel_order", "layout", "alpha", "no_fold"),
 )
 BOXES = heads.NAMES
 TEXTS = ("tokenizer", "max_length")

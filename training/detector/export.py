@@ -6,7 +6,8 @@
 The weights come from `train.py` (.pth) or, by default, from the served network, whose file is then written again.
 Without --photos nothing is measured.
 
-Input images: FP32 [N, 3, 416, 416], RGB, 0..1, normalised by ImageNet mean and deviation, fitted top left on grey 114.
+Input images: UINT8 [N, 416, 416, 3], RGB, fitted top left on grey 114; ImageNet's mean and deviation are folded in.
+What is measured is model_fp16.onnx, the same before folding.
 Output: FP32 [N, 3549, 85] = cx, cy, w, h (input pixels), objectness, 80 class probabilities.
 """
 
@@ -21,6 +22,7 @@ import onnx
 import onnxruntime as ort
 import torch
 
+from modelctl.graphs.folding import Recipe, fold
 from training.detector.evaluation import detections, mean_ap
 from training.detector.network import MEAN, STD, Detector, Exported, grid
 from training.detector.pictures import files, letterbox, read_boxes
@@ -55,12 +57,17 @@ def export(weights, path):
     )
 
 
-def served(fp32):
-    """Return the network that is served, from the float32 file."""
+def halved(fp32):
+    """Return the network with float16-stored weights, from the float32 file."""
     model = half_weights(onnx.load(str(fp32)))
     for dim, n in zip(model.graph.output[0].type.tensor_type.shape.dim[1:], (3549, 85), strict=False):
         dim.dim_value = n  # the exporter leaves these sizes open
     return model
+
+
+def served(fp32):
+    """Return the network that is served, from the float32 file: it takes pixels."""
+    return fold(halved(fp32), "images", Recipe(mean=MEAN, std=STD))
 
 
 def session(path, threads=1):
@@ -214,9 +221,10 @@ def main():
         ap.error("--photos and --labels go together")
     work = args.work or args.out
     args.out.mkdir(parents=True, exist_ok=True)
-    fp32, stored = work / "model_fp32.onnx", args.out / "model.onnx"
+    fp32, stored = work / "model_fp32.onnx", work / "model_fp16.onnx"
     export(args.weights, fp32)
-    onnx.save(served(fp32), str(stored))
+    onnx.save(halved(fp32), str(stored))
+    onnx.save(served(fp32), str(args.out / "model.onnx"))
     rows = [("fp32", fp32, student), ("fp16-stored", stored, student)]
     if args.int8:
         quantise(fp32, work / "model_int8.onnx", files(args.int8)[:200])

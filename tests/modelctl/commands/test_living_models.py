@@ -25,7 +25,7 @@ FOLDERS = [NAME, *(f"{NAME}_{step}" for step in ("preprocess", "network", "postp
 ADD = [
     *("add", str(CLASSIFIER / "1" / "model.onnx"), "--name", NAME, "--task", "image-classification"),
     *("--labels", str(CLASSIFIER / "labels.txt"), "--resize", "shortest_edge_center_crop", "--resize-to", "256"),
-    *("--resample", "bicubic", "--scale", "1/255", "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"),
+    *("--resample", "bicubic"),
 ]
 RATE = 20
 """Requests a second that go on while models come and go."""

@@ -86,6 +86,14 @@ def test_the_smallest_spec_is_enough(tmp_path: Path) -> None:
             "expect.0.box",
             "with xmin < xmax",
         ),
+        ("image: {name: x}", "image: {name: x, dtype: UINT8}", 4, "preprocess", "so scale must be 1, mean 0 and std 1"),
+        (
+            "network:\n",
+            "network:\n  folded: {scale: 1.0, mean: [0, 0, 0], std: [1, 1, 1]}\n",
+            9,
+            "network.folded",
+            "takes an image of UINT8",
+        ),
         (
             "network:\n",
             "network:\n  tensorrt: {shapes: {imgae: {min: [1], opt: [1], max: [1]}}}\n",

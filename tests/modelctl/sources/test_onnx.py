@@ -101,7 +101,7 @@ def test_a_batch_of_one(command: Add, served: Any, stack: Any, tmp_path: Path, i
     assert command("add", str(path), *options) == 0
     assert served.config("one_network").max_batch_size == largest
     given, made = shapes(stack.models, "one_network")
-    assert (type(given[0]), given[1:], type(made[0]), made[1:]) == (str, [3, 32, 32], str, [6])
+    assert (type(given[0]), given[1:], type(made[0]), made[1:]) == (str, [32, 32, 3], str, [6])
     for array in PICTURES:
         expected = softmax(run(path, pixels=planes(array, 32))[0][0])
         same_ranking(served.classify("one", png(array), 6), expected)
@@ -162,7 +162,7 @@ def test_pictures_of_every_size(command: Add, served: Any, stack: Any, tmp_path:
     path = networks.any_size(tmp_path / "free.onnx")
     how = ("--resize", "shortest_edge", "--resize-to", "40", "--longest-edge", "100")
     assert command("add", str(path), *how, *UNIT, "--labels", labels(tmp_path, 6)) == 0
-    assert shapes(stack.models, "free_network")[0][1:] == [3, "height", "width"]
+    assert shapes(stack.models, "free_network")[0][1:] == ["height", "width", 3]
     assert "tensorrt" not in spec(stack.models, "free")["network"], "a plan would need to be told the sizes"
     for array in PICTURES:
         height, width = array.shape[:2]
@@ -268,7 +268,7 @@ def test_yolo_with_a_transposed_head(command: Add, served: Any, stack: Any, tmp_
     sizes = ("--size", "64", "64") if free else ()
     how = ("--resize", "letterbox_center", "--resample", "bilinear", *UNIT, *sizes)
     assert command("add", str(path), *how, "--decoder", "yolov8", "--labels", labels(tmp_path, 3)) == 0
-    assert [shape[1:] for shape in shapes(stack.models, "yolo_network")] == [[3, 64, 64], [7, 16]]
+    assert [shape[1:] for shape in shapes(stack.models, "yolo_network")] == [[64, 64, 3], [7, 16]]
     for array in PICTURES:
         canvas, scale, corner = letterboxed(array, 64)
         head = run(path, images=(canvas / 255).transpose(2, 0, 1)[None].astype(np.float32))[0][0].T.astype(float)
