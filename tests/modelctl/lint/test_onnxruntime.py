@@ -92,3 +92,25 @@ def test_the_server_serves_it(make_case: Callable[[str], Any], shared: Any, requ
         assert shared.load(model) == ""
         answer = shared.infer(model, array=given).as_numpy("Y")
         assert (answer.shape, answer.tolist()) == (expected.shape, expected.tolist()), model
+
+
+LIBRARY = """
+-- library --
+backend: "onnxruntime"
+input { name: "X" data_type: TYPE_FP32 dims: [1, 2] }
+output { name: "Y" data_type: TYPE_FP32 dims: [1, 2] }
+model_operations { op_library_filename: "libmissing.so" }
+-- library/1/model.onnx --
+input X FP32 1 2
+output Y FP32 1 2
+"""
+
+
+def test_the_server_refuses_a_missing_library_of_operators(
+    make_case: Callable[[str], Any], shared: Any, request: pytest.FixtureRequest
+) -> None:
+    """Only the server can know: the linker looks for the library where Triton runs."""
+    case = make_case(LIBRARY)
+    request.addfinalizer(lambda: shutil.rmtree(shared.models / "library"))
+    case.write(shared.models)
+    assert "The op_library_filename 'libmissing.so' cannot be loaded" in shared.load("library")

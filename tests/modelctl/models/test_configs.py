@@ -11,7 +11,7 @@ import pytest
 
 from modelctl.errors import CommandError
 from modelctl.models import configs, spec
-from modelctl.models.network import TensorRT
+from modelctl.models.network import OnnxRuntime, TensorRT
 
 MODELS = Path(__file__).resolve().parents[3] / "models"
 ENSEMBLES = ("efficientnet_lite0", "lite_detector", "minilm_sentiment")
@@ -53,6 +53,15 @@ def test_variants_have_nothing_of_onnx_runtime() -> None:
     (group,) = made["tensorrt"].instance_group
     assert (group.count, group.kind) == (3, configs.pb.ModelInstanceGroup.KIND_GPU)
     assert (len(made["tensorrt"].model_warmup), len(made["pytorch"].model_warmup)) == (1, 0)
+
+
+def test_an_instance_has_one_thread_unless_the_model_says_more() -> None:
+    """NVIDIA's ONNX Runtime backend lets several threads spin, which costs the CPU of the other steps."""
+    model = read("lite_detector")
+    for runtime, threads in ((OnnxRuntime(), "1"), (OnnxRuntime(threads=4), "4")):
+        network = model.network.model_copy(update={"onnxruntime": runtime})
+        made = configs.network(model.model_copy(update={"network": network}))
+        assert made.parameters["intra_op_thread_count"].string_value == threads
 
 
 def test_only_the_network_waits_to_fill_a_batch() -> None:
