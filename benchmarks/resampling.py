@@ -23,7 +23,7 @@ SIZES = (((600, 400), (224, 224)), ((600, 400), (640, 427)), ((1280, 720), (512,
 def measure(rounds: int) -> dict[tuple[str, str], float]:
     """Return the median CPU time in milliseconds by sizes and filter."""
     source = np.random.default_rng(0)
-    made = {}
+    made: dict[tuple[str, str], float] = {}
     for before, after in SIZES:
         image = Image.fromarray(source.integers(0, 256, (before[1], before[0], 3), dtype=np.uint8))
         times: dict[str, list[float]] = {name: [] for name in FILTERS}
@@ -40,8 +40,8 @@ def measure(rounds: int) -> dict[tuple[str, str], float]:
 def table(made: dict[tuple[str, str], float]) -> str:
     """Return the times as a table in Markdown."""
     lines = ["| CPU ms | " + " | ".join(f"`{name}`" for name in FILTERS) + " |", "|---" * (len(FILTERS) + 1) + "|"]
-    for row in dict.fromkeys(row for row, _ in made):
-        lines.append(f"| {row} | " + " | ".join(f"{made[row, name]:.1f}" for name in FILTERS) + " |")
+    rows = dict.fromkeys(row for row, _ in made)
+    lines += [f"| {row} | " + " | ".join(f"{made[row, name]:.1f}" for name in FILTERS) + " |" for row in rows]
     return "\n".join(lines)
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from modelctl.embedded.triton import TritonError
 from modelctl.errors import CommandError
@@ -15,7 +13,8 @@ from modelctl.models import rendering
 from modelctl.models.spec import TensorModel
 from modelctl.models.steps import ImagePreprocess
 from modelctl.options import add_json, add_models, add_port
-from modelctl.reference.agreement import PIXELS, Difference, compare, threshold_of
+from modelctl.reference import report
+from modelctl.reference.agreement import PIXELS, compare, threshold_of
 from modelctl.reference.samples import inputs
 
 
@@ -40,14 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_json(parser, "an object")
     add_port(parser)
-
-
-class Limits(NamedTuple):
-    """The largest differences that count as the same answer; `levels` are grey levels of the prepared picture."""
-
-    score: float
-    pixels: float
-    levels: float
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -81,40 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise CommandError(f"{spec.name} could not be asked: {error}. Is it loaded?") from error
         except OSError as error:
             raise CommandError(f"One of the pictures cannot be decoded: {error}: remove it.") from error
-    allowed = Limits(score, arguments.pixels, limits.level_limit(spec.preprocess))
+    allowed = report.Limits(score, arguments.pixels, limits.level_limit(spec.preprocess))
     if arguments.json:
-        print(json.dumps(as_object(spec.name, differences, allowed), indent=2))
+        print(json.dumps(report.as_object(spec.name, differences, allowed), indent=2))
         return int(not all(one.is_within(*allowed) for one in differences))
-    return report(spec.name, differences, allowed)
-
-
-def as_object(name: str, differences: list[Difference], allowed: Limits) -> dict[str, object]:
-    """Return what `report` prints; a difference that is not finite is null, since JSON has no such number."""
-    items = [
-        {
-            key: value if not isinstance(value, float) or math.isfinite(value) else None
-            for key, value in asdict(one).items()
-        }
-        | {"same": one.is_within(*allowed)}
-        for one in differences
-    ]
-    return {"name": name, "same": all(item["same"] for item in items), **allowed._asdict(), "items": items}
-
-
-def report(name: str, differences: list[Difference], allowed: Limits) -> int:
-    """Print a line for each item, with a mark where it differs too much, and a summary; return the exit code."""
-    print(f"{'item':42}{'best':6}{'score':>10}{'pixels':>8}{'missing':>9}{'levels':>8}")
-    bad = 0
-    for one in differences:
-        fine = one.is_within(*allowed)
-        bad += not fine
-        print(
-            f"{one.item:42}{'same' if one.best else 'other':6}{one.score:10.6f}{one.pixels:8.2f}{one.missing:9}"
-            f"{one.levels:8.2f}{'' if fine else '  <-'}"
-        )
-    verdict = "answers as its reference" if not bad else f"differs from its reference on {bad} of {len(differences)}"
-    print(
-        f"{name} {verdict} (limits: {allowed.score} in score, {allowed.pixels} pixels in a box, "
-        f"{allowed.levels:g} grey levels in the prepared picture)."
-    )
-    return int(bad > 0)
+    return report.show(spec.name, differences, allowed)
