@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
+from argparse import Namespace
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,8 @@ import pytest
 from PIL import Image
 from sample_files import labels, png, spec
 from skimage import data
+
+from modelctl.sources import pictures, processors
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -146,25 +149,21 @@ def test_downloads_are_shown_and_telemetry_is_off() -> None:
     assert done.stdout.split() == ["True", "False"]
 
 
-def test_rf_detr_by_its_own_processors_file(command: Any, stack: Any, tmp_path: Path) -> None:
+def test_rf_detr_by_its_own_processors_file(tmp_path: Path) -> None:
     """Its class needs torchvision, which is not installed: sizes and numbers are read from the file.
 
     It resizes with antialias=False, which is OpenCV's linear interpolation.
     """
-    checkpoint = tmp_path / "rf_detr"
-    quietly(lambda: checkpoints.PICTURES["rf_detr"](checkpoint))
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     text = {
         **{"image_processor_type": "RfDetrImageProcessor", "do_resize": True, "size": checkpoints.square(64)},
         **{"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": mean, "image_std": std},
         **{"resample": 2, "do_pad": False},
     }
-    (checkpoint / "preprocessor_config.json").write_text(json.dumps(text))
-    result = command.run("add", str(checkpoint))
-    assert result.code == 0, result.err
-    how = spec(stack.models, "rf_detr")["preprocess"]
-    assert (how["resize"], how["width"], how["height"], how["mean"], how["std"]) == ("stretch", 64, 64, mean, std)
-    assert (how["resample"], how["alpha"]) == ("opencv_linear", "drop")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(text))
+    how = processors.preprocess(str(tmp_path), Namespace(**dict.fromkeys((*pictures.NAMES, "size"))))
+    assert (how.resize, how.width, how.height, how.mean, how.std) == ("stretch", 64, 64, mean, std)
+    assert (how.resample, how.alpha) == ("opencv_linear", "drop")
 
 
 def clipped(one: dict[str, Any], width: int, height: int) -> dict[str, Any]:
