@@ -93,6 +93,13 @@ def test_options_do_what_they_say(http: httpx.Client, astronaut: bytes) -> None:
     assert ask("detect", score_threshold=0.05, max_detections=1) == everything[:1]
     assert ask("detect", score_threshold=1) == []
     assert len(ask("detect", score_threshold=0.05, iou_threshold=1)) > len(everything)
+    both = ask("detect", score_threshold=0.05, iou_threshold=0, agnostic_nms="true")
+    assert len(both) < len(ask("detect", score_threshold=0.05, iou_threshold=0))
+    only = ask("detect", score_threshold=1, class_thresholds='{"person": 0.05}')
+    assert only == ask("detect", score_threshold=0.05, classes="person")
+    refused = http.post("/v1/detect", files=files, params={"class_thresholds": '{"unicorn": 0.5}'})
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_parameter")
+    assert "class_thresholds names 'unicorn'" in refused.json()["detail"]
     assert ask("classify", model="efficientnet_lite0", version="1") == ask("classify")
 
 
