@@ -71,4 +71,5 @@ def _sizes(order: Order) -> list[int]:
     if order.options.shape:
         return list(order.options.shape)
     height, width = order.options.size
-    return [height, width, 3] if order.options.layout == "NHWC" else [3, height, width]
+    channels = 1 if order.options.channel_order == "GREY" else 3
+    return [height, width, channels] if order.options.layout == "NHWC" else [channels, height, width]
