@@ -157,8 +157,9 @@ def test_rf_detr_by_its_own_processors_file(command: Any, stack: Any, tmp_path: 
     result = command.run("add", str(checkpoint))
     assert result.code == 0, result.err
     assert "RF-DETR's own processor shrinks pictures without smoothing" in result.err
-    how = spec(stack.models, "rf_detr")["preprocess"]
-    assert (how["resize"], how["width"], how["height"], how["mean"], how["std"]) == ("stretch", 64, 64, mean, std)
+    how, inside = spec(stack.models, "rf_detr")["preprocess"], spec(stack.models, "rf_detr")["network"]["folded"]
+    sizes = (how["resize"], how["width"], how["height"])
+    assert (*sizes, inside["mean"], inside["std"]) == ("stretch", 64, 64, mean, std)
     assert how.get("resample", "bilinear") == "bilinear"
 
 
