@@ -58,7 +58,7 @@ def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
     undeclared.declare(order, model, known.get("size"))
     inputs, outputs = networks.ports(model)
     leadless = axes.leadless(inputs, outputs)
-    task = order.options.task or known.get("task") or _task(inputs, [_led(port, leadless) for port in outputs])
+    task = order.options.task or known.get("task") or _task(inputs, _led(outputs, leadless))
     make: Callable[..., Draft] = BY_TASK.get(task, tensors.tensor_model)
     quantized = {}
     if make is not tensors.tensor_model:
@@ -85,9 +85,11 @@ def _require_small(inputs: list[Port]) -> None:
             )
 
 
-def _led(port: Port, leadless: list[Port]) -> Port:
-    """Return an output as a task reads it: with an axis of 1 in front where it lacks the batch."""
-    return replace(port, shape=(1, *port.shape)) if port in leadless else port
+def _led(outputs: list[Port], leadless: list[Port]) -> list[Port]:
+    """Return outputs as a task reads them: a lone one that lacks the batch with an axis of 1 in front."""
+    if len(outputs) != 1 or not leadless:
+        return outputs
+    return [replace(outputs[0], shape=(1, *outputs[0].shape))]
 
 
 def _require_batch(order: Order, inputs: list[Port]) -> None:
