@@ -62,7 +62,7 @@ def test_the_smallest_spec_is_enough(tmp_path: Path) -> None:
         (
             "network:\n",
             "network:\n  batching: {max_batch_size: 0}\n",
-            1,
+            9,
             "network.batching.max_batch_size",
             "1 or more",
         ),
