@@ -6,7 +6,6 @@ file --task of the graph--> `vision` (classifier, detector), `texts`, or `tensor
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -115,11 +114,6 @@ def _require_small(inputs: list[Port]) -> None:
                 f"The input '{port.name}' of shape {list(port.shape)} has over {MAX_NUMBERS:,} numbers an item, which "
                 "cannot be tried or served: export it with smaller sizes."
             )
-
-
-def _led(port: Port, leadless: list[Port]) -> Port:
-    """Return an output as a task reads it: with an axis of 1 in front where it lacks the batch."""
-    return replace(port, shape=(1, *port.shape)) if port in leadless else port
 
 
 def _require_batch(order: Order, inputs: list[Port]) -> None:

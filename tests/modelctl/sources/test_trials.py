@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from sample_files import contents, labels, png, spec
 from test_onnx import PICTURES, UNIT, planes, run, same_ranking, softmax, stretched
 from test_refusals import HOW, net, odd
 
+from modelctl.embedded.running import Running
+from modelctl.embedded.triton import TritonError
 from modelctl.errors import CommandError
 from modelctl.graphs import networks as graphs
 from modelctl.graphs import trial
@@ -183,26 +184,29 @@ def test_a_crash_of_onnx_runtime_touches_nothing(
     assert served.index() == states
 
 
-def test_a_triton_that_dies_while_it_loads(
-    make_stack: Callable[..., Any], command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The command fails, says so, and leaves the repository as it was; the supervisor starts Triton again."""
-    stack = make_stack(("minilm_sentiment",), test_models=False)
-    stack.start()
-    place = stack.state / "backends" / "classification_postprocess"
-    place.unlink()
-    place.mkdir()
-    body = "import os\nclass TritonPythonModel:\n    def initialize(self, args):\n        os.kill(os.getppid(), 11)\n"
-    (place / "model.py").write_text(body)
-    before = contents(stack.models)
-    for name, value in stack.environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(command, "models", stack.models)
-    monkeypatch.setattr(command, "environment", stack.environment())
-    result = command.run("add", *net(tmp_path, *HOW))
-    assert result.code == 1
-    assert "at the step 'load': Triton ended while it loaded net (" in result.sentence
-    assert contents(stack.models) == before
+class Dying:
+    """A Triton that ends while it loads."""
+
+    def states(self) -> dict[str, str]:
+        """Know the model."""
+        return {"net": ""}
+
+    def load(self, _: str) -> None:
+        """Fail as a closed connection does."""
+        raise TritonError("Socket closed")
+
+    def is_live(self) -> bool:
+        """Answer nobody any more."""
+        return False
+
+
+def test_a_triton_that_ends_is_told_from_one_that_refuses() -> None:
+    """The sentence says that it ended, and where its log is. (Its end is played.)"""
+    triton: Any = Dying()
+    with pytest.raises(
+        CommandError, match=r"Triton ended while it loaded net \(Socket closed\): its log, .* may say why"
+    ):
+        Running(triton).load("net")
 
 
 def test_an_answer_that_is_another(stack: Any, served: Any) -> None:
