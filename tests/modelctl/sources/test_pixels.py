@@ -16,7 +16,9 @@ from sample_files import labels, png, spec
 from test_onnx import PICTURES, run, same_ranking, softmax
 
 from modelctl.errors import CommandError
+from modelctl.models import spec as specs
 from modelctl.reference import limits
+from modelctl.reference import served as checks
 from modelctl.reference.agreement import SCORE
 from modelctl.sources import metadata
 
@@ -158,6 +160,8 @@ def test_verify_finds_a_step_that_prepares_otherwise(command: Any, stack: Any, t
     file.write_text(file.read_text().replace("resize: stretch", "resize: stretch\n  resample: nearest"))
     result = command.run("verify", "grey")
     assert (result.code, "0.25 grey levels in the prepared picture" in result.out) == (1, True), result.out
+    with pytest.raises(CommandError, match=r"prepares pictures otherwise than its reference, by \d+ grey levels"):
+        checks.check(specs.read(file), stack.models, int(stack.grpc))
 
 
 def test_limits_follow_from_the_arithmetic(tmp_path: Path) -> None:
