@@ -138,10 +138,14 @@ WRONG: dict[str, tuple[str, dict[str, Any]]] = {
     "softmax of a head's probabilities": ("detector", {"post": {"activation": "softmax"}}),
     "pixels read as normalised": ("detector", {"post": {"box_unit": "normalized"}}),
     "decoded boxes decoded again": ("detector", {"post": {"encoded": True}}),
+    "BGR for RGB, classifier, mean turned too": (
+        "classifier",
+        {"channel_order": "BGR", "mean": SMALL["mean"][::-1], "std": SMALL["std"][::-1]},
+    ),
     "no mean and std": ("classifier", NONE),
     "stretched instead of cut": ("classifier", {"resize": "stretch", "resize_to": None}),
 }
-SILENT = {"no mean and std", "stretched instead of cut"}
+SILENT = {"BGR for RGB, classifier, mean turned too", "no mean and std", "stretched instead of cut"}
 """They make the scores worse and the first labels no others: nothing but more pictures would show them."""
 
 

@@ -163,7 +163,17 @@ def test_an_expectation_that_is_not_met_is_refused(command: Any, stack: Any, tmp
     assert sorted(result.code for result in told) == [0, 1, 1, 1, 1, 1]
     assert all(", answered label " in result.sentence for result in told if result.code)
     text = str(networks.reader(tmp_path / "text.onnx", vocabulary=len(WORDS)))
-    how = (text, "--tokenizer", tokenizer(tmp_path), "--labels", labels(tmp_path, 3), "--max-length", "12")
+    how = (
+        text,
+        "--tokenizer",
+        tokenizer(tmp_path),
+        "--labels",
+        labels(tmp_path, 3),
+        "--max-length",
+        "12",
+        "--activation",
+        "softmax",
+    )
     told = [command.run("add", *how, "--expect", f"profit rose = a good year=label {number}") for number in range(3)]
     assert sorted(result.code for result in told) == [0, 1, 1]
     assert spec(stack.models, "text")["expect"][0]["text"] == "profit rose = a good year"
@@ -209,7 +219,17 @@ def test_options_that_have_no_effect_are_refused(command: Any, tmp_path: Path) -
     result = command.run("add", str(networks.two_towers(tmp_path / "t.onnx")), "--expect", f"{own}=a")
     assert "--expect has no effect on a model that serves tensors: omit it." in result.sentence
     text = str(networks.reader(tmp_path / "text.onnx", vocabulary=len(WORDS)))
-    how = (text, "--tokenizer", tokenizer(tmp_path), "--labels", labels(tmp_path, 3), "--max-length", "12")
+    how = (
+        text,
+        "--tokenizer",
+        tokenizer(tmp_path),
+        "--labels",
+        labels(tmp_path, 3),
+        "--max-length",
+        "12",
+        "--activation",
+        "softmax",
+    )
     result = command.run("add", *how, "--save-pictures", str(tmp_path / "drawn"))
     assert "--save-pictures is for models of pictures, and this one takes texts: omit it." in result.sentence
     unreadable = tmp_path / "words.png"
