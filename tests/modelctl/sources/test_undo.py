@@ -57,19 +57,6 @@ def test_a_load_that_fails_is_undone(
     assert "READY" not in {state for name, state in served.index().items() if name.startswith("net")}
 
 
-def test_a_triton_that_dies_while_it_loads(
-    command: Any, stack: Any, tmp_path: Path, backend: Callable[[str], None]
-) -> None:
-    """The command fails and says so, the repository is as before, and the supervisor starts Triton again."""
-    backend("__import__('os').kill(__import__('os').getppid(), 11)")
-    before = contents(stack.models)
-    result = command.run("add", *net(tmp_path, *HOW))
-    assert result.code == 1
-    assert "at the step 'load': Triton ended while it loaded net (" in result.sentence
-    assert contents(stack.models) == before
-    stack.wait_as_it_was(seconds=240)
-
-
 def test_an_answer_that_is_another_is_undone(
     command: Any, served: Any, stack: Any, tmp_path: Path, backend: Callable[[str], None]
 ) -> None:
