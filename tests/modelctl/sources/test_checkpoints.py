@@ -121,7 +121,7 @@ def test_a_checkpoint_too_large_for_one_file(command: Any, tmp_path: Path, monke
     quietly(lambda: checkpoints.PICTURES["resnet"](checkpoint))
     monkeypatch.setattr("modelctl.sources.export.LARGEST", 1000)
     result = command.run("add", str(checkpoint))
-    assert "GB do not fit into one ONNX file: export it to ONNX in FP16" in result.sentence
+    assert "GB do not fit into one ONNX file: export it yourself, in FP16 or with its weights beside" in result.sentence
 
 
 def test_downloads_are_shown_and_telemetry_is_off() -> None:
