@@ -66,7 +66,7 @@ def test_a_classifier_whose_scores_come_from_a_sigmoid(tmp_path: Path) -> None:
     assert "--activation (sigmoid for scores of each class by itself, none where they are probabilities" in said
     for activation in ("sigmoid", "none", "softmax"):
         made = read(tmp_path, path, *HOW, "--labels", labels(tmp_path, 6), "--activation", activation)
-        assert made.spec.postprocess.activation == activation  # type: ignore[union-attr]
+        assert made.spec.postprocess.activation == activation
 
 
 def test_pictures_of_any_size_and_layout(tmp_path: Path) -> None:
@@ -147,9 +147,9 @@ def test_a_text_network_without_any_option(tmp_path: Path) -> None:
     )
     for activation in ("softmax", "sigmoid"):
         made = read(tmp_path, path, "--labels", topics, *rest, "--activation", activation)
-        assert made.spec.postprocess.activation == activation  # type: ignore[union-attr]
+        assert made.spec.postprocess.activation == activation
     made = read(tmp_path, path, "--labels", moods, *rest)
-    assert made.spec.postprocess.activation == "softmax"  # type: ignore[union-attr]
+    assert made.spec.postprocess.activation == "softmax"
 
 
 def test_a_tokenizer_that_cuts_the_beginning(tmp_path: Path) -> None:
@@ -162,8 +162,8 @@ def test_a_tokenizer_that_cuts_the_beginning(tmp_path: Path) -> None:
     cut.save(str(tmp_path / "tokenizer.json"))
     rest = ("--tokenizer", tmp_path / "tokenizer.json", "--max-length", "12", "--activation", "softmax")
     made = read(tmp_path, path, *rest, "--labels", labels(tmp_path, 3))
-    assert made.spec.preprocess.truncation_side == "left"  # type: ignore[union-attr]
-    step = configs.preprocess(made.spec)  # type: ignore[arg-type]
+    assert made.spec.preprocess.truncation_side == "left"
+    step = configs.preprocess(made.spec)
     assert step.parameters["truncation_side"].string_value == "left"
 
 
@@ -258,7 +258,7 @@ def test_a_map_of_scores_is_served_with_its_own_labels(tmp_path: Path, capsys: p
     onnx.save(model, str(tmp_path / "net.onnx"))
     made = read(tmp_path, tmp_path / "net.onnx", *HOW)
     assert (made.spec.task, made.labels) == ("image-classification", ["cat", "dog", "Negative"])
-    assert made.spec.postprocess.activation == "none"  # type: ignore[union-attr]
+    assert made.spec.postprocess.activation == "none"
     note = "The output 'loss', a map from names to scores, is served as its scores."
     assert note in made.notes
     assert note in capsys.readouterr().err
