@@ -102,8 +102,8 @@ def _task(order: Order, model: onnx.ModelProto) -> str:
     if "input_ids" in names:
         return "text-classification"
     if len(inputs) == 1 and len(inputs[0].shape) == 4 and 3 in (inputs[0].shape[1], inputs[0].shape[3]):
-        boxes = any(getattr(order.options, name) is not None for name in BOXES)
-        if arrangement.is_detector(model, outputs, boxes=boxes, labels=order.options.labels is not None):
+        hinted = any(getattr(order.options, name) is not None for name in ("labels", *BOXES))
+        if arrangement.is_detector(model, outputs, hinted=hinted, decoder=order.options.decoder):
             return "object-detection"
         if arrangement.may_be_classes(outputs):
             return "image-classification"
