@@ -54,12 +54,13 @@ def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
         CommandError: as `draft`.
 
     """
-    if order.options.task in (None, "object-detection"):
-        path = arrangement.feed_sizes(path, order.work, order.options.size)
     model = networks.load(path)
+    task = order.options.task or known.get("task") or _task(order, model)
+    if task == "object-detection":
+        path = arrangement.feed_sizes(path, order.work, order.options.size)
+        model = networks.load(path)
     inputs, outputs = networks.ports(model)
     _require_batch(inputs)
-    task = order.options.task or known.get("task") or _task(order, model)
     make: Callable[..., Draft] = BY_TASK.get(task, tensors.tensor_model)
     made = make(order, model, inputs, outputs, known)
     made.notes += known.get("notes", [])
@@ -101,10 +102,13 @@ def _task(order: Order, model: onnx.ModelProto) -> str:
     names = {port.name for port in inputs}
     if "input_ids" in names:
         return "text-classification"
-    if len(inputs) == 1 and len(inputs[0].shape) == 4 and 3 in (inputs[0].shape[1], inputs[0].shape[3]):
+    # A detector may also take the sizes of its pictures, a network of another kind that takes them is no picture's.
+    pictures = [port for port in inputs if port.name not in arrangement.SIZES]
+    sized = len(inputs) > len(pictures)
+    if len(pictures) == 1 and len(pictures[0].shape) == 4 and 3 in (pictures[0].shape[1], pictures[0].shape[3]):
         hinted = any(getattr(order.options, name) is not None for name in ("labels", *BOXES))
         if arrangement.is_detector(model, outputs, hinted=hinted, decoder=order.options.decoder):
             return "object-detection"
-        if arrangement.may_be_classes(outputs):
+        if arrangement.may_be_classes(outputs) and not sized:
             return "image-classification"
     return "none"
