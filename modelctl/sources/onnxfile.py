@@ -76,15 +76,17 @@ def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
         CommandError: as `draft`.
 
     """
-    if order.options.task in (None, "object-detection"):
-        path = arrangement.feed_sizes(path, order.work, order.options.size)
     model = networks.load(path)
     _require_small(networks.ports(model)[0])
     undeclared.declare(order, model, known.get("size"))
-    inputs, outputs = networks.ports(model)
     for note in known.get("notes", []):
         say(f"      {note}")
     task = order.options.task or known.get("task") or _task(order, model, grey=_is_told_grey(order, known))
+    if task == "object-detection":
+        path = arrangement.feed_sizes(path, order.work, order.options.size)
+        model = networks.load(path)
+        undeclared.declare(order, model, known.get("size"))
+    inputs, outputs = networks.ports(model)
     make: Callable[..., Draft] = BY_TASK.get(task, tensors.tensor_model)
     quantized = {}
     if make is not tensors.tensor_model:
@@ -161,11 +163,14 @@ def _task(order: Order, model: onnx.ModelProto, *, grey: bool) -> str:
     names = {port.name for port in inputs}
     if "input_ids" in names:
         return "text-classification"
+    # A detector may also take the sizes of its pictures; a network of another kind that takes them is not for pictures.
+    pictures = [port for port in inputs if port.name not in arrangement.SIZES]
+    sized = len(inputs) > len(pictures)
     channels = {3, 1} if grey else {3}
-    if len(inputs) == 1 and len(inputs[0].shape) == 4 and channels & {inputs[0].shape[1], inputs[0].shape[3]}:
-        boxes = any(getattr(order.options, name) is not None for name in BOXES)
-        if arrangement.is_detector(model, outputs, boxes=boxes, labels=order.options.labels is not None):
+    if len(pictures) == 1 and len(shape := pictures[0].shape) == 4 and channels & {shape[1], shape[3]}:
+        hinted = any(getattr(order.options, name) is not None for name in ("labels", *BOXES))
+        if arrangement.is_detector(model, outputs, hinted=hinted, decoder=order.options.decoder):
             return "object-detection"
-        if arrangement.may_be_classes(outputs):
+        if arrangement.may_be_classes(outputs) and not sized:
             return "image-classification"
     return "none"

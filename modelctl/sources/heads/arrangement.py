@@ -18,6 +18,8 @@ SIZES = ("orig_target_sizes", "im_shape", "scale_factor", "image_shape")
 """Second inputs of detectors: the sizes to which boxes are scaled (RT-DETR, D-FINE; PaddleDetection)."""
 PAIRS = (("dets", "labels"), ("logits", "pred_boxes"), ("pred_logits", "pred_boxes"))
 """Outputs of transformers' heads, beside which there may be masks, points or inner states."""
+ROWS = ("end_to_end", "yolofastestv2")
+"""Decoders of rows without a batch axis, which look like a classifier's output."""
 HEAD_NAMES = ("det_boxes", "num_dets", "detection_boxes", "detection_scores", "tflite_detection")
 
 
@@ -84,19 +86,21 @@ def give_batch(model: onnx.ModelProto) -> bool:
     return unbatched
 
 
-def is_detector(model: onnx.ModelProto, outputs: list[Port], *, boxes: bool, labels: bool) -> bool:
+def is_detector(model: onnx.ModelProto, outputs: list[Port], *, hinted: bool, decoder: str | None) -> bool:
     """Tell whether the outputs of a network for pictures are a detector's, as far as the graph tells.
 
     Args:
         model: the network.
         outputs: its outputs.
-        boxes: whether the user gave options for boxes.
-        labels: whether the user gave labels: then outputs that are no classifier's are a detector's.
+        hinted: whether the user gave labels or options for boxes: what is no classifier's is a detector's then.
+        decoder: the family that the user named.
 
     """
     ranks = [len(port.shape) for port in outputs]
     names = [port.name.lower() for port in outputs]
-    if boxes or (labels and not may_be_classes(outputs)) or ranks in ([3], [3, 3]) or heads.suppresses(model):
+    if decoder in ROWS or (hinted and not may_be_classes(outputs)):
+        return True
+    if ranks in ([3], [3, 3]) or heads.suppresses(model):
         return True
     if any(name.startswith(HEAD_NAMES) for name in names):
         return True

@@ -440,3 +440,22 @@ def test_ultralytics_networks_of_other_tasks_are_served_by_their_tensors(tmp_pat
     with pytest.raises(CommandError, match="only 'detect' and 'classify' can be served here; --task none serves"):
         drafted(tmp_path, path, names=None, prepared=())
     assert drafted(tmp_path, path, "--task", "none", names=None, prepared=()).spec.task == "none"
+
+
+def test_a_size_of_another_kind_of_network_stays_an_input(tmp_path: Path) -> None:
+    """Only a detector's becomes a constant: an upscaler is served with its factor."""
+    path = tmp_path / "net.onnx"
+    kind = networks.TensorProto.FLOAT
+    networks.save(
+        path,
+        [
+            networks.node("Reshape", ["scale_factor", "shape"], ["sum"]),
+            networks.node("Mul", ["images", "sum"], ["larger"]),
+        ],
+        [networks.value("images", kind, ["N", 3, 8, 8]), networks.value("scale_factor", kind, ["N", 1])],
+        [networks.value("larger", kind, ["N", 3, 8, 8])],
+        {"shape": np.array([-1, 1, 1, 1], np.int64)},
+    )
+    draft = drafted(tmp_path, path, names=None, prepared=())
+    assert draft.spec.task == "none"
+    assert set(draft.spec.network.inputs) == {"images", "scale_factor"}

@@ -242,13 +242,9 @@ READ: dict[str, tuple[Make, str]] = {
         ),
         "takes pictures of any size: give --size",
     ),
-    "no decoder": (
-        lambda folder: (str(networks.yolo(folder / "y.onnx")), *HOW, "--labels", labels(folder, 3)),
-        "give --decoder, one of",
-    ),
     "a classifier for a detector": (
         lambda folder: net(folder, *HOW, "--task", "object-detection", "--decoder", "yolov8"),
-        "reads one output with three axes",
+        "no head of the decoder yolov8, because its first axis of 1 leaves no room for classes",
     ),
     "a detector for a classifier": (
         lambda folder: (str(networks.yolo(folder / "y.onnx")), *HOW, "--task", "image-classification"),
@@ -259,14 +255,14 @@ READ: dict[str, tuple[Make, str]] = {
             str(networks.yolo(folder / "y.onnx", classes=1, stride=32)),
             *(*HOW, "--decoder", "yolov5", "--labels", labels(folder, 1)),
         ),
-        "has no room for classes: is the decoder yolov5 right?",
+        "no head of the decoder yolov5, because its last axis of 4 leaves no room for classes",
     ),
     "one head for two": (
         lambda folder: (
             str(networks.yolo(folder / "y.onnx")),
             *(*HOW, "--decoder", "detr", "--labels", labels(folder, 3)),
         ),
-        "The decoder detr reads two outputs",
+        "no head of the decoder detr, because it writes two outputs, not 1",
     ),
     "a picture for a text": (
         lambda folder: net(folder, "--task", "text-classification"),
