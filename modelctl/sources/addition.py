@@ -49,8 +49,6 @@ def add(arguments: argparse.Namespace) -> int:
     taken = [other for other in _folders(name) if (repository / other).exists()]
     if taken:
         raise CommandError(f"{repository / taken[0]} exists: remove that model first, or give another --name.")
-    if not arguments.no_load:
-        running.require(arguments.grpc_port, NO_LOAD).close()
     with _workshop(repository) as work:
         return Addition(Order(source, name, arguments, work), repository, stop).run()
 
@@ -111,6 +109,8 @@ class Addition:
     def _do_all(self) -> None:
         self._begin("read", f"reading {self._order.source}")
         draft = find.draft(self._order)
+        if not self._options.no_load:  # before the long steps
+            running.require(self._options.grpc_port, NO_LOAD).close()
         judging.doubt(draft)
         self._begin("convert", f"storing the network as {self._options.precision}")
         conversion.convert(draft, self._options.precision, self._options.examples)

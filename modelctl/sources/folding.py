@@ -44,9 +44,10 @@ def fold(draft: Draft) -> None:
     try:
         made, path = _folded(draft, spec, spec.preprocess)
     except CommandError as error:
-        _note(draft, f"The network takes normalised pictures, since {error}.")
+        _note(draft, f"The network takes normalised pictures, since {str(error).rstrip('.')}.")
         return
-    draft.spec, draft.network = made, path
+    path.replace(draft.network)  # in its place, because weights in a file of their own bear its name
+    draft.spec = made
     _note(draft, f"The network takes pixels, UINT8 NHWC; inside are {_words(spec.preprocess)}.")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 from threading import Thread
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -25,6 +26,8 @@ def require(source: str, place: str) -> None:
         CommandError: when the cache does not hold the repository either.
 
     """
+    if Path(place).is_dir():  # which the libraries read first
+        return
     is_off = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     if not is_off and _is_reachable():
         return

@@ -63,7 +63,7 @@ def _picture_size(inputs: list[Port], size: tuple[int, int] | None) -> tuple[int
     if size is None:
         names = ", ".join(port.name for port in inputs if port.name in SIZES)
         raise CommandError(
-            f"The network also takes {names}, which becomes the size of its pictures: give --size HEIGHT WIDTH, or "
+            f"The network also takes {names}, which becomes the size of its pictures: give --size HEIGHT,WIDTH, or "
             "export it without."
         )
     return size

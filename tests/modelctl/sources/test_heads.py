@@ -392,9 +392,9 @@ def test_a_size_that_becomes_a_constant_must_be_known(tmp_path: Path) -> None:
     for axis in (2, 3):
         model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f"side{axis}"
     onnx.save(model, path)
-    with pytest.raises(CommandError, match=r"also takes orig_target_sizes.*give --size HEIGHT WIDTH"):
+    with pytest.raises(CommandError, match=r"also takes orig_target_sizes.*give --size HEIGHT,WIDTH"):
         drafted(tmp_path, path)
-    for answer in answers(drafted(tmp_path, path, "--size", str(SIDE), str(SIDE))):
+    for answer in answers(drafted(tmp_path, path, "--size", f"{SIDE},{SIDE}")):
         same_objects(answer)
 
 

@@ -35,8 +35,8 @@ def test_grey_networks_answer_as_pillow_and_the_file(
     path = networks.grey_classifier(tmp_path / "grey.onnx", last=last)
     how = ("--resize", "stretch", "--scale", "1", "--mean", "10", "--std", "2", "--labels", labels(tmp_path, 6))
     assert command("add", str(path), *how) == 0
-    made = spec(stack.models, "grey")["preprocess"]
-    assert (made["channel_order"], made["mean"], made["std"]) == ("GREY", [10.0], [2.0])
+    made, inside = spec(stack.models, "grey")["preprocess"], spec(stack.models, "grey")["network"]["folded"]
+    assert (made["channel_order"], inside["mean"], inside["std"]) == ("GREY", [10.0], [2.0])
     assert command("verify", "grey") == 0
     for array in PICTURES:
         grey = Image.fromarray(array).convert("L").resize((32, 32), Image.Resampling.BILINEAR)
@@ -56,7 +56,7 @@ def test_metadata_of_pictures_is_read_said_and_overruled(command: Any, stack: An
     assert spec(stack.models, "said")["preprocess"]["scale"] == 1.0
     options = ("--resize", "stretch", "--scale", "1/255", "--labels", labels(tmp_path, 6), "--name", "other")
     assert command("add", str(path), *options) == 0
-    assert spec(stack.models, "other")["preprocess"].get("scale", 1 / 255) == 1 / 255
+    assert spec(stack.models, "other")["network"]["folded"]["scale"] == 1 / 255
 
 
 def with_metadata(**said: str) -> onnx.ModelProto:

@@ -80,7 +80,8 @@ def test_resnet50(command: Any, served: Any, stack: Any, tmp_path: Path, monkeyp
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         checkpoints.PICTURES["resnet"](folder)
-    assert command("add", "resnet50") == 0
+    result = command.run("add", "resnet50")
+    assert result.code == 0, result.err
     assert spec(stack.models, "resnet50")["source"]["license"] == "Apache-2.0"
     assert spec(stack.models, "resnet50")["source"]["origin"] == "hf:microsoft/resnet-50"
     scores = [score for _, score in served.classify("resnet50", png(data.coffee()), 4)]
@@ -96,7 +97,8 @@ def test_finbert(command: Any, served: Any, stack: Any, tmp_path: Path, monkeypa
         warnings.simplefilter("ignore")
         checkpoints.TEXT["bert"](folder)
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# A card\n")
-    assert command("add", "finbert") == 0
+    result = command.run("add", "finbert")
+    assert result.code == 0, result.err
     assert spec(stack.models, "finbert")["source"]["license"] == "mit"
     assert sum(served.read("finbert", "The company expects sales to fall.").values()) == pytest.approx(1, abs=1e-3)
 

@@ -230,7 +230,8 @@ def test_a_network_of_more_than_one_file_is_served(
     """Over the limit (lowered here) the weights lie beside the network, in its version folder."""
     monkeypatch.setattr(graphs, "MAX_BYTES", 1000)
     path = networks.classifier(tmp_path / "large.onnx", classes=300)
-    assert command("add", str(path), *HOW, "--labels", labels(tmp_path, 300)) == 0
+    result = command.run("add", str(path), *HOW, "--labels", labels(tmp_path, 300))
+    assert result.code == 0, result.err
     folder = stack.models / "large_network" / "1"
     assert sorted(one.name for one in folder.iterdir()) == [".gitkeep", "model.onnx", "model.onnx.data"]
     assert not [one for one in lint(stack.models)[1] if one.rule.severity == "error"]

@@ -117,7 +117,7 @@ def test_the_package_is_not_installed(
         (METADATA | {"names": "{0: "}, "", "metadata that Ultralytics wrote into the file cannot be read"),
         (METADATA | {"names": "{1: 'one'}"}, "", "metadata that Ultralytics wrote into the file cannot be read"),
         (METADATA | {"names": "{0: 'one'}"}, "", "The network has 3 classes, its file names 1: give --labels"),
-        ({}, "", "does not say how its pictures were prepared: give --resize"),
+        ({}, "", "does not say how its pictures were prepared"),
     ],
 )
 def test_what_it_makes_may_be_of_no_use(
