@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 
 from modelctl import console
@@ -22,4 +21,4 @@ def _arguments() -> Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.leave(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from typing import NoReturn
 
 from modelctl import console
 
@@ -22,5 +23,10 @@ def _arguments() -> Namespace:
     return arguments
 
 
+def start() -> NoReturn:
+    """Run one command and end the process."""
+    console.leave(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    start()

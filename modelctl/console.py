@@ -10,11 +10,15 @@ import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 from modelctl.errors import CommandError
 
 COLOURS = {"ok": 32, "warning": 33, "fail": 31, "error": 31}
 OURS = ("benchmarks", "modelctl", "stages")
+INTERRUPTED: list[BaseException] = []
+"""Errors of a stop, kept with all that their frames hold: a call of gRPC that was interrupted never ends, and closing
+its channel, which its finalizer does, waits for the call forever."""
 
 
 def run(program: str, prepare: Callable[[], Namespace]) -> int:
@@ -30,14 +34,26 @@ def run(program: str, prepare: Callable[[], Namespace]) -> int:
             arguments = prepare()
         code: int = arguments.run(arguments)
     except CommandError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            INTERRUPTED.append(error)
         return _refuse(program, str(error), 1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        INTERRUPTED.append(error)
         return _refuse(program, "stopped.", 130)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in OURS:
             raise
         return _refuse(program, f"This needs the package {error.name}, which is not installed here.", 1)
     return code
+
+
+def leave(code: int) -> NoReturn:
+    """End the process; after a stop at once, without the finalizers that would wait (see `INTERRUPTED`)."""
+    if INTERRUPTED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 @contextmanager

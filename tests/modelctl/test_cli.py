@@ -149,3 +149,30 @@ def test_colours_are_for_terminals_without_no_color(monkeypatch: pytest.MonkeyPa
         assert "\x1b" not in on_terminal(*words, NO_COLOR="1")
         assert "\x1b" not in on_terminal(*words, TERM="dumb")
         assert "\x1b" not in modelctl(*words).stdout
+
+
+STOPPED = """
+import time
+from argparse import Namespace
+from modelctl import console
+from modelctl.errors import CommandError
+
+class Call:
+    def __del__(self):
+        time.sleep(60)
+
+def work(_):
+    call = Call()
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        raise CommandError("net was not added: stopped.") from None
+
+console.leave(console.run("modelctl", lambda: Namespace(run=work)))
+"""
+
+
+def test_a_stop_waits_for_no_finalizer() -> None:
+    """As that of a gRPC channel, whose interrupted call never ends."""
+    done = subprocess.run([sys.executable, "-c", STOPPED], cwd=ROOT, capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (1, "modelctl: net was not added: stopped.\n")
