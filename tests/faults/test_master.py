@@ -119,7 +119,8 @@ def test_ctrl_c_in_a_terminal_lets_requests_finish(gateway: Gateway) -> None:
         connection.sendall(b'id":"x"}')
         answer = b""
         while not answer.endswith(b"}"):  # head and body may come one after the other
-            assert (part := connection.recv(2000)), answer
+            part = connection.recv(2000)
+            assert part, answer
             answer += part
         assert b'"code":"backend_unavailable"' in answer
     assert gateway.process.wait(10) == 0
