@@ -59,10 +59,9 @@ class Verification:
             mark = "" if one.is_within(self.allowed) else "  <-"
             gaps = f"{one.score:10.6f}{one.pixels:8.2f}{one.missing:9}{one.levels:8.2f}"
             rows.append(f"{one.item:42}{best:6}{gaps}{mark}")
-        limits = (
-            f"(limits: {self.allowed.score} in score, {self.allowed.pixels} pixels in a box, "
-            f"{self.allowed.levels:g} grey levels in the prepared picture)"
-        )
+        levels = self.allowed.levels  # 0 for texts
+        prepared = f", {levels:g} grey levels in the prepared picture" if levels else ""
+        limits = f"(limits: {self.allowed.score} in score, {self.allowed.pixels} pixels in a box{prepared})"
         if self.differing:
             rows.append(
                 f"{self.name} differs from its reference on {self.differing} of {len(self.differences)} {limits}."
