@@ -1,7 +1,7 @@
 """Changes of a graph's declared sizes and of its outputs' first axis, for networks that were exported without a batch.
 
 declare_whole   outputs keep every axis: a network that Triton serves without a batch
-lead            puts an axis of 1 in front of an output of a network for one item: a head [605, 95] -> [1, 605, 95]
+insert          puts an axis of 1 into an output, as in front of a network's for one item: [605, 95] -> [1, 605, 95]
 """
 
 from __future__ import annotations
@@ -52,14 +52,17 @@ def leadless(inputs: Sequence[Port], outputs: Sequence[Port]) -> list[Port]:
     return [port for port in outputs if len(port.shape) > 1 and (port.shape[0] or 1) > 1]
 
 
-def lead(model: onnx.ModelProto, name: str) -> None:
-    """Put an axis of 1 in front of an output."""
+def insert(model: onnx.ModelProto, name: str, axis: int) -> None:
+    """Insert an axis of size 1 into an output."""
     entry = next(entry for entry in model.graph.output if entry.name == name)
-    inside = rename(model, name, "/without_batch")
+    inside = rename(model, name, "/without_axis")
     if opset_of(model) < AXES_AS_INPUT:
-        node = helper.make_node("Unsqueeze", [inside], [name], f"{name}/lead", axes=[0])
+        node = helper.make_node("Unsqueeze", [inside], [name], f"{name}/unsqueeze", axes=[axis])
     else:
-        node = helper.make_node("Unsqueeze", [inside, f"{name}/first"], [name], f"{name}/lead")
-        model.graph.initializer.append(numpy_helper.from_array(np.array([0], np.int64), f"{name}/first"))
+        node = helper.make_node("Unsqueeze", [inside, f"{name}/axis"], [name], f"{name}/unsqueeze")
+        model.graph.initializer.append(numpy_helper.from_array(np.array([axis], np.int64), f"{name}/axis"))
     model.graph.node.append(node)
-    set_sizes(entry, [1, *(dim.dim_value or None for dim in entry.type.tensor_type.shape.dim)])
+    shape = entry.type.tensor_type.shape
+    dims = [onnx.TensorShapeProto.Dimension.FromString(dim.SerializeToString()) for dim in shape.dim]
+    del shape.dim[:]
+    shape.dim.extend([*dims[:axis], onnx.TensorShapeProto.Dimension(dim_value=1), *dims[axis:]])

@@ -93,7 +93,7 @@ def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
         _require_batch(order, inputs)
         if task != "object-detection":  # whose head gets its batch where it is read
             for port in axes.leadless(inputs, outputs):
-                axes.lead(model, port.name)
+                axes.insert(model, port.name, 0)
         quantized = dequantize.dequantize(model)
         inputs, outputs = networks.ports(model)
     made = make(order, model, inputs, outputs, known)

@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 
 from modelctl.errors import CommandError
-from modelctl.graphs import heads, networks
+from modelctl.graphs import axes, heads, networks
 from modelctl.graphs.networks import Port
 
 SIZES = ("orig_target_sizes", "im_shape", "scale_factor", "image_shape")
@@ -80,9 +80,9 @@ def give_batch(model: onnx.ModelProto) -> bool:
     unbatched = max(ranks, default=0) <= 2
     for port in outputs:
         if unbatched:
-            heads.add_axis(model, port.name, 0)
+            axes.insert(model, port.name, 0)
         elif len(port.shape) == 1:
-            heads.add_axis(model, port.name, 1)
+            axes.insert(model, port.name, 1)
     return unbatched
 
 
