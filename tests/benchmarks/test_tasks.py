@@ -20,6 +20,7 @@ from typing import ClassVar
 import httpx
 import psutil
 import pytest
+from living import is_alive
 
 from benchmarks import commandline
 from benchmarks.load import wrk
@@ -359,4 +360,4 @@ def test_it_measures_real_servers(tmp_path: Path) -> None:
     assert 10 < found["gateway_worker_mb"] < found["medians"][f"{name}@2"]["memory"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["tasks.json", "tasks.md", "tasks.svg"]
     assert len(family) > 8, "Triton with its steps, the gateway, and the peers"
-    assert not [one for one in family.values() if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    assert not [one for one in family.values() if is_alive(one)]

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from living import is_alive, words
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +39,7 @@ def stubs(stack: Any, step: str) -> list[psutil.Process]:
     return [
         process
         for process in children(stack)
-        if process.status() != psutil.STATUS_ZOMBIE
-        and len(words := process.cmdline()) > 1
-        and "triton_python_backend_stub" in words[0]
-        and step in words[1]
+        if len(line := words(process)) > 1 and "triton_python_backend_stub" in line[0] and step in line[1]
     ]
 
 
@@ -89,7 +87,7 @@ def test_a_killed_triton_comes_back(fragile: Any) -> None:
     """Callers get 503 at once, readyz turns within 2 s, all is served within 15 s, and no process is left."""
     old = server(fragile)
     old_group = children(fragile)
-    old_memory = [Path("/dev/shm") / process.cmdline()[2].lstrip("/") for process in stubs(fragile, "minilm_sentiment")]
+    old_memory = [Path("/dev/shm") / words(process)[2].lstrip("/") for process in stubs(fragile, "minilm_sentiment")]
     assert all(region.exists() for region in old_memory)
     with Load(fragile) as load, fragile.client() as http:
         time.sleep(1)
@@ -104,7 +102,7 @@ def test_a_killed_triton_comes_back(fragile: Any) -> None:
     assert all('"retryable":true' in text for _, status, text, _ in load.answers if status == 503)
     assert fragile.wait_ready(15) < 15
     # What nobody waits for stays as a zombie where process 1 does not reap.
-    left = [process for process in old_group if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    left = [process for process in old_group if is_alive(process)]
     assert not left
     assert not [region for region in old_memory if region.exists()]
 

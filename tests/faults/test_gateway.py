@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 from broken import FULL, Triton, scrape, until
+from living import is_alive, words
 from load import offer
 
 Make = Callable[..., Any]
@@ -216,7 +217,7 @@ def test_workers_share_the_port_and_are_replaced(triton: Triton, make_gateway: M
     assert len(workers) == 3
     gateway.gateway.send_signal(signal.SIGTERM)
     assert gateway.gateway.wait(15) == 0
-    assert not [pid for pid in workers if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
+    assert not [pid for pid in workers if psutil.pid_exists(pid) and is_alive(psutil.Process(pid))]
 
 
 def test_the_first_answer_is_a_models(triton: Triton, make_stack: Make) -> None:
@@ -239,8 +240,7 @@ def test_the_first_answer_is_a_models(triton: Triton, make_stack: Make) -> None:
 def serving(gateway: Any) -> list[int]:
     """Return the workers' process ids."""
     children = psutil.Process(gateway.gateway.pid).children()
-    living = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-    return [child.pid for child in living if "spawn_main" in " ".join(child.cmdline())]
+    return [child.pid for child in children if "spawn_main" in " ".join(words(child))]
 
 
 def counted(gateway: Any) -> float:

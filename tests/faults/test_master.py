@@ -18,6 +18,7 @@ import httpx
 import psutil
 import pytest
 from broken import until
+from living import words
 
 from app.http.workers import Master
 from app.settings import Settings
@@ -37,8 +38,7 @@ class Gateway:
     def workers(self) -> list[psutil.Process]:
         """Return the living workers."""
         children = psutil.Process(self.process.pid).children()
-        living = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-        return [child for child in living if "spawn_main" in " ".join(child.cmdline())]
+        return [child for child in children if "spawn_main" in " ".join(words(child))]
 
     def wait_until_served(self) -> None:
         """Wait until both workers serve."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import os
 import re
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 import pytest
+from living import is_alive, words
 from PIL import Image, ImageCms, PngImagePlugin
 
 from app.context import Deadline
@@ -152,12 +152,7 @@ def ask(pen: pool.Drawing, image: bytes, seconds: float = 60, kind: str = "image
 
 def processes() -> list[psutil.Process]:
     """Return the drawing processes of this process; a stack that other tests share has some too."""
-    found = []
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.Error):
-            if "app.drawing.process" in child.cmdline():
-                found.append(child)
-    return found
+    return [child for child in psutil.Process().children() if "app.drawing.process" in words(child)]
 
 
 def answers(*images: bytes, seconds: float = 60, kind: str = "image/png") -> list[Any]:
@@ -215,7 +210,7 @@ def test_the_deadline_ends_the_drawing_process() -> None:
 
     begun = asyncio.run(late())
     assert len(begun) >= 2
-    assert not [process for process in begun if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert not [process for process in begun if is_alive(process)]
 
 
 def test_a_process_that_starts_slowly_serves_the_next_picture() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import os
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from living import is_alive, words
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from modelctl.bench import chart, copy, instances, instances_report, memory, options, quiet, results, sample
@@ -359,14 +361,12 @@ class Watched:
 
     def look(self) -> None:
         """Remember its processes, and their shared memory."""
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             for one in psutil.Process(self.process.pid).children(recursive=True):
-                words = one.cmdline()
+                line = words(one)
                 self.family[one.pid] = one
-                if words[2:] and "backend_stub" in words[0]:
-                    self.regions.add(SHARED_MEMORY / words[2].lstrip("/"))
-        except psutil.NoSuchProcess:
-            pass
+                if line[2:] and "backend_stub" in line[0]:
+                    self.regions.add(SHARED_MEMORY / line[2].lstrip("/"))
 
     def end(self, seconds: float) -> tuple[str, str]:
         """Wait until it has ended; return what it printed."""
@@ -379,7 +379,7 @@ class Watched:
 
     def left(self) -> list[Any]:
         """Return its remaining processes and shared memory."""
-        alive = [one for one in self.family.values() if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+        alive = [one for one in self.family.values() if is_alive(one)]
         return [*alive, *(region for region in self.regions if region.exists())]
 
 

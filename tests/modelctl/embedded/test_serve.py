@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
+from living import is_alive, words
 
 ROOT = Path(__file__).resolve().parents[3]
 SHARED_MEMORY = Path("/dev/shm")
@@ -58,9 +59,9 @@ def test_stopping_leaves_nothing_behind(make_stack: Callable[..., Any], number: 
     stack.start_triton()
     wait_live(stack)
     family = psutil.Process(stack.triton.pid).children(recursive=True)
-    commands = [process.cmdline() for process in family]
+    commands = [words(process) for process in family]
     regions = [
-        SHARED_MEMORY / words[2].lstrip("/") for words in commands if words[2:] and "python_backend_stub" in words[0]
+        SHARED_MEMORY / line[2].lstrip("/") for line in commands if line[2:] and "python_backend_stub" in line[0]
     ]
     assert len(regions) == 4  # of the network there are two instances
     assert all(region.exists() for region in regions)
@@ -68,7 +69,7 @@ def test_stopping_leaves_nothing_behind(make_stack: Callable[..., Any], number: 
     stack.triton.send_signal(number)
     assert stack.triton.wait(15) == 0
     assert time.monotonic() - begun < 10
-    assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert not [process for process in family if is_alive(process)]
     assert not [region for region in regions if region.exists()]
 
 
@@ -79,15 +80,15 @@ def test_the_next_supervisor_cleans_up_after_a_killed_one(make_stack: Callable[.
     wait_live(stack)
     time.sleep(1)  # the supervisor has seen the stubs and their memory
     family = psutil.Process(stack.triton.pid).children(recursive=True)
-    commands = [process.cmdline() for process in family]
+    commands = [words(process) for process in family]
     regions = [
-        SHARED_MEMORY / words[2].lstrip("/") for words in commands if words[2:] and "python_backend_stub" in words[0]
+        SHARED_MEMORY / line[2].lstrip("/") for line in commands if line[2:] and "python_backend_stub" in line[0]
     ]
     stack.triton.kill()
     stack.triton.wait()
     stack.start_triton()
     wait_live(stack)
-    assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert not [process for process in family if is_alive(process)]
     assert not [region for region in regions if region.exists()]
     stack.stop()
 
@@ -241,7 +242,7 @@ def test_up_shows_what_it_does_and_stops_cleanly(make_stack: Callable[..., Any])
     up.send_signal(signal.SIGINT)
     assert up.wait(15) == 0
     assert time.monotonic() - begun < 10
-    assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert not [process for process in family if is_alive(process)]
 
 
 def test_up_revives_a_killed_gateway(make_stack: Callable[..., Any]) -> None:
@@ -258,7 +259,7 @@ def test_up_revives_a_killed_gateway(make_stack: Callable[..., Any]) -> None:
         while b"Gateway ready" not in (stack.folder / "up.out").read_bytes():
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        gateway = next(process for process in psutil.Process(up.pid).children() if process.cmdline()[-1] == "app")
+        gateway = next(process for process in psutil.Process(up.pid).children() if words(process)[-1:] == ["app"])
         workers = gateway.children()
         assert len(workers) >= 3
         gateway.kill()

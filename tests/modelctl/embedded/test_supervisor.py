@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from living import is_alive, words
 from tritonclient.utils import InferenceServerException
 
 from modelctl.embedded import installation
@@ -112,7 +113,7 @@ def tritonserver(process: int) -> psutil.Process:
 def stub(process: int, model: str = "echo_step") -> psutil.Process | None:
     """Return a living process of a Python step below a process."""
     for one in psutil.Process(process).children(recursive=True):
-        if one.status() != psutil.STATUS_ZOMBIE and f"/{model}/" in " ".join(one.cmdline()[1:2]):
+        if f"/{model}/" in " ".join(words(one)[1:2]):
             return one
     return None
 
@@ -146,7 +147,7 @@ class Up:
         self._reader.start()
         self.wait_for("Gateway ready")
         self.family = psutil.Process(self.process.pid).children(recursive=True)
-        commands = [process.cmdline() for process in self.family]
+        commands = [words(process) for process in self.family]
         self.regions = [
             SHARED_MEMORY / line[2].lstrip("/") for line in commands if line[2:] and "backend_stub" in line[0]
         ]
@@ -173,14 +174,14 @@ class Up:
 
     def serve(self) -> psutil.Process:
         """Return the supervisor's process."""
-        return next(process for process in self.family if "serve" in process.cmdline())
+        return next(process for process in self.family if "serve" in words(process))
 
     def must_end_cleanly(self) -> None:
         """Assert that it ends within 10 s, and that no process and no shared memory is left."""
         begun = time.monotonic()
         self.process.wait(20)
         assert time.monotonic() - begun < 10
-        assert not [one for one in self.family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+        assert not [one for one in self.family if is_alive(one)]
         assert not [region for region in self.regions if region.exists()]
 
 
