@@ -10,11 +10,12 @@ import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from modelctl.errors import CommandError
 
 COLOURS = {"ok": 32, "warning": 33, "fail": 31, "error": 31}
+AGAIN_S = 0.1
 OURS = ("benchmarks", "modelctl", "stages")
 INTERRUPTED: list[BaseException] = []
 """Errors of a stop, kept with all that their frames hold: a call of gRPC that was interrupted never ends, and closing
@@ -32,7 +33,8 @@ def run(program: str, prepare: Callable[[], Namespace]) -> int:
     try:
         with _ended_by_signals():
             arguments = prepare()
-        code: int = arguments.run(arguments)
+        with _dropped_interrupts_come_again():
+            code: int = arguments.run(arguments)
     except CommandError as error:
         if isinstance(error.__context__, KeyboardInterrupt):
             INTERRUPTED.append(error)
@@ -73,6 +75,29 @@ def _ended_by_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _dropped_interrupts_come_again() -> Iterator[None]:
+    """Send Ctrl-C again, a moment later, when it met code whose exceptions Python drops.
+
+    Such code is finalizers, and what runs around a fork, as of a `Popen` with `preexec_fn`.
+    """
+    before = sys.unraisablehook
+
+    def heed(dropped: Any) -> None:
+        if not isinstance(dropped.exc_value, KeyboardInterrupt):
+            before(dropped)
+            return
+        again = threading.Timer(AGAIN_S, os.kill, (os.getpid(), signal.SIGINT))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = heed
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _refuse(program: str, sentence: str, code: int) -> int:

@@ -176,3 +176,32 @@ def test_a_stop_waits_for_no_finalizer() -> None:
     """As that of a gRPC channel, whose interrupted call never ends."""
     done = subprocess.run([sys.executable, "-c", STOPPED], cwd=ROOT, capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stderr) == (1, "modelctl: net was not added: stopped.\n")
+
+
+DROPPED = """
+import os, signal, subprocess, time
+from argparse import Namespace
+from modelctl import console
+
+class Finalized:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+def fork():
+    os.register_at_fork(after_in_parent=lambda: signal.raise_signal(signal.SIGINT))
+    subprocess.run(["true"], preexec_fn=os.getpid)
+
+def work(_):
+    {how}
+    time.sleep(60)
+
+console.leave(console.run("modelctl", lambda: Namespace(run=work)))
+"""
+
+
+@pytest.mark.parametrize("how", ["fork()", "Finalized()"])
+def test_ctrl_c_that_python_drops_comes_again(how: str) -> None:
+    """Around a fork, and in a finalizer, Python drops exceptions: one Ctrl-C ends the command nevertheless."""
+    words = [sys.executable, "-c", DROPPED.format(how=how)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (130, "modelctl: stopped.\n")
