@@ -35,7 +35,7 @@ from modelctl.sources.draft import (
     spec_of,
     store,
 )
-from modelctl.sources.heads import arrangement
+from modelctl.sources.heads import arrangement, levels
 from modelctl.sources.heads.options import idle
 from modelctl.sources.heads.recognition import recognise
 from modelctl.sources.heads.seen import Fit, Seen
@@ -132,7 +132,7 @@ def detector(
     )
     refuse_idle(order, idle(fit.decoder), f"the decoder {fit.decoder}")
     say(f"      read as {fit.line}")
-    known, notes = _as_trained(fit.decoder, order, known)
+    known, notes = _as_trained(known.get("family") or fit.decoder, order, known)
     how = pictures.preprocess(given, order.options, known)
     if len(fit.roles) < len(outputs):
         graph_heads.keep(model, fit.roles.values())
@@ -149,18 +149,19 @@ def detector(
         },
         postprocess=_postprocess(order, fit, known),
     )
-    notes += [f"Its head is read as {fit.line}.", *batch_note(trial.batch)]
+    joined = f"{known['family']}, decoded within the network: " if known.get("family") else ""
+    notes += [f"Its head is read as {joined}{fit.line}.", *batch_note(trial.batch)]
     return Draft(spec, trial.path, _head_labels(order, fit, known), notes=notes)
 
 
-def _as_trained(decoder: str, order: Order, known: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _as_trained(family: str, order: Order, known: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Add to what the file says how its family reads pictures; return that, and notes on it.
 
     Their trainers read and resize pictures by OpenCV: without smoothing, and without transparency.
     """
-    if decoder not in READ_BY_OPENCV:
+    if family not in (*READ_BY_OPENCV, *levels.FAMILIES):
         return known, []
-    note = f"Pictures are resized as by OpenCV (opencv_linear), as trainers of {decoder} do; --resample overrules it."
+    note = f"Pictures are resized as by OpenCV (opencv_linear), as trainers of {family} do; --resample overrules it."
     is_chosen = order.options.resample is not None or "resample" in known
     if not is_chosen:
         say(f"      {note}")

@@ -86,19 +86,20 @@ def give_batch(model: onnx.ModelProto) -> bool:
     return unbatched
 
 
-def is_detector(model: onnx.ModelProto, outputs: list[Port], *, hinted: bool, decoder: str | None) -> bool:
+def is_detector(model: onnx.ModelProto, outputs: list[Port], batch: int, *, hinted: bool, decoder: str | None) -> bool:
     """Tell whether the outputs of a network for pictures are a detector's, as far as the graph tells.
 
     Args:
         model: the network.
         outputs: its outputs.
+        batch: the number of pictures that the file fixes; 1 where it fixes none.
         hinted: whether the user gave labels or options for boxes: what is no classifier's is a detector's then.
         decoder: the family that the user named.
 
     """
     ranks = [len(port.shape) for port in outputs]
     names = [port.name.lower() for port in outputs]
-    if decoder in ROWS or (hinted and not may_be_classes(outputs)):
+    if decoder in ROWS or (hinted and not may_be_classes(outputs, batch)):
         return True
     if ranks in ([3], [3, 3]) or heads.suppresses(model):
         return True
@@ -109,9 +110,9 @@ def is_detector(model: onnx.ModelProto, outputs: list[Port], *, hinted: bool, de
     return "batchno_classid_score" in names[0]
 
 
-def may_be_classes(outputs: list[Port]) -> bool:
+def may_be_classes(outputs: list[Port], batch: int) -> bool:
     """Tell whether outputs are a classifier's: one of shape [batch, classes] or [batch, classes, 1, 1]."""
     shapes = [port.shape for port in outputs]
     if [len(shape) for shape in shapes] == [2]:
-        return (shapes[0][0] or 1) == 1  # several rows for one picture are no batch
+        return (shapes[0][0] or 1) in (1, batch)  # several rows for one picture are no batch
     return [len(shape) for shape in shapes] == [4] and shapes[0][2:] == (1, 1)

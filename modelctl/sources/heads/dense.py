@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from modelctl.graphs.levels import BOXES
 from modelctl.sources.heads import values
 from modelctl.sources.heads.seen import Fit, MisfitError, Seen
 
@@ -165,17 +166,18 @@ def scored_boxes(seen: Seen) -> Fit:
     boxes, scores = seen.rows(boxes_name), seen.rows(scores_name)
     columns = scores.shape[1]
     seen.require_scores(scores)
-    box_format = seen.option("box_format") or values.format_of(boxes, seen.size)
+    joined = boxes_name == BOXES  # by `levels`, which writes corners in pixels
+    box_format = seen.option("box_format") or ("corners" if joined else values.format_of(boxes, seen.size))
     if box_format is None:
         if not seen.forced:
             raise MisfitError("its boxes are neither corners nor centres with sizes (still to be decoded by anchors?)")
         box_format = "corners"
-    background = columns > 1 and values.sum_to_one(scores) and scores[:, 0].mean() > 1 / 2
+    background = not joined and columns > 1 and values.sum_to_one(scores) and scores[:, 0].mean() > 1 / 2
     classes = columns - background
     settings = {
         **({} if box_format == "corners" else {"box_format": box_format}),
         **({"background": True} if background else {}),
-        **seen.unit(boxes, "pixels"),
+        **({} if joined else seen.unit(boxes, "pixels")),
     }
     what = f"background + {classes}" if background else str(classes)
     line = f"boxes ({settings.get('box_format', 'corners')}, {settings.get('box_unit', 'pixels')}) and scores ({what})"
