@@ -98,11 +98,13 @@ def ultralytics(model: onnx.ModelProto) -> dict[str, Any]:
     facts = _classes_and_size(said)
     # Of Ultralytics' detectors only RT-DETR writes a row for each query; older exports do not name their head.
     in_rows = len(outputs) == 1 and outputs[0].shape[-1:] == (4 + len(facts["labels"]),)
-    rtdetr = "RTDETR" in said.get("head", "") or (in_rows and outputs[0].shape[1] != outputs[0].shape[-1])
+    unnamed = "head" not in said and said.get("end2end") != "True" and "'nms': True" not in said.get("args", "")
+    in_rows = in_rows and outputs[0].shape[1] != outputs[0].shape[-1]
+    rtdetr = "RTDETR" in said.get("head", "") or (unnamed and in_rows)
     return {
         "task": "object-detection",
         **facts,
-        "head": "RTDETRDecoder" if rtdetr else said.get("head", ""),
+        "head": "RTDETRDecoder" if rtdetr else said.get("head") or ("Detect" if has_nms else ""),
         "thresholds": {"max_detections": 300} if has_nms else THRESHOLDS,
         # RT-DETR's predictor stretches pictures.
         "resize": "stretch" if rtdetr else "letterbox_center",

@@ -39,7 +39,7 @@ from modelctl.sources.heads import arrangement, levels
 from modelctl.sources.heads.options import idle
 from modelctl.sources.heads.recognition import recognise
 from modelctl.sources.heads.seen import Fit, Seen
-from modelctl.sources.heads.suppressed import is_background
+from modelctl.sources.heads.suppressed import leaves_out_background
 
 READ_BY_OPENCV = ("yolov5", "yolov8", "yolox", "end_to_end", "nanodet", "fastestdet")
 SAMPLE_PICTURES = ("coffee.jpg", "astronaut.jpg")
@@ -178,7 +178,7 @@ def _postprocess(order: Order, fit: Fit, known: dict[str, Any]) -> dict[str, Any
 def _head_labels(order: Order, fit: Fit, known: dict[str, Any]) -> list[str]:
     """Return one label for each class; the name of the background, which is no class, is left out."""
     labels = labels_for(order, None, known.get("labels", []))
-    if fit.settings.get("background") and len(labels) == (fit.classes or 0) + 1 and is_background(labels[0]):
+    if leaves_out_background(fit, labels):
         return labels[1:]
     try:
         return labels_for(order, fit.classes, known.get("labels", []))

@@ -16,8 +16,11 @@ from modelctl.graphs.networks import Port
 
 SIZES = ("orig_target_sizes", "im_shape", "scale_factor", "image_shape")
 """Second inputs of detectors: the sizes to which boxes are scaled (RT-DETR, D-FINE; PaddleDetection)."""
-PAIRS = (("dets", "labels"), ("logits", "pred_boxes"), ("pred_logits", "pred_boxes"))
-"""Outputs of transformers' heads, beside which there may be masks, points or inner states."""
+PAIRS = (
+    *(("dets", "labels"), ("logits", "pred_boxes"), ("pred_logits", "pred_boxes")),
+    ("detection_boxes", "detection_scores", "detection_classes", "num_detections"),
+)
+"""Outputs that are a head, beside which there may be masks, points, inner states, or the boxes before NMS."""
 ROWS = ("end_to_end", "yolofastestv2")
 """Decoders of rows without a batch axis, which look like a classifier's output."""
 HEAD_NAMES = ("det_boxes", "num_dets", "detection_boxes", "detection_scores", "tflite_detection")

@@ -61,6 +61,9 @@ def _without_extras(seen: Seen) -> Seen:
         if set(pair) < set(seen.outputs):
             return replace(seen, outputs={name: seen.outputs[name] for name in pair})
     rows = [name for name in seen.outputs if len(seen.shape(name)) == 2]
+    counts = [name for name in seen.outputs if seen.shape(name) in ((), (1,))]
+    if len(seen.outputs) == 2 and len(rows) == len(counts) == 1 and seen.shape(rows[0])[-1] in (6, 7):
+        return replace(seen, outputs={rows[0]: seen.outputs[rows[0]]})  # PaddleDetection's bbox_num
     if len(rows) == 1 and len(seen.outputs) > 1 and all(len(seen.shape(name)) in (2, 4) for name in seen.outputs):
         return replace(seen, outputs={rows[0]: seen.outputs[rows[0]]})
     return seen

@@ -97,6 +97,14 @@ class Seen:
                 f"its scores would be {values.spread(scores)}, not 0 to 1 (raw: --activation sigmoid)",
             )
 
+    def is_grid(self, rows: int, per_cell: Sequence[int]) -> bool:
+        """Tell whether so many rows are those of all cells of several levels, which overlap until NMS.
+
+        A network that suppresses writes few rows; 300 may be the cells of one level by chance.
+        """
+        found = values.grid_of(rows, self.size, per_cell) if all(self.size) else None
+        return found is not None and len(found[1]) > 1 and rows > max(self.size)
+
     def require_centres(self, boxes: Array) -> None:
         """Require boxes as centre and size."""
         unit = values.unit_of(boxes)

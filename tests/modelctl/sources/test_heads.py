@@ -352,7 +352,7 @@ def arrays(**shapes: tuple[int, ...]) -> Outputs:
     [
         (arrays(loc=(84, 14), conf=(84, 2), iou=(84, 1)), "looks like YuNet"),
         (arrays(bbox=(84, 4), score=(84, 2), points=(84, 10)), "looks like RetinaFace"),
-        (maps(1, 2, 2, 10), "looks like CenterNet, or CenterFace"),
+        (maps(1, 2, 2, 10, side=8), "looks like CenterNet, or CenterFace"),
         (maps(21, 21, 21, side=8), "looks like YOLO with undecoded levels"),
         (arrays(output0=(116, 84), output1=(32, 16, 16)), "looks like YOLO with masks"),
         (arrays(output=(6, 84)), "yolov8: its scores would be"),
