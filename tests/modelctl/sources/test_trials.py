@@ -264,3 +264,12 @@ def test_a_scalar_is_refused(command: Any, tmp_path: Path) -> None:
     result = command.run("add", *arguments)
     assert result.code == 1
     assert "'y' is a single number without axes, which Triton cannot serve" in result.sentence
+
+
+def test_free_axes_that_take_multiples(command: Any, served: Any, tmp_path: Path) -> None:
+    """Networks for pictures often take multiples of their cells: sizes are tried until one runs."""
+    path = odd_networks.cellwise(tmp_path / "cells.onnx")
+    result = command.run("add", str(path), "--task", "none")
+    assert result.code == 0, result.err
+    item = np.random.default_rng(0).random((1, 3, 64, 96), np.float32)
+    np.testing.assert_allclose(served.tensors("cells", {"input": item}, ("map",))["map"], *run(path, input=item), 1e-6)
