@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from modelctl.console import say
 from modelctl.errors import CommandError
-from modelctl.graphs import networks
+from modelctl.graphs import dequantize, networks
 from modelctl.graphs.dequantize import Quantized
 from modelctl.models.network import TensorRT
 from modelctl.models.spec import ADAPTER, ModelSpec, TensorModel
@@ -186,8 +186,8 @@ def activation_of(order: Order, made: Any) -> str:
     values = made.astype(np.float64)
     if values.min() < -1e-3 or values.max() > 1 + 1e-3:
         return "softmax"
-    if np.allclose(values.sum(axis=-1), 1, atol=5e-3):
-        return "none"
+    if np.allclose(values.sum(axis=-1), 1, atol=5e-3) or dequantize.zero_of_scores(values * 256) == 0:
+        return "none"  # the second were bytes in the file: the rounding of each is in their sum
     raise CommandError(
         "The network's scores lie between 0 and 1 and do not sum to 1, so each class may have its own: give "
         "--activation none when they are probabilities, else sigmoid (each class by itself) or softmax."

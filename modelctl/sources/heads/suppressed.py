@@ -104,9 +104,11 @@ def _is_possible(seen: Seen, rows: Array, columns: Columns) -> bool:
 def _boxes(seen: Seen, boxes: Array) -> dict[str, Any]:
     """Return the settings of how boxes are written, where they are not the family's own."""
     centred = "RTDETR" in seen.head
-    found = seen.option("box_format") or ("centre" if centred else values.format_of(boxes, seen.size))
+    corners = bool(seen.head) and not centred  # of Ultralytics: in pixels, also where they leave the picture
+    told = "centre" if centred else "corners" if corners else None
+    found = seen.option("box_format") or told or values.format_of(boxes, seen.size)
     seen.require(found is not None, "its boxes are neither corners nor centres with sizes")
-    unit = seen.option("box_unit") or ("normalized" if centred else values.unit_of(boxes))
+    unit = seen.option("box_unit") or ("normalized" if centred else None if corners else values.unit_of(boxes))
     made: dict[str, Any] = {"box_format": found} if found and found != "corners" else {}
     return made | ({"box_unit": "normalized"} if unit == "normalized" else {})
 

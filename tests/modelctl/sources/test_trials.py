@@ -14,6 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 from sample_files import contents, labels, png, spec
+from test_heads import drafted
 from test_onnx import PICTURES, UNIT, planes, run, same_ranking, softmax, stretched
 from test_refusals import HOW, net, odd
 
@@ -138,6 +139,15 @@ def test_scores_in_bytes(command: Any, served: Any, tmp_path: Path, how: str) ->
         zero = {"signed": -128, "logits": 128}.get(how, 0)
         expected = softmax((scores - zero) * 0.1) if how == "logits" else (scores - zero) / 256
         same_ranking(served.classify("few", png(array), 6), expected)
+
+
+def test_scores_in_bytes_of_many_classes(tmp_path: Path) -> None:
+    """Most of them are rounded to 0: what is left of their sum is probabilities still, and gets no softmax."""
+    path = odd_networks.quantized(tmp_path / "many.onnx", "scale", classes=100)
+    sums = [run(path, pixels=stretched(array, 32, 32)[None])[0].sum() / 256 for array in PICTURES]
+    assert max(abs(one - 1) for one in sums) > 0.01
+    draft = drafted(tmp_path, path, names=100, prepared=STRETCH)
+    assert draft.spec.postprocess.activation == "none"
 
 
 def test_bytes_without_a_meaning_are_refused(command: Any, tmp_path: Path) -> None:
