@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from modelctl.console import say
 from modelctl.errors import CommandError
-from modelctl.graphs import dequantize, networks
+from modelctl.graphs import networks
 from modelctl.graphs.dequantize import Quantized
 from modelctl.models.network import TensorRT
 from modelctl.models.spec import ADAPTER, ModelSpec, TensorModel
@@ -170,10 +170,11 @@ def labels_for(order: Order, classes: int | None, known: Sequence[str]) -> list[
     return list(known)
 
 
-def activation_of(order: Order, made: Any) -> str:
+def activation_of(order: Order, made: Any, *, is_softmax: bool = False) -> str:
     """Return the activation that turns the outputs `made` [N, C] into probabilities.
 
-    The user's choice, else `none` where each row sums to 1, or `softmax` where values lie outside 0 to 1.
+    The user's choice, else `none` where each row sums to 1, or `softmax` where values lie outside 0 to 1. Probabilities
+    that a softmax made and bytes rounded (`is_softmax`) may sum to less.
 
     Raises:
         CommandError: when the values fit neither, or when one class would get a softmax.
@@ -186,8 +187,8 @@ def activation_of(order: Order, made: Any) -> str:
     values = made.astype(np.float64)
     if values.min() < -1e-3 or values.max() > 1 + 1e-3:
         return "softmax"
-    if np.allclose(values.sum(axis=-1), 1, atol=5e-3) or dequantize.zero_of_scores(values * 256) == 0:
-        return "none"  # the second were bytes in the file: the rounding of each is in their sum
+    if is_softmax or np.allclose(values.sum(axis=-1), 1, atol=5e-3):
+        return "none"
     raise CommandError(
         "The network's scores lie between 0 and 1 and do not sum to 1, so each class may have its own: give "
         "--activation none when they are probabilities, else sigmoid (each class by itself) or softmax."

@@ -73,6 +73,7 @@ def classifier(
         output, trial = replace(output, dtype="FP32"), _try_out(order, model, given, how)
         made = _scores(trial, output)
     _require_real(output)
+    rounded = dequantize.is_rounded_softmax(model, output.name)
     classes = made.shape[-1]
     spec = spec_of(
         order,
@@ -83,7 +84,7 @@ def classifier(
             "outputs": {"logits": _tensor(output, trial)},
             "batching": {"max_batch_size": trial.batch},
         },
-        postprocess={"activation": activation_of(order, made), "top_k": min(5, classes)},
+        postprocess={"activation": activation_of(order, made, is_softmax=rounded), "top_k": min(5, classes)},
     )
     labels, notes = picture_labels(order, classes, known.get("labels", []))
     return Draft(spec, trial.path, labels, quantized=quantized, notes=notes + batch_note(trial.batch))

@@ -143,10 +143,10 @@ def test_scores_in_bytes(command: Any, served: Any, tmp_path: Path, how: str) ->
 
 def test_scores_in_bytes_of_many_classes(tmp_path: Path) -> None:
     """Most of them are rounded to 0: what is left of their sum is probabilities still, and gets no softmax."""
-    path = odd_networks.quantized(tmp_path / "many.onnx", "scale", classes=100)
+    path = odd_networks.quantized(tmp_path / "many.onnx", "scale", classes=1000)
     sums = [run(path, pixels=stretched(array, 32, 32)[None])[0].sum() / 256 for array in PICTURES]
-    assert max(abs(one - 1) for one in sums) > 0.01
-    draft = drafted(tmp_path, path, names=100, prepared=STRETCH)
+    assert min(sums) < 0.9
+    draft = drafted(tmp_path, path, names=1000, prepared=STRETCH)
     assert draft.spec.postprocess.activation == "none"
 
 
