@@ -19,7 +19,7 @@ from modelctl.graphs.dequantize import Quantized
 from modelctl.models.network import TensorRT
 from modelctl.models.spec import ADAPTER, ModelSpec, TensorModel
 from modelctl.models.steps import ImagePreprocess
-from modelctl.reference.model import Arrays
+from modelctl.reference.model import NOT_FINITE, Arrays
 from modelctl.sources import labels
 from modelctl.sources.heads import options as heads
 
@@ -185,6 +185,8 @@ def activation_of(order: Order, made: Any, *, is_softmax: bool = False) -> str:
     if order.options.activation:
         return str(order.options.activation)
     values = made.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise CommandError(NOT_FINITE)
     if values.min() < -1e-3 or values.max() > 1 + 1e-3:
         return "softmax"
     if is_softmax or np.allclose(values.sum(axis=-1), 1, atol=5e-3):

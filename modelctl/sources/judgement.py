@@ -100,7 +100,7 @@ def _activation_faults(activation: str, logits: Array) -> list[str]:
         )
     if classes > 1 and within and np.allclose(logits.sum(axis=-1), 1, atol=SUM_OF_PROBABILITIES):
         return [f"The outputs are probabilities, which the {activation} flattens: give --activation none."]
-    if classes > 1 and within and low >= 0 and activation == "sigmoid":
+    if within and low >= 0 and activation == "sigmoid":
         return ["The outputs lie between 0 and 1, and the sigmoid makes them 0.5 to 0.73: give --activation none."]
     return []
 

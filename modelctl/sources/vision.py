@@ -133,6 +133,8 @@ def detector(
     )
     refuse_idle(order, idle(fit.decoder), f"the decoder {fit.decoder}")
     say(f"      read as {fit.line}")
+    if fit.decoder == "rtdetr" and "resize" in known and "nms" not in fit.settings:
+        known = {**known, "resize": "stretch"}  # Ultralytics' RT-DETR of two classes, whose file does not name its head
     known, notes = _as_trained(known.get("family") or fit.decoder, order, known)
     how = pictures.preprocess(given, order.options, known)
     if len(fit.roles) < len(outputs):

@@ -59,6 +59,17 @@ def test_boxes_and_probabilities_of_all_cells_are_no_queries(tmp_path: Path) -> 
         same_objects(answer)
 
 
+def test_ultralytics_rt_detr_of_two_classes_that_is_not_named(tmp_path: Path) -> None:
+    """Its rows are six numbers too; their values tell, and its pictures are stretched."""
+    metadata = {"author": "Ultralytics", "task": "detect", "names": "{0: 'label 0', 1: 'label 1'}"}
+    rows = np.concatenate([QUERIES[0], 1 / (1 + np.exp(-QUERIES[1]))], axis=1)
+    path = heads.constant(tmp_path / "net.onnx", {"output0": rows}, metadata=metadata)
+    draft = drafted(tmp_path, path, names=None, prepared=())
+    assert (draft.spec.preprocess.resize, draft.spec.postprocess.decoder) == ("stretch", "rtdetr")
+    for answer in answers(draft):
+        same_objects(answer)
+
+
 @pytest.mark.parametrize(
     "said",
     [{"head": "Detect"}, {"end2end": "True"}, {"args": "{'batch': 1, 'nms': True}"}, {"head": "v10Detect"}],
