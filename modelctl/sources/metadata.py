@@ -99,6 +99,8 @@ def ultralytics(model: onnx.ModelProto) -> dict[str, Any]:
     # Of Ultralytics' detectors only RT-DETR writes a row for each query; older exports do not name their head.
     in_rows = len(outputs) == 1 and outputs[0].shape[-1:] == (4 + len(facts["labels"]),)
     unnamed = "head" not in said and said.get("end2end") != "True" and "'nms': True" not in said.get("args", "")
+    # The description begins with the network's name, such as "Ultralytics YOLOv10n model trained on ...".
+    unnamed = unnamed and not said.get("description", "").startswith("Ultralytics YOLO")
     in_rows = in_rows and outputs[0].shape[1] != outputs[0].shape[-1]
     # Rows of 6 may also be a box, a score and a class: the values tell.
     rtdetr = "RTDETR" in said.get("head", "") or (unnamed and in_rows and not has_nms)

@@ -154,7 +154,7 @@ def detector(
     )
     joined = f"{known['family']}, decoded within the network: " if known.get("family") else ""
     notes += [f"Its head is read as {joined}{fit.line}.", *batch_note(trial.batch)]
-    return Draft(spec, trial.path, _head_labels(order, fit, known), notes=notes)
+    return Draft(spec, trial.path, _head_labels(order, fit, known), notes=notes, doubts=list(fit.doubts))
 
 
 def _as_trained(family: str, order: Order, known: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

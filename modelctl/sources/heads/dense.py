@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from modelctl.graphs.levels import BOXES
@@ -30,7 +32,25 @@ def yolov8(seen: Seen) -> Fit:
 
 def yolov5(seen: Seen) -> Fit:
     """Rows of cx, cy, w, h, objectness, classes, with three anchors a cell."""
-    return _with_objectness(seen, "yolov5", (3,), "YOLOv5")
+    fit = _with_objectness(seen, "yolov5", (3,), "YOLOv5")
+    return replace(fit, doubts=_untrained(seen.rows(fit.roles["head"])[:, 5:]))
+
+
+def _untrained(classes: values.Array) -> list[str]:
+    """Return a doubt where the probability of a single class was not trained, and lowers each score.
+
+    YOLOv5 multiplies objectness by it and begins with 0.99998; YOLOv7 begins lower, and leaves it out in its NMS.
+    """
+    if classes.shape[1] > 1 or np.ptp(classes) > MAX_UNTRAINED_SPREAD or classes.mean() > MIN_CERTAIN:
+        return []
+    return [
+        f"Its one class has a probability of {values.spread(classes)} in every row, by which scores are multiplied, as "
+        "YOLOv5 does. YOLOv7 does not: if it is one, its scores are too low by this factor, so lower --score-threshold."
+    ]
+
+
+MAX_UNTRAINED_SPREAD, MIN_CERTAIN = 0.1, 0.95
+"""A class that was trained is near 0 in some rows and near 1 in others; one of 0.95 lowers no score noticeably."""
 
 
 def yolox(seen: Seen) -> Fit:

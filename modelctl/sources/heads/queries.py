@@ -67,6 +67,7 @@ def rtdetr(seen: Seen) -> Fit:
         len(seen.labels) == classes or "RTDETR" in seen.head,
         f"{wide} = 4 + {classes}, and there are {len(seen.labels)} labels",
     )
+    seen.require(not seen.is_grid(high, (3,)), f"its {high} rows are three for each cell, as YOLOv5's")
     grid = high > MAX_QUERIES or seen.is_grid(high, (1,))
     unit = seen.option("box_unit") or values.unit_of(boxes) or "normalized"
     settings = {**({"nms": True} if grid else {}), **({} if unit == "normalized" else {"box_unit": unit})}

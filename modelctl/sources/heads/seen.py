@@ -27,6 +27,7 @@ class Fit:
         line: in words, such as "YOLOv8: 84 = 4 + 80".
         classes: how many; None when the outputs do not tell.
         settings: further keys of the spec's `postprocess`.
+        doubts: sentences on what the values leave open.
 
     """
 
@@ -35,6 +36,7 @@ class Fit:
     line: str
     classes: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    doubts: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -50,12 +50,14 @@ def end_to_end(seen: Seen) -> Fit:
     is_told = wide == DEFAULT_WIDTH and (seen.forced or (seen.head and "RTDETR" not in seen.head))
     columns = orders[0] if asked or is_told else _order(seen, orders)
     settings: dict[str, Any] = {} if columns == DEFAULT else {"columns": list(columns)}
-    settings |= _boxes(seen, _found(rows, columns)["box"])
+    boxes = _found(rows, columns)["box"]
+    settings |= _boxes(seen, boxes)
+    doubts = [] if seen.head else _format_doubts(seen, boxes, settings)
     if seen.option("first_class"):
         settings["first_class"] = seen.option("first_class")
     how = f"{settings.get('box_format', 'corners')}, {settings.get('box_unit', 'pixels')}"
     line = f"rows after NMS: {', '.join(columns)} ({how})"
-    return Fit("end_to_end", {"head": name}, line, None, settings)
+    return Fit("end_to_end", {"head": name}, line, None, settings, doubts)
 
 
 def _parts(rows: Array, columns: Columns) -> dict[str, Array]:
@@ -113,6 +115,16 @@ def _boxes(seen: Seen, boxes: Array) -> dict[str, Any]:
     return made | ({"box_unit": "normalized"} if unit == "normalized" else {})
 
 
+def _format_doubts(seen: Seen, boxes: Array, settings: dict[str, Any]) -> list[str]:
+    """Return a doubt where the few boxes of the samples are corners as well as centres with sizes."""
+    if seen.option("box_format") or "box_format" in settings or not values.may_be_centres(boxes, seen.size):
+        return []
+    return [
+        f"The {len(boxes)} boxes that it finds in the samples are read as corners, and may be centres with sizes: look "
+        "at them with --save-pictures, then give --box-format corners or centre."
+    ]
+
+
 def detections(seen: Seen) -> Fit:
     """Boxes, scores and classes in one output each, perhaps with their count."""
     roles = _roles(seen)
@@ -143,7 +155,8 @@ def detections(seen: Seen) -> Fit:
     how = f"{settings.get('box_format', 'corners')}, {settings.get('box_unit', 'pixels')}"
     after = "before NMS" if settings.get("nms") else "after NMS"
     offset = f", class {first} is the first label" if first else ""
-    return Fit("detections", roles, f"boxes ({how}), scores, classes {after}{offset}", None, settings)
+    doubts = [] if _is_known(roles) else _format_doubts(seen, boxes, settings)
+    return Fit("detections", roles, f"boxes ({how}), scores, classes {after}{offset}", None, settings, doubts)
 
 
 def _roles(seen: Seen) -> dict[str, str]:
@@ -181,9 +194,15 @@ def _first_class(seen: Seen, roles: dict[str, str], ids: Array) -> int:
     names = {roles["boxes"], roles["scores"], roles["classes"]}
     if roles["classes"].lower().startswith("detection_classes") or (names == FROM_ZERO[0] and seen.unbatched):
         return 1
-    if names not in FROM_ZERO and not roles["classes"].lower().startswith((*TFLITE, "detected_")):
-        seen.require(not len(ids) or ids.min() < 1, "its class ids may begin with 0 or 1: give --first-class")
+    if not _is_known(roles) and (not len(ids) or ids.min() >= 1):
+        raise MisfitError("its class ids may begin with 0 or 1: give --first-class")
     return 0
+
+
+def _is_known(roles: dict[str, str]) -> bool:
+    """Tell whether the names are those of a family, which say how it writes boxes and class ids."""
+    names = {roles["boxes"], roles["scores"], roles["classes"]}
+    return names in FROM_ZERO or roles["classes"].lower().startswith((*TFLITE, "detected_"))
 
 
 def leaves_out_background(fit: Fit, labels: Sequence[str]) -> bool:

@@ -40,6 +40,27 @@ def test_one_class_that_is_always_certain(tmp_path: Path, decoder: str, each: in
         assert [box for *_, box in answer] == [pytest.approx(box, abs=0.02) for *_, box in FACES]
 
 
+def test_one_class_that_was_not_trained_is_doubted(tmp_path: Path) -> None:
+    """YOLOv5 multiplies scores by it, and YOLOv7 does not: the file does not tell which it is."""
+    path = heads.constant(tmp_path / "net.onnx", {"output": one_class(84 * 3, certain=0.5)})
+    draft = drafted(tmp_path, path, names=1)
+    (doubt,) = draft.doubts
+    assert doubt.startswith(
+        "Its one class has a probability of 0.5 to 0.5 in every row, by which scores are multiplied"
+    )
+    for answer in answers(draft):
+        assert [score for _, score, _ in answer] == [pytest.approx(score * 0.5, abs=1e-4) for _, score, _ in FACES]
+    path = heads.constant(tmp_path / "net.onnx", {"output": one_class(84 * 3, certain=0.99998)})
+    assert drafted(tmp_path, path, names=1).doubts == []
+
+
+def test_three_rows_for_each_cell_hold_objectness(tmp_path: Path) -> None:
+    """With one label too many they are not boxes and classes, of which the first would be the objectness."""
+    path = heads.constant(tmp_path / "net.onnx", {"output": heads.rows(84 * 3, objectness=True)})
+    with pytest.raises(CommandError, match=r"yolov5: 7 = 5 \+ 2, and there are 3 labels"):
+        drafted(tmp_path, path, names=3)
+
+
 def test_yolov8_in_rows_of_a_small_picture(tmp_path: Path) -> None:
     """84 rows are as few as an RT-DETR's, but as many as the cells, so that NMS is needed."""
     path = heads.constant(tmp_path / "net.onnx", {"output0": heads.rows(84, objectness=False)})
@@ -72,7 +93,13 @@ def test_ultralytics_rt_detr_of_two_classes_that_is_not_named(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "said",
-    [{"head": "Detect"}, {"end2end": "True"}, {"args": "{'batch': 1, 'nms': True}"}, {"head": "v10Detect"}],
+    [
+        {"head": "Detect"},
+        {"end2end": "True"},
+        {"args": "{'batch': 1, 'nms': True}"},
+        {"head": "v10Detect"},
+        {"description": "Ultralytics YOLOv10n model trained on rtdetr.yaml"},
+    ],
 )
 @pytest.mark.parametrize("seen", [True, False])
 def test_ultralytics_rows_after_nms_of_two_classes(tmp_path: Path, said: dict[str, str], seen: bool) -> None:
@@ -96,6 +123,40 @@ def test_lists_without_names_ask_for_the_first_class(tmp_path: Path) -> None:
         drafted(tmp_path, path, *DETECTOR)
     for answer in answers(drafted(tmp_path, path, *DETECTOR, "--first-class", "1")):
         same_objects(answer)
+
+
+@pytest.mark.parametrize("option", [(), ("--decoder", "detections")])
+@pytest.mark.parametrize("found", [True, False])
+def test_the_first_class_is_asked_for_also_of_a_named_decoder(
+    tmp_path: Path, option: tuple[str, ...], found: bool
+) -> None:
+    """A shift by one shows in no answer, and samples without an object tell nothing."""
+    boxes, scores, ids = heads.listed(first=1, pad=0) if found else heads.listed(first=1)
+    outputs = {"a": boxes, "b": scores, "c": ids} if found else {"a": boxes[2:], "b": scores[2:], "c": ids[2:]}
+    path = heads.constant(tmp_path / "net.onnx", outputs)
+    with pytest.raises(CommandError, match="its class ids may begin with 0 or 1: give --first-class"):
+        drafted(tmp_path, path, *DETECTOR, *option)
+    for answer in answers(drafted(tmp_path, path, *DETECTOR, *option, "--first-class", "1")):
+        same_objects(answer, OBJECTS if found else [])
+
+
+def test_one_large_box_may_be_written_in_two_ways(tmp_path: Path) -> None:
+    """A box whose size is larger than its centre is possible corners; the user is asked to look."""
+    (kind, score, box), _ = OBJECTS
+    place = np.array([heads.centre(box)], np.float32)
+    rows = np.array([[*heads.centre(box), score, kind]], np.float32)
+    lists = {"a": place, "b": np.array([score], np.float32), "c": np.array([kind])}
+    for outputs, options in (({"output0": rows}, ()), (lists, ("--first-class", "0"))):
+        path = heads.constant(tmp_path / "net.onnx", outputs)
+        (doubt,) = drafted(tmp_path, path, *DETECTOR, *options).doubts
+        assert doubt.startswith("The 2 boxes that it finds in the samples are read as corners, and may be centres")
+        assert drafted(tmp_path, path, *DETECTOR, *options, "--box-format", "corners").doubts == []
+        draft = drafted(tmp_path, path, *DETECTOR, *options, "--box-format", "centre")
+        assert draft.doubts == []
+        for answer in answers(draft):
+            same_objects(answer, OBJECTS[:1])
+    path = heads.constant(tmp_path / "net.onnx", {"output0": nms_rows("box", "score", "class", batch=False)})
+    assert drafted(tmp_path, path, *DETECTOR).doubts == []
 
 
 def lite(*, first: int = 0, kinds: Any = None) -> dict[str, Any]:
