@@ -29,7 +29,8 @@ def free(order: Order, path: Path) -> Path:
         return path
     surgery.fix_sizes(model, port.name, {axis: size for axis, size in asked.items() if size})
     for entry, output in zip(model.graph.output, outputs, strict=True):
-        axes.set_sizes(entry, [None] * len(output.shape), batch=True)
+        if output.shape:  # else it declares none
+            axes.set_sizes(entry, [None] * len(output.shape), batch=True)
     surgery.free_batch(model)
     copy = order.work / "free.onnx"
     networks.save(model, copy)

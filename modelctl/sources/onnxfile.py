@@ -83,8 +83,10 @@ def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
         say(f"      {note}")
     task = order.options.task or known.get("task") or _task(order, model, grey=_is_told_grey(order, known))
     if task in ("image-classification", "object-detection"):
-        path = fixed.free(order, path)
-        model = networks.load(path)
+        freed = fixed.free(order, path)
+        if freed != path:
+            path, model = freed, networks.load(freed)
+            undeclared.declare(order, model, known.get("size"))
     if task == "object-detection":
         path = arrangement.feed_sizes(path, order.work, order.options.size)
         path, family = levels.join(path, order.work, order.options.size or known.get("size"))
