@@ -102,7 +102,7 @@ def ultralytics(model: onnx.ModelProto) -> dict[str, Any]:
     return {
         "task": "object-detection",
         **facts,
-        "head": "RTDETRDecoder" if rtdetr else said.get("head", ""),
+        "head": "RTDETRDecoder" if rtdetr else said.get("head") or ("Detect" if has_nms else ""),
         "thresholds": {"max_detections": 300} if has_nms else THRESHOLDS,
         # RT-DETR's predictor stretches pictures.
         "resize": "stretch" if rtdetr else "letterbox_center",

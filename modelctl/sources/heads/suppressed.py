@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from modelctl.sources.heads import values
-from modelctl.sources.heads.seen import Fit, MisfitError, Seen
+from modelctl.sources.heads.seen import EmptyError, Fit, MisfitError, Seen
 from modelctl.sources.heads.values import Array
 
 Columns = tuple[str, ...]
@@ -28,6 +28,12 @@ NAMED_ORDER: Final = "batchno_classid_score_x1y1x2y2"
 BACKGROUND: Final = ("background", "__background__", "bg", "n/a", "???", "none")
 
 
+NOTHING: Final = (
+    "it found nothing in the sample pictures, so that its columns are unknown: give --columns, such as "
+    "box,score,class (YOLOv10), batch,box,class,score (YOLOv7) or class,score,box (PaddleDetection)"
+)
+
+
 def end_to_end(seen: Seen) -> Fit:
     """Rows of box, score and class in some order, perhaps with the batch index."""
     if len(seen.outputs) != 1:
@@ -39,7 +45,9 @@ def end_to_end(seen: Seen) -> Fit:
     if not orders or sum(WIDTHS[part] for part in orders[0]) != wide:
         raise MisfitError(f"it writes rows of 6 or 7 numbers, not {wide}")
     rows = seen.rows(name)
-    columns = orders[0] if asked or (seen.forced and wide == DEFAULT_WIDTH) else _order(seen, orders)
+    # Ultralytics, whose files name their head, write one order; RT-DETR's rows may also be boxes and two classes.
+    is_told = wide == DEFAULT_WIDTH and (seen.forced or (seen.head and "RTDETR" not in seen.head))
+    columns = orders[0] if asked or is_told else _order(seen, orders)
     settings: dict[str, Any] = {} if columns == DEFAULT else {"columns": list(columns)}
     settings |= _boxes(seen, _found(rows, columns)["box"])
     if seen.option("first_class"):
@@ -70,7 +78,7 @@ def _order(seen: Seen, orders: list[Columns]) -> Columns:
     if not (rows > 0).any():
         if NAMED_ORDER in name.lower():
             return ("batch", "class", "score", "box")
-        raise MisfitError("it found nothing in the sample pictures, so that its columns are unknown: give --columns")
+        raise EmptyError(NOTHING)
     fitting = [one for one in orders if _is_possible(seen, rows, one)]
     if not fitting:
         raise MisfitError("no order of its columns gives whole class ids, scores in 0 to 1 and boxes in the picture")
@@ -144,6 +152,8 @@ def _roles(seen: Seen) -> dict[str, str]:
     lists = [name for name in rest if len(seen.rows(name, 1)) == count and len(seen.shape(name)) <= 2]
     numbers = [name for name in rest if name not in lists and seen.shape(name) in ((), (1,))]
     classes = [name for name in lists if _is_class_list(seen, name)]
+    if not classes and len(lists) == 2:  # all zeros where there is one class, beside scores
+        classes = [name for name in lists if values.are_whole(seen.rows(name, 1))]
     scores = [name for name in lists if name not in classes]
     if len(classes) != 1 or len(scores) != 1:
         raise MisfitError("it writes one score and one class id for each box")
