@@ -8,7 +8,7 @@ Only operators whose meaning is the same in every opset from 7 are used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -31,6 +31,7 @@ class Decoding:
         self._model = model
         self._numbers = count()
         self._types = {entry.name: entry.type.tensor_type.elem_type for entry in model.graph.output}
+        self._axes = {entry.name: len(entry.type.tensor_type.shape.dim) for entry in model.graph.output}
 
     def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Add an operator."""
@@ -44,6 +45,16 @@ class Decoding:
         self._model.graph.initializer.append(numpy_helper.from_array(np.asarray(value, dtype), name))
         return name
 
+    def axes(self, output: str) -> int:
+        """Return how many axes an output of the network declares."""
+        return self._axes[output]
+
+    def real(self, output: str) -> str:
+        """Return an output of the network as FP32."""
+        if self._types[output] == TensorProto.FLOAT:
+            return output
+        return self.node("Cast", output, to=int(TensorProto.FLOAT))
+
     def rows(self, output: str, shape: Sequence[int]) -> str:
         """Return an output of the network as rows [N, cells, columns].
 
@@ -52,9 +63,7 @@ class Decoding:
             shape: for one picture, without the batch: [cells, columns], or [columns, rows, columns] of a map.
 
         """
-        made = output
-        if self._types[output] != TensorProto.FLOAT:
-            made = self.node("Cast", made, to=int(TensorProto.FLOAT))
+        made = self.real(output)
         if len(shape) == 3:
             flat = self._reshape(made, shape[0], shape[1] * shape[2])
             return self.node("Transpose", flat, perm=[0, 2, 1])
@@ -89,12 +98,15 @@ class Decoding:
 
     def finish(self, boxes: Sequence[str], scores: Sequence[str]) -> None:
         """Make the parts of each level the network's only outputs."""
+        self.replace({BOXES: (self.join(1, *boxes), 3), SCORES: (self.join(1, *scores), 3)})
+
+    def replace(self, made: Mapping[str, tuple[str, int]]) -> None:
+        """Make values, given with their number of axes, the network's only outputs, under new names."""
         del self._model.graph.output[:]
-        for name, parts in ((BOXES, boxes), (SCORES, scores)):
-            node = helper.make_node("Concat", parts, [name], f"{PREFIX}{name}", axis=1)
-            self._model.graph.node.append(node)
-            shape = [networks.BATCH, None, None]
-            self._model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        for name, (value, axes) in made.items():
+            self._model.graph.node.append(helper.make_node("Identity", [value], [name], f"{PREFIX}{name}"))
+            kind, shape = self._types.get(value, TensorProto.FLOAT), [networks.BATCH, *[None] * (axes - 1)]
+            self._model.graph.output.append(helper.make_tensor_value_info(name, kind, shape))
 
     def _reshape(self, value: str, *sizes: int) -> str:
         return self.node("Reshape", value, self.constant([-1, *sizes], np.int64))

@@ -83,7 +83,7 @@ def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
         say(f"      {note}")
     task = order.options.task or known.get("task") or _task(order, model, grey=_is_told_grey(order, known))
     if task in ("image-classification", "object-detection"):
-        freed = fixed.free(order, path)
+        freed = fixed.free(order, arrangement.feed_mask(path, order.work))
         if freed != path:
             path, model = freed, networks.load(freed)
             undeclared.declare(order, model, known.get("size"))
@@ -171,7 +171,7 @@ def _task(order: Order, model: onnx.ModelProto, *, grey: bool) -> str:
     if "input_ids" in names:
         return "text-classification"
     # A detector may also take the sizes of its pictures; a network of another kind that takes them is not for pictures.
-    pictures = [port for port in inputs if port.name not in arrangement.SIZES]
+    pictures = [port for port in inputs if port.name not in (*arrangement.SIZES, arrangement.MASK)]
     sized = len(inputs) > len(pictures)
     channels = {3, 1} if grey else {3}
     if len(pictures) == 1 and len(shape := pictures[0].shape) == 4 and channels & {shape[1], shape[3]}:

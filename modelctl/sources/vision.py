@@ -189,7 +189,8 @@ def _head_labels(order: Order, fit: Fit, known: dict[str, Any]) -> list[str]:
         each = (
             " Each of its scores is a class, the last one too." if fit.settings.get("activation") == "sigmoid" else ""
         )
-        raise CommandError(f"{error} (The head was read as {fit.line}; --decoder overrules.{each})") from error
+        option = "--activation" if fit.decoder == "detr" else "--decoder"
+        raise CommandError(f"{error} (The head was read as {fit.line}; {option} overrules.{each})") from error
 
 
 def _head_tensor(port: Port, trial: Trial, fit: Fit) -> dict[str, Any]:

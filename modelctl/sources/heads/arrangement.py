@@ -21,6 +21,8 @@ PAIRS = (
     ("detection_boxes", "detection_scores", "detection_classes", "num_detections"),
 )
 """Outputs that are a head, beside which there may be masks, points, inner states, or the boxes before NMS."""
+MASK = "pixel_mask"
+"""Second input of DETR's exports for Transformers.js: 1 where the picture is no padding, which is everywhere."""
 ROWS = ("end_to_end", "yolofastestv2")
 """Decoders of rows without a batch axis, which look like a classifier's output."""
 HEAD_NAMES = ("det_boxes", "num_dets", "detection_boxes", "detection_scores", "tflite_detection")
@@ -47,6 +49,19 @@ def feed_sizes(path: Path, work: Path, size: tuple[int, int] | None) -> Path:
     for port in sized:
         heads.feed(model, port.name, [_value(port.name, height, width)])
     copy = work / "with_sizes.onnx"
+    networks.save(model, copy)
+    return copy
+
+
+def feed_mask(path: Path, work: Path) -> Path:
+    """Return the file, or a copy of it that makes its mask of padding itself: ones for each picture."""
+    model = networks.load(path)
+    inputs, _ = networks.ports(model)
+    picture = next((port.name for port in inputs if len(port.shape) == 4), None)
+    if picture is None or not any(port.name == MASK and len(port.shape) == 3 for port in inputs):
+        return path
+    heads.feed_ones(model, MASK, picture)
+    copy = work / "with_mask.onnx"
     networks.save(model, copy)
     return copy
 

@@ -211,7 +211,7 @@ def boxes_and_scores(seen: Seen) -> tuple[str, str]:
         raise MisfitError(f"it writes two outputs, not {len(seen.outputs)}")
     fours = [name for name in seen.outputs if seen.shape(name)[-1:] == (4,)]
     if len(fours) == 2:
-        fours.sort(key=lambda name: values.are_probabilities(seen.rows(name)))
+        fours.sort(key=lambda name: _unlike_boxes(seen.rows(name)))
         fours = [name for name in fours if "box" in name.lower() or "det" in name.lower()] or fours
     if not fours:
         raise MisfitError("one of its outputs ends in four box sides")
@@ -220,6 +220,17 @@ def boxes_and_scores(seen: Seen) -> tuple[str, str]:
     if len(seen.shape(scores)) < 2 or len(seen.rows(scores)) != len(seen.rows(boxes)):
         raise MisfitError("its scores have one row for each box")
     return boxes, scores
+
+
+def _unlike_boxes(rows: values.Array) -> int:
+    """Return how little four columns look like boxes beside four others: pixels, then values in 0 to 1, then logits."""
+    if values.are_probabilities(rows):
+        return 1
+    return 2 if (rows < 0).mean() > MOST_LOGITS else 0
+
+
+MOST_LOGITS = 0.5
+"""Share of logits below 0, since most classes are absent; boxes in pixels seldom begin outside the picture."""
 
 
 def _room(classes: int, size: int, axis: str) -> int:

@@ -67,7 +67,7 @@ def join(path: Path, work: Path, size: Sequence[int] | None) -> tuple[Path, str]
     """
     model = networks.load(path)
     inputs, outputs = networks.ports(model)
-    if len(inputs) != 1 or len(inputs[0].shape) != 4 or len(outputs) < 3:
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or len(outputs) < 2:
         return path, ""
     (port,) = inputs
     last = port.shape[1] not in (1, 3)
@@ -79,7 +79,7 @@ def join(path: Path, work: Path, size: Sequence[int] | None) -> tuple[Path, str]
     shape = (1, *sides, port.shape[3] or 3) if last else (1, port.shape[1] or 3, *sides)
     ran = trial.run(path, [{port.name: np.zeros(shape, networks.NUMPY[port.dtype])}])
     made = {name: array.shape for name, array in ran.made(0).items()}
-    batched = all(len(shape) > 2 and shape[0] == 1 for shape in made.values())
+    batched = max(map(len, made.values())) > 2 and all(shape[:1] == (1,) for shape in made.values())
     head = Head({name: shape[batched:] for name, shape in made.items()}, (sides[1], sides[0]))
     decoding = Decoding(model)
     for title, decode in FAMILIES.items():
@@ -174,7 +174,7 @@ def centerface(head: Head, make: Decoding) -> bool:
     """Faces: maps of centres, logarithms of height and width, offsets and points. Source: CenterFace, `decode`."""
     maps = list(head.shapes.items())
     across = tuple(-(-side // 4) for side in reversed(head.size))
-    if [shape[0] for _, shape in maps] != [1, 2, 2, 10] or any(shape[1:] != across for _, shape in maps):
+    if [shape for _, shape in maps] != [(depth, *across) for depth in (1, 2, 2, 10)]:
         return False
     heat, size, offset, _ = (make.rows(name, shape) for name, shape in maps)
     middle = make.node("Add", make.columns(offset, 1, 0), make.constant(0.5))
@@ -204,6 +204,33 @@ def distributions(head: Head, make: Decoding) -> bool:
     return True
 
 
+def mmdetection(head: Head, make: Decoding) -> bool:
+    """Rows of corners and score after NMS, and class ids, -1 for padding. Source: MMDeploy's `dets` and `labels`."""
+    dets = head.shapes.get("dets", ())
+    if len(dets) != 2 or dets[1] != 5 or len(head.shapes.get("labels", ())) != 1 or make.axes("dets") != 3:
+        return False
+    rows = make.real("dets")
+    score = make.node("Gather", rows, make.constant(4, np.int64), axis=2)
+    made = {"det_boxes": (make.columns(rows, 0, 1, 2, 3), 3), "det_scores": (score, 2), "det_classes": ("labels", 2)}
+    make.replace(made)  # the names of EfficientNMS, whose boxes and ids are written as these
+    return True
+
+
+def paddle(head: Head, make: Decoding) -> bool:
+    """Boxes [A, 4], and scores [C, A] that become rows. Source: PaddleDetection's export without NMS."""
+    boxes = [name for name, shape in head.shapes.items() if len(shape) == 2 and shape[1] == 4 and shape[0] > 4]
+    if len(head.shapes) != 2 or len(boxes) != 1:
+        return False
+    (scores,) = head.shapes.keys() - set(boxes)
+    shape = head.shapes[scores]
+    count = head.shapes[boxes[0]][0]
+    if len(shape) != 2 or shape[1] != count or shape[0] == count:
+        return False
+    turned = make.node("Transpose", make.rows(scores, shape), perm=[0, 2, 1])
+    make.replace({"boxes": (make.rows(boxes[0], (count, 4)), 3), "scores": (turned, 3)})
+    return True
+
+
 FAMILIES: Mapping[str, Callable[[Head, Decoding], bool]] = {
     "YuNet": yunet,
     "YuNet with priors": yunet_of_priors,
@@ -211,4 +238,6 @@ FAMILIES: Mapping[str, Callable[[Head, Decoding], bool]] = {
     "SCRFD": scrfd,
     "CenterFace": centerface,
     "NanoDet or PicoDet by level": distributions,
+    "MMDetection": mmdetection,
+    "PaddleDetection without NMS": paddle,
 }

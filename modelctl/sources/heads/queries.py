@@ -37,7 +37,8 @@ def detr(seen: Seen) -> Fit:
 def _activation(seen: Seen, logits: Array) -> str:
     """Return what turns a DETR's logits into probabilities.
 
-    A softmax has one class more than there are labels, the last, and it wins in most queries.
+    A softmax has one class more than there are labels, the last, and it wins in most queries. In a sigmoid's rows any
+    class may win everywhere; of one class, or of as many as there are labels, none is "no object".
     """
     columns = logits.shape[1]
     dominated = float((logits.argmax(axis=1) == columns - 1).mean()) >= NO_OBJECT_SHARE

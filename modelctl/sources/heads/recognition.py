@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from modelctl.errors import CommandError
 from modelctl.sources.heads import arrangement, dense, queries, suppressed, unread
-from modelctl.sources.heads.seen import Fit, MisfitError, Seen, shapes
+from modelctl.sources.heads.seen import EmptyError, Fit, MisfitError, Seen, shapes
 
 READERS: Mapping[str, Callable[[Seen], Fit]] = {
     "nanodet_plus": dense.nanodet_plus,
@@ -50,6 +50,9 @@ def recognise(seen: Seen) -> Fit:
     for decoder, read in READERS.items():
         try:
             return read(seen)
+        except EmptyError as empty:
+            what = f"The network's outputs {shapes(seen.outputs)} are those of the decoder {decoder}"
+            raise CommandError(f"{what}, but {empty}.") from empty
         except MisfitError as misfit:
             reasons[decoder] = str(misfit)
     raise CommandError(_refusal(seen, reasons))

@@ -17,6 +17,10 @@ class MisfitError(Exception):
     """The outputs are not those of a family; the message continues "it is not X, because ..."."""
 
 
+class EmptyError(MisfitError):
+    """The outputs are those of a family, but hold no object that would tell how they are written."""
+
+
 @dataclass(frozen=True)
 class Fit:
     """How a head is read.

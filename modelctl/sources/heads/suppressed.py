@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from modelctl.sources.heads import values
-from modelctl.sources.heads.seen import Fit, MisfitError, Seen
+from modelctl.sources.heads.seen import EmptyError, Fit, MisfitError, Seen
 from modelctl.sources.heads.values import Array
 
 Columns = tuple[str, ...]
@@ -31,6 +31,12 @@ FROM_ZERO: Final = ({"boxes", "scores", "labels"}, {"det_boxes", "det_scores", "
 """Names of outputs whose class ids are known to begin with 0: D-FINE's and EfficientNMS'."""
 NAMED_ORDER: Final = "batchno_classid_score_x1y1x2y2"
 BACKGROUND: Final = ("background", "__background__", "bg", "n/a", "???", "none")
+
+
+NOTHING: Final = (
+    "it found nothing in the sample pictures, so that its columns are unknown: give --columns, such as "
+    "box,score,class (YOLOv10), batch,box,class,score (YOLOv7) or class,score,box (PaddleDetection)"
+)
 
 
 def end_to_end(seen: Seen) -> Fit:
@@ -81,7 +87,7 @@ def _order(seen: Seen, orders: list[Columns]) -> Columns:
     if not (rows > 0).any():
         if NAMED_ORDER in name.lower():
             return ("batch", "class", "score", "box")
-        raise MisfitError("it found nothing in the sample pictures, so that its columns are unknown: give --columns")
+        raise EmptyError(NOTHING)
     fitting = [one for one in orders if _is_possible(seen, rows, one)]
     if not fitting:
         raise MisfitError("no order of its columns gives whole class ids, scores in 0 to 1 and boxes in the picture")

@@ -33,6 +33,16 @@ def name_of(shapes: Shapes) -> str | None:
         return "YOLO with undecoded levels (YOLOv5, v7: export with the Detect layer's decoding, `--grid`)"
     if len(shapes) > 1 and ranks == {3} and all(shape[0] % 3 == 0 or shape[-1] % 3 == 0 for shape in shapes.values()):
         return "YOLO with undecoded levels (export it with decoded boxes)"
+    if (
+        len(shapes) == 2
+        and len({*shapes.values()}) == 1
+        and ranks == {2}
+        and all(5 <= a < b for a, b in shapes.values())
+    ):
+        return (
+            "YOLOv9 before its conversion, with an auxiliary head (convert the checkpoint by its repository's "
+            "tools/reparameterization.ipynb, then export it)"
+        )
     if len(shapes) == 2 and sorted(map(len, shapes.values())) == [2, 3]:
         return "YOLO with masks (export the detector)"
     return None

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from heads import OBJECTS, QUIET, SIDE, centre
+from heads import OBJECTS, QUIET, SIDE, centre, listed, rows
 
 Outputs = dict[str, Any]
 FACES = [(0, score, box) for _, score, box in OBJECTS]
@@ -137,3 +137,17 @@ def by_level(strides: Sequence[int] = (8, 16, 32, 64), classes: int = 2) -> Outp
             bins[stride][cell, side, int(low) + 1] = np.log(share + 1e-9)
     made = {f"transpose_{2 * number}": scores[stride] for number, stride in enumerate(strides)}
     return made | {f"transpose_{2 * number + 1}": bins[stride].reshape(-1, 32) for number, stride in enumerate(strides)}
+
+
+def columns_of_scores() -> Outputs:
+    """Return PaddleDetection's corners [cells, 4], and scores [classes, cells]."""
+    made = rows(84, objectness=False)
+    places, halves = made[:, :2], made[:, 2:4] / 2
+    return {"concat_0": np.concatenate([places - halves, places + halves], axis=1), "concat_1": made[:, 4:].T}
+
+
+def mmdetection() -> Outputs:
+    """Return rows of corners and score, and class ids; three rows are padding."""
+    places, scores, kinds = listed()
+    kinds[len(OBJECTS) :] = -1
+    return {"dets": np.concatenate([places, scores[:, None]], axis=1), "labels": kinds}

@@ -24,6 +24,7 @@ EACH = {
     "SCRFD": (level_heads.scrfd(), level_heads.FACES),
     "CenterFace": (level_heads.centerface(), level_heads.FACES),
     "NanoDet or PicoDet by level": (level_heads.by_level(), OBJECTS),
+    "PaddleDetection without NMS": (level_heads.columns_of_scores(), OBJECTS),
 }
 
 
@@ -77,6 +78,30 @@ def test_yunet_answers_as_opencv_does(tmp_path: Path) -> None:
     found = sorted((score, *box) for _, score, box in answer)
     right = sorted((face[14], face[0], face[1], face[0] + face[2], face[1] + face[3]) for face in faces)
     assert np.allclose(found, np.clip(right, 0, SIDE), atol=1e-3)
+
+
+def test_mmdetection_after_nms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rows of corners and score, and class ids, of which -1 is padding; masks are left out."""
+    outputs = level_heads.mmdetection()
+    for extra in ({}, {"masks": np.zeros((5, 8, 8), np.float32)}):
+        path = heads.constant(tmp_path / "net.onnx", outputs | extra)
+        draft = drafted(tmp_path, path)
+        assert "MMDetection: its" in capsys.readouterr().err
+        assert draft.spec.postprocess.model_dump(exclude_defaults=True) == {"decoder": "detections"}
+        assert draft.spec.preprocess.resample == "opencv_linear"
+        for answer in answers(draft):
+            same_objects(answer)
+
+
+def test_as_many_queries_as_classes_are_not_turned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Scores [C, A] are turned into rows only where A alone is the number of boxes."""
+    places, logits = heads.queries()
+    square = np.concatenate([logits, np.full((10, 8), -6, np.float32)], axis=1)
+    draft = drafted(tmp_path, heads.constant(tmp_path / "net.onnx", {"a": places, "b": square}), names=10)
+    assert "become boxes" not in capsys.readouterr().err
+    assert draft.spec.postprocess.decoder == "detr"
+    for answer in answers(draft):
+        same_objects(answer)
 
 
 def test_levels_of_another_family_are_refused_by_name(tmp_path: Path) -> None:
