@@ -5,6 +5,7 @@ file, --size --copy with free sizes--trial of one picture and of two--> the copy
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from modelctl.console import say
 from modelctl.errors import CommandError
 from modelctl.graphs import axes, networks, surgery, trial
+from modelctl.graphs.networks import Arrays
 from modelctl.sources.draft import Order
 
 
@@ -36,12 +38,23 @@ def free(order: Order, path: Path) -> Path:
     networks.save(model, copy)
     shape = [asked.get(axis) or size or 3 for axis, size in enumerate(port.shape)]
     feeds = [{port.name: np.zeros((count, *shape[1:]), networks.NUMPY[port.dtype])} for count in (1, 2)]
-    try:
-        ran = trial.run(copy, feeds)
-        fits = all(array.shape[:1] == (count,) for count in (1, 2) for array in ran.made(count - 1).values())
-    except CommandError:
-        fits = False
-    if not fits:
+    same = tuple(asked.values()) == own
+    if not _runs(copy, feeds, {output.name: output.shape for output in outputs if same or len(output.shape) == 2}):
         return path
     say(f"      the file's input {list(port.shape)} is taken as {['any', *shape[1:]]}, with which it runs too")
     return copy
+
+
+def _runs(path: Path, feeds: Sequence[Arrays], declared: Mapping[str, Sequence[int | None]]) -> bool:
+    """Tell whether a network gives each of one and two pictures a row, as wide as `declared`: classes stay as many."""
+    try:
+        ran = trial.run(path, feeds)
+        made = [ran.made(number) for number in range(len(feeds))]
+    except CommandError:
+        return False
+    return all(
+        array.shape[:1] == (count,)
+        and all(size in (None, found) for size, found in zip(declared.get(name, ())[1:], array.shape[1:], strict=False))
+        for count, outputs in enumerate(made, 1)
+        for name, array in outputs.items()
+    )

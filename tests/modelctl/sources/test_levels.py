@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import heads
 import level_heads
+import networks as small
 import numpy as np
 import onnx
 import pytest
@@ -124,3 +125,11 @@ def test_a_file_of_another_batch_and_size_is_freed(tmp_path: Path, capsys: pytes
     assert networks.ports(networks.load(draft.network))[0][0].shape == (None, 3, SIDE, SIDE)
     for answer in answers(draft):
         same_objects(answer, level_heads.FACES)
+
+
+def test_a_classifier_of_another_batch_is_freed(tmp_path: Path) -> None:
+    """Most networks take any batch, whatever their exporter declared; each picture has its own row."""
+    path = small.classifier(tmp_path / "net.onnx", batch=4)
+    draft = drafted(tmp_path, path, names=6)
+    assert draft.spec.network.batching.max_batch_size > 1
+    assert networks.ports(networks.load(draft.network))[1][0].shape == (None, 6)
