@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     heads.add_arguments(parser)
     texts = parser.add_argument_group("texts (for files that do not describe them)")
     texts.add_argument("--tokenizer", type=Path, metavar="FILE", help="the network's tokenizer.json")
-    texts.add_argument("--max-length", type=int, metavar="TOKENS", help="maximum number of tokens per text")
+    texts.add_argument("--max-length", type=pictures.side, metavar="TOKENS", help="maximum number of tokens per text")
 
 
 def run(arguments: argparse.Namespace) -> int:

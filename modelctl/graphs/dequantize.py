@@ -36,6 +36,7 @@ SCALE_AT = {
 }
 """Which input of an operator is the scale of its output; the next one is its zero point."""
 MOVES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Slice", "Gather", "MaxPool"})
+ROUNDS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 MOST_MOVES = 8
 LEAST_SUM, MOST_SUM = 230, 282
 """Bytes of scores sum to 256, but for the rounding of each: about a tenth, since most of many classes are 0."""
@@ -69,6 +70,18 @@ def dequantize(model: onnx.ModelProto) -> dict[str, Quantized]:
         entry.type.tensor_type.elem_type = TensorProto.FLOAT
         done[entry.name] = Quantized(values[0], int(values[1]) if len(values) > 1 else 0)
     return done
+
+
+def is_rounded_softmax(model: onnx.ModelProto, output: str) -> bool:
+    """Tell whether an output is what a softmax gave and bytes rounded, so that its sum is not 1."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    node, rounded = makers.get(output), False
+    for _ in range(MOST_MOVES):
+        if node is None or node.op_type not in MOVES | ROUNDS or not node.input:
+            break
+        rounded |= node.op_type in ROUNDS
+        node = makers.get(node.input[0])
+    return node is not None and (node.op_type == "QLinearSoftmax" or (rounded and node.op_type == "Softmax"))
 
 
 def _number(tensor: TensorProto) -> float | None:

@@ -36,7 +36,7 @@ def trim_to_longest(model: onnx.ModelProto) -> onnx.ModelProto:
     names = [entry.name for entry in graph.input if entry.name in TRIMMED]
     if MASK not in names:
         raise ValueError(f"the graph has no input '{MASK}'")
-    if any(node.name.startswith(PREFIX) for node in graph.node):
+    if is_trimmed(model):
         raise ValueError("the graph is trimmed already")
     for node in graph.node:
         node.input[:] = [PREFIX + name if name in names else name for name in node.input]
@@ -50,6 +50,11 @@ def trim_to_longest(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.initializer.extend(_constants())
     onnx.checker.check_model(model)
     return model
+
+
+def is_trimmed(model: onnx.ModelProto) -> bool:
+    """Tell whether `trim_to_longest` has changed a network, such as one that `modelctl add` has stored."""
+    return any(node.name.startswith(PREFIX) for node in model.graph.node)
 
 
 def untrim(model: onnx.ModelProto) -> onnx.ModelProto:

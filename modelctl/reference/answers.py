@@ -57,7 +57,8 @@ def boxes(
             continue
         if class_id >= len(labels):
             raise CommandError(
-                f"The network has found a class {class_id}, and there are {len(labels)} labels: give all."
+                f"The network has found a class {class_id}, and there are {len(labels)} labels: give all, "
+                "or --first-class where ids do not begin with 0."
             )
         kept.append((class_id, box))
         found.append(Found(labels[class_id], class_id, score, tuple(clipped.tolist())))

@@ -116,13 +116,14 @@ def _rows(outputs: Outputs, settings: DetectionPostprocess, _size: tuple[int, in
 
 def _lists(outputs: Outputs, settings: DetectionPostprocess, _size: tuple[int, int]) -> Iterator[Row]:
     """One tensor each for boxes, scores and classes, of which `count` are real."""
-    number = len(outputs["scores"])
+    scores, classes = outputs["scores"].ravel(), outputs["classes"].ravel()
+    number = len(scores)
     if "count" in outputs:
         number = min(number, max(0, round(float(outputs["count"].flat[0]))))
     for index in range(number):
-        class_id = round(outputs["classes"][index]) - (settings.first_class or 0)
+        class_id = round(float(classes[index])) - (settings.first_class or 0)
         if class_id >= 0:
-            score = float(probabilities(outputs["scores"][index : index + 1], settings.activation or "none")[0])
+            score = float(probabilities(scores[index : index + 1], settings.activation or "none")[0])
             yield score, class_id, _ordered(outputs["boxes"].reshape(-1, 4)[index], settings)
 
 

@@ -21,6 +21,7 @@ from modelctl.reference.pictures import Placement, prepare
 
 Arrays = dict[str, npt.NDArray[Any]]
 Run = Callable[[Arrays], Arrays]  # a network: its inputs by role -> its outputs by role
+NOT_FINITE = "The network gives numbers that are not finite (NaN or infinity): fix it or export it again."
 
 
 class Reference:
@@ -70,9 +71,7 @@ class Reference:
 
         """
         if not all(np.isfinite(array).all() for array in outputs.values()):
-            raise CommandError(
-                "The network gives numbers that are not finite (NaN or infinity): fix it or export it again."
-            )
+            raise CommandError(NOT_FINITE)
         if isinstance(self.spec, ObjectDetection):
             assert placement is not None  # noqa: S101 - pictures have one
             return answers.boxes(outputs, self.spec.postprocess, placement, self._labels)
@@ -112,7 +111,10 @@ def onnx_run(path: Path, spec: EnsembleSpec, threads: int = 2) -> Run:
 
     def run(inputs: Arrays) -> Arrays:
         given = {names[role]: _padded(array, sizes[names[role]]) for role, array in inputs.items()}
-        made = session.run(list(outputs.values()), given)
+        try:
+            made = session.run(list(outputs.values()), given)
+        except Exception as error:
+            raise CommandError(f"The network cannot be run: {' '.join(str(error).split())[:300]}") from error
         return dict(zip(outputs, made, strict=True))
 
     return run

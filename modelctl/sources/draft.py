@@ -19,7 +19,7 @@ from modelctl.graphs.dequantize import Quantized
 from modelctl.models.network import TensorRT
 from modelctl.models.spec import ADAPTER, ModelSpec, TensorModel
 from modelctl.models.steps import ImagePreprocess
-from modelctl.reference.model import Arrays
+from modelctl.reference.model import NOT_FINITE, Arrays
 from modelctl.sources import labels
 from modelctl.sources.heads import options as heads
 
@@ -170,10 +170,11 @@ def labels_for(order: Order, classes: int | None, known: Sequence[str]) -> list[
     return list(known)
 
 
-def activation_of(order: Order, made: Any) -> str:
+def activation_of(order: Order, made: Any, *, is_softmax: bool = False) -> str:
     """Return the activation that turns the outputs `made` [N, C] into probabilities.
 
-    The user's choice, else `none` where each row sums to 1, or `softmax` where values lie outside 0 to 1.
+    The user's choice, else `none` where each row sums to 1, or `softmax` where values lie outside 0 to 1. Probabilities
+    that a softmax made and bytes rounded (`is_softmax`) may sum to less.
 
     Raises:
         CommandError: when the values fit neither, or when one class would get a softmax.
@@ -184,9 +185,11 @@ def activation_of(order: Order, made: Any) -> str:
     if order.options.activation:
         return str(order.options.activation)
     values = made.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise CommandError(NOT_FINITE)
     if values.min() < -1e-3 or values.max() > 1 + 1e-3:
         return "softmax"
-    if np.allclose(values.sum(axis=-1), 1, atol=5e-3):
+    if is_softmax or np.allclose(values.sum(axis=-1), 1, atol=5e-3):
         return "none"
     raise CommandError(
         "The network's scores lie between 0 and 1 and do not sum to 1, so each class may have its own: give "

@@ -26,6 +26,11 @@ class Wish:
     expected: Expectation
     item: bytes
 
+    @property
+    def name(self) -> str:
+        """Its key among the answers: the picture's file, or the whole text, since two texts may begin alike."""
+        return self.expected.image or f"'{self.expected.text}'"
+
 
 def add_arguments(group: argparse._ArgumentGroup) -> None:
     """Declare the options."""

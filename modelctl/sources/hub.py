@@ -61,7 +61,10 @@ def _is_reachable() -> bool:
 def _address() -> tuple[str, int]:
     """Return host and port of the hub, or of the proxy that leads to it."""
     hub = urlsplit(ENDPOINT)
-    proxy = getproxies().get(hub.scheme)
+    proxies = getproxies()
+    proxy = proxies.get(hub.scheme) or proxies.get("all", "")
+    if proxy and "://" not in proxy:  # as httpx reads it
+        proxy = f"http://{proxy}"
     place = urlsplit(proxy if proxy and not proxy_bypass(hub.hostname or "") else ENDPOINT)
     return place.hostname or "", place.port or PORTS.get(place.scheme, 443)
 

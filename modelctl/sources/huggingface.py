@@ -256,7 +256,7 @@ def _license(order: Order, place: str) -> str:
         except Exception:  # noqa: BLE001 - a card is optional
             return "unknown"
     head = card.read_text("utf-8", "replace")[:2000] if card.is_file() else ""
-    found = re.search(r"^license:\s*(\S+)", head, re.MULTILINE)
+    found = re.search(r"^license:(?:[ \t]*|\n-[ \t]*)([^\s-]\S*)", head, re.MULTILINE)
     return found[1] if found else "unknown"
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from modelctl.models.spec import EnsembleSpec, ImageClassification, ObjectDetection, TextClassification
 from modelctl.models.steps import DetectionPostprocess
+from modelctl.reference.answers import Found, iou
 from modelctl.reference.examined import Array, Examined
 from modelctl.sources import known_samples
 
@@ -30,6 +31,8 @@ CORNER = 0.06
 """Part of the tensor's side: undecoded boxes of YOLOX, and normalised ones, lie within it."""
 OUTSIDE = 0.25
 """Part of a box's area beyond the picture; a right box crosses the edge by a few pixels."""
+TWINS = 0.8
+"""Overlap of two boxes of one label that are the same object: only NMS that is missing leaves them."""
 MOST = 0.5
 """A fault of this part of all boxes is the head's, not a box's."""
 
@@ -97,7 +100,7 @@ def _activation_faults(activation: str, logits: Array) -> list[str]:
         )
     if classes > 1 and within and np.allclose(logits.sum(axis=-1), 1, atol=SUM_OF_PROBABILITIES):
         return [f"The outputs are probabilities, which the {activation} flattens: give --activation none."]
-    if classes > 1 and within and low >= 0 and activation == "sigmoid":
+    if within and low >= 0 and activation == "sigmoid":
         return ["The outputs lie between 0 and 1, and the sigmoid makes them 0.5 to 0.73: give --activation none."]
     return []
 
@@ -126,10 +129,20 @@ def _detections(settings: DetectionPostprocess, classes: int, examined: Sequence
         doubts.append(f"Scores reach {scores.max():.3g}, above 1: check --decoder and --activation.")
     elif len(scores) > 1 and (scores >= EXACTLY_ONE).all():
         doubts.append(f"All {len(scores)} scores are exactly 1: check --activation and --scale.")
+    twins = sum(_has_twin(box, one.found) for one in examined for box in one.found)
+    if twins > MOST * len(found) and (settings.iou_threshold or 0) <= TWINS:
+        doubts.append(
+            f"{twins} of {len(found)} boxes are there twice or more: its head is before NMS, check --decoder."
+        )
     labels, seen = {box.label for box in found}, sum(bool(one.found) for one in examined)
     if len(labels) == 1 and classes > 2 and seen > 2:
         doubts.append(f"Every box in {seen} samples is {found[0].label}: check --decoder, --scale and the labels.")
     return doubts
+
+
+def _has_twin(box: Found, others: Sequence[Found]) -> bool:
+    same = (other for other in others if other is not box and other.label == box.label)
+    return any(iou(np.array(box.box), np.array(other.box)) > TWINS for other in same)
 
 
 def _geometry(examined: Sequence[Examined]) -> list[str]:

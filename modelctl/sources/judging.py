@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from modelctl.console import say
 from modelctl.errors import CommandError
 from modelctl.models.spec import ObjectDetection, TensorModel
@@ -77,12 +79,14 @@ def judge(draft: Draft, options: argparse.Namespace) -> Judgement:
     wishes = expectations.wishes(draft.spec, draft.labels, options)
     spec = draft.spec
     if isinstance(spec, TensorModel):
+        if options.save_pictures:
+            raise CommandError("--save-pictures is for models of pictures, and this one serves tensors: omit it.")
         return Judgement()
     is_picture = isinstance(spec.preprocess, ImagePreprocess)
     if options.save_pictures and not is_picture:
         raise CommandError("--save-pictures is for models of pictures, and this one takes texts: omit it.")
     reference = Reference(spec, draft.labels, draft.tokenizer, onnx_run(draft.network, spec))
-    items = {**folders.items(spec, None), **{wish.expected.item: wish.item for wish in wishes}}
+    items = {**folders.items(spec, None), **{wish.name: wish.item for wish in wishes}}
     examined = {name: _examine(reference, name, item) for name, item in items.items()}
     made = Judgement({name: one.found for name, one in examined.items()}, wishes=wishes)
     for name, one in examined.items():
@@ -102,12 +106,12 @@ def _examine(reference: Reference, name: str, item: bytes) -> Examined:
         return examine(reference, item)
     except CommandError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise CommandError(f"The picture {name} cannot be decoded: {error}.") from error
 
 
 def _require(wishes: Sequence[Wish], answers: dict[str, list[Found]]) -> None:
-    wrong = [text for wish in wishes if (text := unmet(wish.expected, answers[wish.expected.item]))]
+    wrong = [text for wish in wishes if (text := unmet(wish.expected, answers[wish.name]))]
     if wrong:
         raise CommandError(f"The model does not answer as expected: {'; '.join(wrong)}.")
 

@@ -63,7 +63,7 @@ def read(path: Path, *, quiet: bool = False) -> list[str]:
 
 def _lines(text: str, path: Path) -> Sequence[str]:
     if text.lstrip()[:1] in ("{", "["):  # Python's or JSON's text of a mapping, as ImageNet's names often come
-        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+        with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return _names(ast.literal_eval(text.strip()), path)
     lines = [line.strip() for line in text.rstrip().split("\n")]
     if "" in lines[:-1]:
@@ -73,9 +73,14 @@ def _lines(text: str, path: Path) -> Sequence[str]:
     parts = [NUMBERED.fullmatch(line) for line in lines]
     if all(parts):
         numbers = [int(part[1]) for part in parts if part]
-        if sorted(numbers) in _complete(len(numbers)):
+        if sorted(numbers) in _complete(len(numbers)) and not _are_counts([part[2] for part in parts if part]):
             return _ordered(dict(zip(numbers, (part[2] for part in parts if part), strict=True)), path)
     return [line for line in lines if line]
+
+
+def _are_counts(names: Sequence[str]) -> bool:
+    """Tell whether the numbers before names are part of them: `1 star`, `2 stars`."""
+    return len(names) > 1 and len({name.casefold().removesuffix("s") for name in names}) == 1
 
 
 def _complete(count: int) -> list[list[int]]:
@@ -91,7 +96,8 @@ def _ordered(named: Mapping[int, Any], path: Path) -> list[Any]:
     """
     numbers = sorted(named)
     if numbers not in _complete(len(numbers)):
-        missing = sorted(set(range(numbers[-1] + 1)) - set(numbers))[:SHOWN] if numbers[0] >= 0 else numbers[:1]
+        end = min(numbers[-1], len(numbers) + SHOWN)
+        missing = [number for number in range(end) if number not in named][:SHOWN]
         raise CommandError(
             f"The labels {path} have no name for {', '.join(map(str, missing))}: number every class, from 0."
         )
@@ -113,14 +119,15 @@ def _csv(text: str, path: Path) -> Sequence[str]:
         raise CommandError(
             f"The labels {path} have {width} columns and no header: leave index and name, or call a column name."
         )
-    name = next(head.index(cell) for cell in NAME_COLUMNS if cell in head) if has_head else width - 1
-    if has_head:
-        index = next((head.index(cell) for cell in INDEX_COLUMNS if cell in head), None)
-    else:
-        index = 0 if width == 2 else None
     body = rows[1:] if has_head else rows
-    if any(len(row) <= name for row in body):
+    named = [head.index(cell) for cell in NAME_COLUMNS if cell in head] if has_head else [width - 1]
+    numbered = [head.index(cell) for cell in (*INDEX_COLUMNS, "") if cell in head] if has_head else [0] * (width == 2)
+    if any(len(row) <= max(*named, *numbered, 0) for row in body):
         raise CommandError(f"The labels {path} have a row without a name: write every row as the first.")
+    of_numbers = [at for at in named if all(row[at].isdecimal() for row in body)]  # `label,class_name`: 0,cat
+    if len(of_numbers) < len(named):
+        named, numbered = [at for at in named if at not in of_numbers], [*numbered, *of_numbers]
+    name, index = named[0], next(iter(numbered), None)
     if index is None:
         return [row[name] for row in body]
     return _by_number([(row[index], row[name]) for row in body], path)

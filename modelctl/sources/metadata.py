@@ -98,11 +98,18 @@ def ultralytics(model: onnx.ModelProto) -> dict[str, Any]:
     facts = _classes_and_size(said)
     # Of Ultralytics' detectors only RT-DETR writes a row for each query; older exports do not name their head.
     in_rows = len(outputs) == 1 and outputs[0].shape[-1:] == (4 + len(facts["labels"]),)
-    rtdetr = "RTDETR" in said.get("head", "") or (in_rows and outputs[0].shape[1] != outputs[0].shape[-1])
+    unnamed = "head" not in said and said.get("end2end") != "True" and "'nms': True" not in said.get("args", "")
+    # The description begins with the network's name, such as "Ultralytics YOLOv10n model trained on ...".
+    unnamed = unnamed and not said.get("description", "").startswith("Ultralytics YOLO")
+    in_rows = in_rows and outputs[0].shape[1] != outputs[0].shape[-1]
+    # Rows of 6 may also be a box, a score and a class: the values tell.
+    rtdetr = "RTDETR" in said.get("head", "") or (unnamed and in_rows and not has_nms)
     return {
         "task": "object-detection",
         **facts,
-        "head": "RTDETRDecoder" if rtdetr else said.get("head", ""),
+        "head": "RTDETRDecoder"
+        if rtdetr
+        else said.get("head") or ("Detect" if has_nms and not (unnamed and in_rows) else ""),
         "thresholds": {"max_detections": 300} if has_nms else THRESHOLDS,
         # RT-DETR's predictor stretches pictures.
         "resize": "stretch" if rtdetr else "letterbox_center",
@@ -123,11 +130,12 @@ def _classifier(said: dict[str, str]) -> dict[str, Any]:
     """
     facts = _classes_and_size(said)
     height, width = facts.get("size", (224, 224))
-    square = {"resize": "shortest_edge_center_crop", "resize_to": width, "rounding": "down"}
+    square = {"resize": "shortest_edge_center_crop", "resize_to": width, "rounding": "torchvision"}
     return {
         "task": "image-classification",
         **facts,
         **(square if height == width else {"resize": "stretch"}),
+        "alpha": "drop",
         "scale": 1 / 255,
         "mean": [0.0] * 3,
         "std": [1.0] * 3,

@@ -18,9 +18,9 @@ from modelctl.graphs import axes, dequantize, networks, zipmap
 from modelctl.graphs.networks import Arrays, Port
 from modelctl.models.spec import TensorModel
 from modelctl.reference.model import onnx_run
-from modelctl.sources import metadata, preparation, tensors, texts, undeclared, vision
+from modelctl.sources import fixed, metadata, preparation, tensors, texts, undeclared, vision
 from modelctl.sources.draft import BOXES, PICTURES, Draft, Order, refuse_idle
-from modelctl.sources.heads import arrangement
+from modelctl.sources.heads import arrangement, levels
 
 GREY_NOTE = (
     "If its input is a grey picture, it can be served for pictures: add it with --labels FILE, --resize, --scale, "
@@ -82,8 +82,15 @@ def from_file(order: Order, path: Path, known: dict[str, Any]) -> Draft:
     for note in known.get("notes", []):
         say(f"      {note}")
     task = order.options.task or known.get("task") or _task(order, model, grey=_is_told_grey(order, known))
+    if task in ("image-classification", "object-detection"):
+        freed = fixed.free(order, arrangement.feed_mask(path, order.work))
+        if freed != path:
+            path, model = freed, networks.load(freed)
+            undeclared.declare(order, model, known.get("size"))
     if task == "object-detection":
         path = arrangement.feed_sizes(path, order.work, order.options.size)
+        path, family = levels.join(path, order.work, order.options.size or known.get("size"))
+        known = {**known, "family": family}
         model = networks.load(path)
         undeclared.declare(order, model, known.get("size"))
     inputs, outputs = networks.ports(model)
@@ -164,13 +171,14 @@ def _task(order: Order, model: onnx.ModelProto, *, grey: bool) -> str:
     if "input_ids" in names:
         return "text-classification"
     # A detector may also take the sizes of its pictures; a network of another kind that takes them is not for pictures.
-    pictures = [port for port in inputs if port.name not in arrangement.SIZES]
+    pictures = [port for port in inputs if port.name not in (*arrangement.SIZES, arrangement.MASK)]
     sized = len(inputs) > len(pictures)
     channels = {3, 1} if grey else {3}
     if len(pictures) == 1 and len(shape := pictures[0].shape) == 4 and channels & {shape[1], shape[3]}:
         hinted = any(getattr(order.options, name) is not None for name in ("labels", *BOXES))
-        if arrangement.is_detector(model, outputs, hinted=hinted, decoder=order.options.decoder):
+        batch = shape[0] or 1
+        if arrangement.is_detector(model, outputs, batch, hinted=hinted, decoder=order.options.decoder):
             return "object-detection"
-        if arrangement.may_be_classes(outputs) and not sized:
+        if arrangement.may_be_classes(outputs, batch) and not sized:
             return "image-classification"
     return "none"

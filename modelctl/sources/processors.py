@@ -41,6 +41,8 @@ def tokenizer(place: str, work: Path) -> tuple[Path, int, str]:
 
     try:
         found = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        if len(found) <= len(found.all_special_ids):  # transformers makes up one where the files are missing
+            raise ValueError("its vocabulary is missing.")
         found.backend_tokenizer.save(str(work / "tokenizer.json"))
     except Exception as error:
         refuse_code("The checkpoint's tokenizer", error)
@@ -58,30 +60,31 @@ def preprocess(place: str, options: argparse.Namespace) -> ImagePreprocess:
 
     """
     processor = _processor(place)
-    config = _attributes(processor) if processor is not None else _file(place)
-    how = {**_geometry(config), **(_values(processor) if processor is not None else _named_values(config))}
+    config = _attributes(processor) if processor is not None else _file(place, options)
+    geometry = _geometry(config, sized=bool(options.size))
+    how = {**geometry, **(_values(processor) if processor is not None else _named_values(config))}
     given = {name: value for name in pictures.NAMES if (value := getattr(options, name)) is not None}
     if options.size:
         given |= {"height": options.size[0], "width": options.size[1], "resize": given.get("resize", "stretch")}
-        how = {name: value for name, value in how.items() if name not in ("resize_to", "longest_edge", "multiple_of")}
     try:
         made = ImagePreprocess(**{**how, **given})
     except ValidationError as error:
         first = error.errors()[0]
-        raise CommandError(
-            f"The checkpoint's pictures cannot be prepared here: {first['loc']} {first['msg']}"
-        ) from error
+        said = f"{'.'.join(map(str, first['loc']))} {first['msg'].removeprefix('Value error, ')}".strip()
+        raise CommandError(f"The checkpoint's pictures cannot be prepared here: {said}.") from error
     if processor is not None and not given:
         _compare(processor, made)
     return made
 
 
 def _processor(place: str) -> Any:
-    """Return the checkpoint's image processor in its Pillow form; None when it cannot be loaded."""
+    """Return the checkpoint's image processor in its Pillow form; None when it cannot be loaded or run."""
     from transformers import AutoImageProcessor
 
     try:
-        return AutoImageProcessor.from_pretrained(place, backend="pil", trust_remote_code=False)
+        found = AutoImageProcessor.from_pretrained(place, backend="pil", trust_remote_code=False)
+        _shown(found, (0, 0, 0))
+        return found
     except Exception as error:  # noqa: BLE001 - such as RF-DETR's, which needs torchvision: the file is read instead
         refuse_code("The checkpoint's image processor", error)
         return None
@@ -96,15 +99,19 @@ def refuse_code(what: str, error: Exception) -> None:
         ) from error
 
 
-def _file(place: str) -> dict[str, Any]:
+def _file(place: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the content of `preprocessor_config.json`; nothing where it is missing and the options replace it."""
     from transformers.utils import cached_file
 
     try:
         path = cached_file(place, "preprocessor_config.json")
         return dict(json.loads(Path(str(path)).read_text("utf-8")))
     except Exception as error:
+        if all(getattr(options, name) is not None for name in ("size", "scale", "mean", "std")):
+            return {}
         raise CommandError(
-            f"The checkpoint has no preprocessor_config.json: give {pictures.IMAGENET} or other values."
+            f"The checkpoint has no preprocessor_config.json: give --size HEIGHT,WIDTH, and {pictures.IMAGENET} or "
+            "other values."
         ) from error
 
 
@@ -114,9 +121,12 @@ def _attributes(processor: Any) -> dict[str, Any]:
     return {**found, "image_processor_type": type(processor).__name__}
 
 
-def _geometry(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the resize rule of a processor's configuration in the terms of `ImagePreprocess`."""
-    if config.get("do_resize") is False:
+def _geometry(config: Mapping[str, Any], *, sized: bool) -> dict[str, Any]:
+    """Return the resize rule of a processor's configuration in the terms of `ImagePreprocess`.
+
+    With `sized` the user gives the size, and the configuration's filter alone is read.
+    """
+    if config.get("do_resize") is False and not sized:
         raise CommandError("The checkpoint does not resize its pictures: give --size HEIGHT,WIDTH.")
     resample = config.get("resample")
     # transformers' pipelines call `convert("RGB")`, which drops transparency.
@@ -125,6 +135,8 @@ def _geometry(config: Mapping[str, Any]) -> dict[str, Any]:
     size, kind = _sides(config.get("size")), str(config.get("image_processor_type", ""))
     if kind.startswith("RfDetr"):
         how["resample"] = "opencv_linear"  # RfDetrImageProcessor resizes by torchvision with antialias=False
+    if sized:
+        return {**how, "rounding": "down"}
     crop = _sides(config.get("crop_size")) if config.get("do_center_crop") else {}
     if kind.startswith("ConvNext"):
         return {**how, **_convnext(size, config.get("crop_pct"))}

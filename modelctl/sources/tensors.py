@@ -7,6 +7,7 @@ random items --trial, with a free batch--> it batches, or takes one item at a ti
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from modelctl.graphs.networks import Arrays, Port
 from modelctl.sources import undecided
 from modelctl.sources.draft import BOXES, PICTURES, TEXTS, Draft, Order, Sample, batch_note, refuse_idle, spec_of, store
 
-FREE_AXIS_SIZE = 8
-"""Size used in the trial run for an axis that may have any size."""
+FREE_AXIS_SIZES = (8, 32, 224)
+"""Sizes that are tried for axes that may have any size, until one runs: networks for pictures often need multiples."""
 NOTE = "No task is known for this network: it is served by its tensors."
 WHOLE_NOTE = "Nothing is batched: the first axis of its tensors is not a batch, so each is served with all of its axes."
 
@@ -57,8 +58,7 @@ def _batched(order: Order, model: onnx.ModelProto, inputs: list[Port], outputs: 
     surgery.free_batch(model)
     path = order.work / "model.onnx"
     store(model, path)
-    items = _random_items(inputs, 2, batched=True)
-    ran = trial.run(path, batch.feeds(items))
+    ran, feeds = _try_out(path, inputs, batched=True)
     if batch.whole(ran) or any(_without_batch(inputs, port) for port in outputs):
         for entry, before in zip(_entries(model), declared, strict=True):
             entry.CopyFrom(before)
@@ -66,7 +66,7 @@ def _batched(order: Order, model: onnx.ModelProto, inputs: list[Port], outputs: 
     largest = order.options.max_batch_size if batch.fits(ran) else 1
     sizes = {port.name: [size or -1 for size in port.shape[1:]] for port in inputs}
     sizes |= {name: _learned(outputs, name, array.shape)[1:] for name, array in ran.made(batch.FIRST).items()}
-    draft = _draft(order, (inputs, outputs), sizes, largest, _sample(ran, batch.feeds(items)[batch.FIRST]))
+    draft = _draft(order, (inputs, outputs), sizes, largest, _sample(ran, feeds[batch.FIRST]))
     draft.notes += batch_note(largest)
     return draft
 
@@ -78,8 +78,7 @@ def _whole(order: Order, model: onnx.ModelProto, inputs: list[Port]) -> Draft:
         )
     path = order.work / "model.onnx"
     store(model, path)
-    item = _random_items(inputs, 1, batched=False)
-    ran = trial.run(path, [item, item, item, item])
+    ran, (item, *_) = _try_out(path, inputs, batched=False)
     outputs = networks.ports(model)[1]
     for name, array in ran.made(batch.FIRST).items():
         if not array.ndim:
@@ -94,6 +93,18 @@ def _whole(order: Order, model: onnx.ModelProto, inputs: list[Port]) -> Draft:
     draft = _draft(order, (inputs, outputs), sizes, 0, _sample(ran, item))
     draft.notes.append(WHOLE_NOTE)
     return draft
+
+
+def _try_out(path: Path, inputs: Sequence[Port], *, batched: bool) -> tuple[trial.Trial, list[Arrays]]:
+    """Run a network on random items; return what it gave, and the feeds as `batch` names them."""
+    is_free = any(size is None for port in inputs for size in port.shape[batched:])
+    for size in FREE_AXIS_SIZES if is_free else FREE_AXIS_SIZES[:1]:
+        items = _random_items(inputs, 2 if batched else 1, size, batched=batched)
+        feeds = batch.feeds(items) if batched else [items] * 4
+        ran = trial.run(path, feeds)
+        if not isinstance(ran.runs[batch.FIRST], str):
+            break
+    return ran, feeds
 
 
 def _draft(
@@ -133,15 +144,16 @@ def _learned(outputs: Sequence[Port], name: str, made: Sequence[int]) -> list[in
     return [size if size == real else -1 for size, real in zip(declared, made, strict=True)]
 
 
-def _random_items(inputs: list[Port], count: int, *, batched: bool) -> Arrays:
+def _random_items(inputs: Sequence[Port], count: int, free: int, *, batched: bool) -> Arrays:
     """Return random items: floats from 0 to 1; integers 0 or 1, because they may be indices into a table.
 
-    With `batched` the first axis holds `count` items; else it has the size that the network wants.
+    With `batched` the first axis holds `count` items; else it has the size that the network wants. Free axes have the
+    size `free`.
     """
     source = np.random.default_rng(0)
     made = {}
     for port in inputs:
-        shape = [size or FREE_AXIS_SIZE for size in port.shape]
+        shape = [size or free for size in port.shape]
         if batched or not port.shape[0]:
             shape[0] = count
         values = source.random(shape) if port.dtype.startswith("FP") else source.integers(0, 2, shape)

@@ -57,7 +57,8 @@ def from_graph(
     if len(outputs) != 1 or len(outputs[0].shape) != 2:
         raise CommandError("A text classifier has one output [batch, classes]: give another --task.")
     missing.require_of_texts(order, model, outputs[0], known)
-    length = inputs[0].shape[1] or order.options.max_length or DEFAULT_LENGTH
+    limit = (_tokenizer(order.options.tokenizer).truncation or {}).get("max_length")
+    length = inputs[0].shape[1] or order.options.max_length or limit or DEFAULT_LENGTH
     return text_draft(order, model, inputs, outputs[0], length, order.options.tokenizer, known)
 
 
@@ -88,13 +89,15 @@ def text_draft(
     if order.options.max_length and order.options.max_length > length:
         raise CommandError(f"The network reads {length} tokens at most, --max-length is {order.options.max_length}.")
     is_free = all(port.shape[1] is None for port in inputs)
+    if not is_free and order.options.max_length and order.options.max_length < length:
+        raise CommandError(f"The network reads exactly {length} tokens: omit --max-length.")
     length = min(length, order.options.max_length or length) if is_free else length
     read = _tokenizer(tokenizer)
     pad = known.get("pad_id", (read.padding or {}).get("pad_id", 0))
     side = known.get("truncation_side", (read.truncation or {}).get("direction", "right"))
     surgery.free_batch(model)
     notes = []
-    if is_free and "attention_mask" in {port.name for port in inputs}:
+    if is_free and "attention_mask" in {port.name for port in inputs} and not trim.is_trimmed(model):
         try:
             model = trim.trim_to_longest(model)
         except (ValueError, onnx.checker.ValidationError) as error:
@@ -149,10 +152,11 @@ def _tokens(tokenizer: Tokenizer, inputs: list[Port], length: int, pad: int) -> 
     long, short = tokenizer.encode(" ".join(texts * (length // 50 + 1))), tokenizer.encode(texts[0])
     shape = (2, length)
     ids, mask = np.full(shape, pad), np.zeros(shape, np.int64)
-    for row, encoding in enumerate((long, short)):
-        ids[row, : len(encoding.ids)], mask[row, : len(encoding.ids)] = encoding.ids, 1
+    beginning = short.ids[: max(1, length // 2)]  # so that padding is tried with any length
+    for row, tokens in enumerate((long.ids, beginning)):
+        ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
     rows = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros(shape)}
-    return {port.name: rows[port.name].astype(networks.NUMPY[port.dtype]) for port in inputs}, len(short.ids)
+    return {port.name: rows[port.name].astype(networks.NUMPY[port.dtype]) for port in inputs}, len(beginning)
 
 
 def _require_rows(whole: dict[str, list[int]]) -> None:

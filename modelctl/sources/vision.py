@@ -35,11 +35,11 @@ from modelctl.sources.draft import (
     spec_of,
     store,
 )
-from modelctl.sources.heads import arrangement
+from modelctl.sources.heads import arrangement, levels
 from modelctl.sources.heads.options import idle
 from modelctl.sources.heads.recognition import recognise
 from modelctl.sources.heads.seen import Fit, Seen
-from modelctl.sources.heads.suppressed import is_background
+from modelctl.sources.heads.suppressed import leaves_out_background
 
 READ_BY_OPENCV = ("yolov5", "yolov8", "yolox", "end_to_end", "nanodet", "fastestdet")
 SAMPLE_PICTURES = ("coffee.jpg", "astronaut.jpg")
@@ -73,6 +73,7 @@ def classifier(
         output, trial = replace(output, dtype="FP32"), _try_out(order, model, given, how)
         made = _scores(trial, output)
     _require_real(output)
+    rounded = dequantize.is_rounded_softmax(model, output.name)
     classes = made.shape[-1]
     spec = spec_of(
         order,
@@ -83,7 +84,7 @@ def classifier(
             "outputs": {"logits": _tensor(output, trial)},
             "batching": {"max_batch_size": trial.batch},
         },
-        postprocess={"activation": activation_of(order, made), "top_k": min(5, classes)},
+        postprocess={"activation": activation_of(order, made, is_softmax=rounded), "top_k": min(5, classes)},
     )
     labels, notes = picture_labels(order, classes, known.get("labels", []))
     return Draft(spec, trial.path, labels, quantized=quantized, notes=notes + batch_note(trial.batch))
@@ -132,7 +133,9 @@ def detector(
     )
     refuse_idle(order, idle(fit.decoder), f"the decoder {fit.decoder}")
     say(f"      read as {fit.line}")
-    known, notes = _as_trained(fit.decoder, order, known)
+    if fit.decoder == "rtdetr" and "resize" in known and "nms" not in fit.settings:
+        known = {**known, "resize": "stretch"}  # Ultralytics' RT-DETR of two classes, whose file does not name its head
+    known, notes = _as_trained(known.get("family") or fit.decoder, order, known)
     how = pictures.preprocess(given, order.options, known)
     if len(fit.roles) < len(outputs):
         graph_heads.keep(model, fit.roles.values())
@@ -149,18 +152,19 @@ def detector(
         },
         postprocess=_postprocess(order, fit, known),
     )
-    notes += [f"Its head is read as {fit.line}.", *batch_note(trial.batch)]
-    return Draft(spec, trial.path, _head_labels(order, fit, known), notes=notes)
+    joined = f"{known['family']}, decoded within the network: " if known.get("family") else ""
+    notes += [f"Its head is read as {joined}{fit.line}.", *batch_note(trial.batch)]
+    return Draft(spec, trial.path, _head_labels(order, fit, known), notes=notes, doubts=list(fit.doubts))
 
 
-def _as_trained(decoder: str, order: Order, known: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _as_trained(family: str, order: Order, known: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Add to what the file says how its family reads pictures; return that, and notes on it.
 
     Their trainers read and resize pictures by OpenCV: without smoothing, and without transparency.
     """
-    if decoder not in READ_BY_OPENCV:
+    if family not in (*READ_BY_OPENCV, *levels.FAMILIES):
         return known, []
-    note = f"Pictures are resized as by OpenCV (opencv_linear), as trainers of {decoder} do; --resample overrules it."
+    note = f"Pictures are resized as by OpenCV (opencv_linear), as trainers of {family} do; --resample overrules it."
     is_chosen = order.options.resample is not None or "resample" in known
     if not is_chosen:
         say(f"      {note}")
@@ -177,7 +181,7 @@ def _postprocess(order: Order, fit: Fit, known: dict[str, Any]) -> dict[str, Any
 def _head_labels(order: Order, fit: Fit, known: dict[str, Any]) -> list[str]:
     """Return one label for each class; the name of the background, which is no class, is left out."""
     labels = labels_for(order, None, known.get("labels", []))
-    if fit.settings.get("background") and len(labels) == (fit.classes or 0) + 1 and is_background(labels[0]):
+    if leaves_out_background(fit, labels):
         return labels[1:]
     try:
         return labels_for(order, fit.classes, known.get("labels", []))
@@ -185,7 +189,8 @@ def _head_labels(order: Order, fit: Fit, known: dict[str, Any]) -> list[str]:
         each = (
             " Each of its scores is a class, the last one too." if fit.settings.get("activation") == "sigmoid" else ""
         )
-        raise CommandError(f"{error} (The head was read as {fit.line}; --decoder overrules.{each})") from error
+        option = "--activation" if fit.decoder == "detr" else "--decoder"
+        raise CommandError(f"{error} (The head was read as {fit.line}; {option} overrules.{each})") from error
 
 
 def _head_tensor(port: Port, trial: Trial, fit: Fit) -> dict[str, Any]:

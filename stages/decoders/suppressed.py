@@ -45,16 +45,17 @@ def positions(columns: tuple[str, ...]) -> dict[str, int]:
 
 
 def detections(tensors: Tensors, layout: Layout, threshold: float) -> Candidates:
-    """Decode `boxes` [K, 4], `scores` [K], `classes` [K] and, where the network gives it, their `count` [1].
+    """Decode `boxes` [K, 4], `scores` [K] or [K, 1], `classes` like them, and their `count` [1] where it is given.
 
     TensorRT's EfficientNMS (num_dets, det_boxes, det_scores, det_classes), TensorFlow Lite's Detection_PostProcess
     (boxes as yxyx in 0..1), the deployment exports of RT-DETR and D-FINE (no count), torchvision (classes from 1).
     """
-    count = len(tensors["scores"])
+    found, classes = tensors["scores"].ravel(), tensors["classes"].ravel()
+    count = len(found)
     if "count" in tensors:
         count = int(np.clip(np.rint(tensors["count"].ravel()[0]), 0, count))
-    raw = np.rint(tensors["classes"][:count]).astype(np.int64)
-    scores = activate(tensors["scores"][:count], layout.activation)
+    raw = np.rint(classes[:count]).astype(np.int64)
+    scores = activate(found[:count], layout.activation)
     kept = np.flatnonzero((scores >= threshold) & (raw >= layout.first_class))
     boxes = from_format(tensors["boxes"].reshape(-1, 4)[kept], layout.box_format)
     return Candidates(boxes, scores[kept], (raw[kept] - layout.first_class).astype(np.int32))

@@ -16,8 +16,13 @@ from modelctl.graphs.networks import Port
 
 SIZES = ("orig_target_sizes", "im_shape", "scale_factor", "image_shape")
 """Second inputs of detectors: the sizes to which boxes are scaled (RT-DETR, D-FINE; PaddleDetection)."""
-PAIRS = (("dets", "labels"), ("logits", "pred_boxes"), ("pred_logits", "pred_boxes"))
-"""Outputs of transformers' heads, beside which there may be masks, points or inner states."""
+PAIRS = (
+    *(("dets", "labels"), ("logits", "pred_boxes"), ("pred_logits", "pred_boxes")),
+    ("detection_boxes", "detection_scores", "detection_classes", "num_detections"),
+)
+"""Outputs that are a head, beside which there may be masks, points, inner states, or the boxes before NMS."""
+MASK = "pixel_mask"
+"""Second input of DETR's exports for Transformers.js: 1 where the picture is no padding, which is everywhere."""
 ROWS = ("end_to_end", "yolofastestv2")
 """Decoders of rows without a batch axis, which look like a classifier's output."""
 HEAD_NAMES = ("det_boxes", "num_dets", "detection_boxes", "detection_scores", "tflite_detection")
@@ -44,6 +49,19 @@ def feed_sizes(path: Path, work: Path, size: tuple[int, int] | None) -> Path:
     for port in sized:
         heads.feed(model, port.name, [_value(port.name, height, width)])
     copy = work / "with_sizes.onnx"
+    networks.save(model, copy)
+    return copy
+
+
+def feed_mask(path: Path, work: Path) -> Path:
+    """Return the file, or a copy of it that makes its mask of padding itself: ones for each picture."""
+    model = networks.load(path)
+    inputs, _ = networks.ports(model)
+    picture = next((port.name for port in inputs if len(port.shape) == 4), None)
+    if picture is None or not any(port.name == MASK and len(port.shape) == 3 for port in inputs):
+        return path
+    heads.feed_ones(model, MASK, picture)
+    copy = work / "with_mask.onnx"
     networks.save(model, copy)
     return copy
 
@@ -86,19 +104,20 @@ def give_batch(model: onnx.ModelProto) -> bool:
     return unbatched
 
 
-def is_detector(model: onnx.ModelProto, outputs: list[Port], *, hinted: bool, decoder: str | None) -> bool:
+def is_detector(model: onnx.ModelProto, outputs: list[Port], batch: int, *, hinted: bool, decoder: str | None) -> bool:
     """Tell whether the outputs of a network for pictures are a detector's, as far as the graph tells.
 
     Args:
         model: the network.
         outputs: its outputs.
+        batch: the number of pictures that the file fixes; 1 where it fixes none.
         hinted: whether the user gave labels or options for boxes: what is no classifier's is a detector's then.
         decoder: the family that the user named.
 
     """
     ranks = [len(port.shape) for port in outputs]
     names = [port.name.lower() for port in outputs]
-    if decoder in ROWS or (hinted and not may_be_classes(outputs)):
+    if decoder in ROWS or (hinted and not may_be_classes(outputs, batch)):
         return True
     if ranks in ([3], [3, 3]) or heads.suppresses(model):
         return True
@@ -109,9 +128,9 @@ def is_detector(model: onnx.ModelProto, outputs: list[Port], *, hinted: bool, de
     return "batchno_classid_score" in names[0]
 
 
-def may_be_classes(outputs: list[Port]) -> bool:
+def may_be_classes(outputs: list[Port], batch: int) -> bool:
     """Tell whether outputs are a classifier's: one of shape [batch, classes] or [batch, classes, 1, 1]."""
     shapes = [port.shape for port in outputs]
     if [len(shape) for shape in shapes] == [2]:
-        return (shapes[0][0] or 1) == 1  # several rows for one picture are no batch
+        return (shapes[0][0] or 1) in (1, batch)  # several rows for one picture are no batch
     return [len(shape) for shape in shapes] == [4] and shapes[0][2:] == (1, 1)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from modelctl.graphs.levels import BOXES
 from modelctl.sources.heads import values
 from modelctl.sources.heads.seen import Fit, MisfitError, Seen
 
@@ -29,7 +32,25 @@ def yolov8(seen: Seen) -> Fit:
 
 def yolov5(seen: Seen) -> Fit:
     """Rows of cx, cy, w, h, objectness, classes, with three anchors a cell."""
-    return _with_objectness(seen, "yolov5", (3,), "YOLOv5")
+    fit = _with_objectness(seen, "yolov5", (3,), "YOLOv5")
+    return replace(fit, doubts=_untrained(seen.rows(fit.roles["head"])[:, 5:]))
+
+
+def _untrained(classes: values.Array) -> list[str]:
+    """Return a doubt where the probability of a single class was not trained, and lowers each score.
+
+    YOLOv5 multiplies objectness by it and begins with 0.99998; YOLOv7 begins lower, and leaves it out in its NMS.
+    """
+    if classes.shape[1] > 1 or np.ptp(classes) > MAX_UNTRAINED_SPREAD or classes.mean() > MIN_CERTAIN:
+        return []
+    return [
+        f"Its one class has a probability of {values.spread(classes)} in every row, by which scores are multiplied, as "
+        "YOLOv5 does. YOLOv7 does not: if it is one, its scores are too low by this factor, so lower --score-threshold."
+    ]
+
+
+MAX_UNTRAINED_SPREAD, MIN_CERTAIN = 0.1, 0.95
+"""A class that was trained is near 0 in some rows and near 1 in others; one of 0.95 lowers no score noticeably."""
 
 
 def yolox(seen: Seen) -> Fit:
@@ -165,17 +186,18 @@ def scored_boxes(seen: Seen) -> Fit:
     boxes, scores = seen.rows(boxes_name), seen.rows(scores_name)
     columns = scores.shape[1]
     seen.require_scores(scores)
-    box_format = seen.option("box_format") or values.format_of(boxes, seen.size)
+    joined = boxes_name == BOXES  # by `levels`, which writes corners in pixels
+    box_format = seen.option("box_format") or ("corners" if joined else values.format_of(boxes, seen.size))
     if box_format is None:
         if not seen.forced:
             raise MisfitError("its boxes are neither corners nor centres with sizes (still to be decoded by anchors?)")
         box_format = "corners"
-    background = columns > 1 and values.sum_to_one(scores) and scores[:, 0].mean() > 1 / 2
+    background = not joined and columns > 1 and values.sum_to_one(scores) and scores[:, 0].mean() > 1 / 2
     classes = columns - background
     settings = {
         **({} if box_format == "corners" else {"box_format": box_format}),
         **({"background": True} if background else {}),
-        **seen.unit(boxes, "pixels"),
+        **({} if joined else seen.unit(boxes, "pixels")),
     }
     what = f"background + {classes}" if background else str(classes)
     line = f"boxes ({settings.get('box_format', 'corners')}, {settings.get('box_unit', 'pixels')}) and scores ({what})"
@@ -189,7 +211,7 @@ def boxes_and_scores(seen: Seen) -> tuple[str, str]:
         raise MisfitError(f"it writes two outputs, not {len(seen.outputs)}")
     fours = [name for name in seen.outputs if seen.shape(name)[-1:] == (4,)]
     if len(fours) == 2:
-        fours.sort(key=lambda name: values.are_probabilities(seen.rows(name)))
+        fours.sort(key=lambda name: _unlike_boxes(seen.rows(name)))
         fours = [name for name in fours if "box" in name.lower() or "det" in name.lower()] or fours
     if not fours:
         raise MisfitError("one of its outputs ends in four box sides")
@@ -198,6 +220,17 @@ def boxes_and_scores(seen: Seen) -> tuple[str, str]:
     if len(seen.shape(scores)) < 2 or len(seen.rows(scores)) != len(seen.rows(boxes)):
         raise MisfitError("its scores have one row for each box")
     return boxes, scores
+
+
+def _unlike_boxes(rows: values.Array) -> int:
+    """Return how little four columns look like boxes beside four others: pixels, then values in 0 to 1, then logits."""
+    if values.are_probabilities(rows):
+        return 1
+    return 2 if (rows < 0).mean() > MOST_LOGITS else 0
+
+
+MOST_LOGITS = 0.5
+"""Share of logits below 0, since most classes are absent; boxes in pixels seldom begin outside the picture."""
 
 
 def _room(classes: int, size: int, axis: str) -> int:

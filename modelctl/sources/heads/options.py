@@ -56,7 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--columns", type=_columns, metavar="batch,class,score,box", help="for end_to_end: what a row holds, in order"
     )
-    group.add_argument("--first-class", type=int, metavar="ID", help="class id of the first label (default: 0)")
+    group.add_argument(
+        "--first-class",
+        type=int,
+        metavar="ID",
+        help="class id of the first label (default: 0, or 1 by the outputs' names)",
+    )
     group.add_argument("--bins", type=side, help="for nanodet: bins of each side (default: 8)")
     group.add_argument(
         "--anchors", type=_floats, metavar="W,H,...", help="for yolofastestv2: width and height of each anchor"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from modelctl.sources.heads import values
+from modelctl.sources.heads.arrangement import PAIRS
 from modelctl.sources.heads.dense import boxes_and_scores
 from modelctl.sources.heads.seen import Fit, MisfitError, Seen
 from modelctl.sources.heads.values import Array
@@ -20,8 +21,10 @@ def detr(seen: Seen) -> Fit:
     boxes, logits = seen.rows(boxes_name), seen.rows(logits_name)
     queries = len(boxes) // len(seen.outputs[boxes_name])
     seen.require(queries <= MAX_QUERIES, f"it has at most {MAX_QUERIES} queries, not {queries}")
+    seen.require(not seen.is_grid(queries, (1,)), f"its {queries} rows are one for each cell, and overlap still")
     seen.require(values.unit_of(boxes) != "pixels", "its boxes lie in 0 to 1")
-    seen.require_centres(boxes)
+    if set(seen.outputs) not in map(set, PAIRS):
+        seen.require_centres(boxes)
     activation = seen.option("activation") or _activation(seen, logits)
     columns = logits.shape[1]
     classes = columns - (activation == "softmax")
@@ -34,7 +37,8 @@ def detr(seen: Seen) -> Fit:
 def _activation(seen: Seen, logits: Array) -> str:
     """Return what turns a DETR's logits into probabilities.
 
-    A softmax has one class more than there are labels, the last, and it wins in most queries.
+    A softmax has one class more than there are labels, the last, and it wins in most queries. In a sigmoid's rows any
+    class may win everywhere; of one class, or of as many as there are labels, none is "no object".
     """
     columns = logits.shape[1]
     dominated = float((logits.argmax(axis=1) == columns - 1).mean()) >= NO_OBJECT_SHARE
@@ -44,7 +48,7 @@ def _activation(seen: Seen, logits: Array) -> str:
             'its scores went through a softmax whose last class is "no object": export the logits',
         )
         return "none"
-    if set(seen.outputs) == RF_DETR:
+    if set(seen.outputs) == RF_DETR or columns in (1, len(seen.labels)):
         return "sigmoid"
     return "softmax" if dominated else "sigmoid"
 
@@ -64,7 +68,8 @@ def rtdetr(seen: Seen) -> Fit:
         len(seen.labels) == classes or "RTDETR" in seen.head,
         f"{wide} = 4 + {classes}, and there are {len(seen.labels)} labels",
     )
-    grid = high > MAX_QUERIES
+    seen.require(not seen.is_grid(high, (3,)), f"its {high} rows are three for each cell, as YOLOv5's")
+    grid = high > MAX_QUERIES or seen.is_grid(high, (1,))
     unit = seen.option("box_unit") or values.unit_of(boxes) or "normalized"
     settings = {**({"nms": True} if grid else {}), **({} if unit == "normalized" else {"box_unit": unit})}
     title = "rows of boxes and classes before NMS" if grid else "Ultralytics' RT-DETR"

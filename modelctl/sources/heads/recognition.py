@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from modelctl.errors import CommandError
 from modelctl.sources.heads import arrangement, dense, queries, suppressed, unread
-from modelctl.sources.heads.seen import Fit, MisfitError, Seen, shapes
+from modelctl.sources.heads.seen import EmptyError, Fit, MisfitError, Seen, shapes
 
 READERS: Mapping[str, Callable[[Seen], Fit]] = {
     "nanodet_plus": dense.nanodet_plus,
@@ -50,6 +50,9 @@ def recognise(seen: Seen) -> Fit:
     for decoder, read in READERS.items():
         try:
             return read(seen)
+        except EmptyError as empty:
+            what = f"The network's outputs {shapes(seen.outputs)} are those of the decoder {decoder}"
+            raise CommandError(f"{what}, but {empty}.") from empty
         except MisfitError as misfit:
             reasons[decoder] = str(misfit)
     raise CommandError(_refusal(seen, reasons))
@@ -61,6 +64,9 @@ def _without_extras(seen: Seen) -> Seen:
         if set(pair) < set(seen.outputs):
             return replace(seen, outputs={name: seen.outputs[name] for name in pair})
     rows = [name for name in seen.outputs if len(seen.shape(name)) == 2]
+    counts = [name for name in seen.outputs if seen.shape(name) in ((), (1,))]
+    if len(seen.outputs) == 2 and len(rows) == len(counts) == 1 and seen.shape(rows[0])[-1] in (6, 7):
+        return replace(seen, outputs={rows[0]: seen.outputs[rows[0]]})  # PaddleDetection's bbox_num
     if len(rows) == 1 and len(seen.outputs) > 1 and all(len(seen.shape(name)) in (2, 4) for name in seen.outputs):
         return replace(seen, outputs={rows[0]: seen.outputs[rows[0]]})
     return seen

@@ -17,6 +17,10 @@ class MisfitError(Exception):
     """The outputs are not those of a family; the message continues "it is not X, because ..."."""
 
 
+class EmptyError(MisfitError):
+    """The outputs are those of a family, but hold no object that would tell how they are written."""
+
+
 @dataclass(frozen=True)
 class Fit:
     """How a head is read.
@@ -27,6 +31,7 @@ class Fit:
         line: in words, such as "YOLOv8: 84 = 4 + 80".
         classes: how many; None when the outputs do not tell.
         settings: further keys of the spec's `postprocess`.
+        doubts: sentences on what the values leave open.
 
     """
 
@@ -35,6 +40,7 @@ class Fit:
     line: str
     classes: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    doubts: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,14 @@ class Seen:
                 values.are_probabilities(scores),
                 f"its scores would be {values.spread(scores)}, not 0 to 1 (raw: --activation sigmoid)",
             )
+
+    def is_grid(self, rows: int, per_cell: Sequence[int]) -> bool:
+        """Tell whether so many rows are those of all cells of several levels, which overlap until NMS.
+
+        A network that suppresses writes few rows; 300 may be the cells of one level by chance.
+        """
+        found = values.grid_of(rows, self.size, per_cell) if all(self.size) else None
+        return found is not None and len(found[1]) > 1 and rows > max(self.size)
 
     def require_centres(self, boxes: Array) -> None:
         """Require boxes as centre and size."""

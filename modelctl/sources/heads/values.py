@@ -84,6 +84,21 @@ def format_of(boxes: Array, size: tuple[int, int]) -> BoxFormat | None:
     return "centre" if share(boxes, "centre", limit) >= MOST else None
 
 
+def may_be_centres(boxes: Array, size: tuple[int, int]) -> bool:
+    """Tell whether boxes [N, 4] that are possible corners would lie in the picture as centres with sizes as well.
+
+    A far corner is a large size, so that one box in the lower right of a picture settles it.
+    """
+    limit = np.array(size_in(unit_of(boxes), size, boxes))
+    middle, half = boxes[:, :2], boxes[:, 2:] / 2
+    inside = (middle - half >= -EDGE * limit) & (middle + half <= (1 + EDGE) * limit)
+    return bool(len(boxes)) and float(inside.all(axis=1).mean()) >= MOST
+
+
+EDGE = 0.1
+"""Part of the picture's side by which a right box crosses its edge at most."""
+
+
 def cells(size: tuple[int, int], strides: Sequence[int], *, up: bool = False) -> int:
     """Return the number of grid cells; with `up`, cells that the edge cuts off count."""
     return sum(

@@ -65,6 +65,25 @@ def test_a_graph_older_than_slices_with_inputs_is_raised(tmp_path: Path) -> None
     assert answer(path, given).tolist() == [[1, 0, 3, 0]]
 
 
+def test_a_graph_that_is_too_old_to_be_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence names the opset, and the one that helps. (What the converter of ONNX does not know is played.)"""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no adapter")
+
+    path = networks.classifier(tmp_path / "net.onnx", batch=1, fixed_inside=True)
+    model = onnx.load(path)
+    model.opset_import[0].version = 9
+    onnx.save(model, path)
+    monkeypatch.setattr("onnx.version_converter.convert_version", fail)
+    with pytest.raises(CommandError) as caught:
+        surgery.declare(path, {"logits": [6]})
+    assert str(caught.value) == (
+        "The network has a fixed batch, and its opset 9 is too old to free it: export it with a dynamic batch, or with "
+        "opset 10 or later."
+    )
+
+
 def test_sizes_that_the_graph_knows_count_more_than_those_declared(tmp_path: Path) -> None:
     """A free size is declared as the graph computes it; if the graph leaves it open, as declared."""
     path = networks.yolo(tmp_path / "yolo.onnx", free=True)

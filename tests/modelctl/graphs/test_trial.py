@@ -107,6 +107,24 @@ def test_a_crash_ends_the_child_alone(
         trial.run(path, [{"x": FLOATS[:1]}])
 
 
+@pytest.mark.parametrize(
+    ("script", "sentence"),
+    [
+        ("raise RuntimeError('no disk')", "The network could not be tried: RuntimeError: no disk"),
+        ("raise SystemExit(3)", "The network could not be tried: exit code 3"),
+    ],
+)
+def test_a_child_that_fails_itself_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, sentence: str
+) -> None:
+    """Its last line is the reason, or its exit code where it said nothing."""
+    path = small(tmp_path / "a.onnx", [node("Abs", ["x"], ["y"])], [y("N", 3)])
+    monkeypatch.setattr(trial, "COMMAND", (sys.executable, "-c", script))
+    with pytest.raises(CommandError) as caught:
+        trial.run(path, [{"x": FLOATS[:1]}])
+    assert str(caught.value) == sentence
+
+
 def test_a_refused_network_says_why(tmp_path: Path) -> None:
     """What ONNX Runtime says is passed on."""
     path = small(tmp_path / "a.onnx", [node("Abs", ["x"], ["y"])], [y("N", 3)])

@@ -64,14 +64,27 @@ def test_the_smallest_spec_is_enough(tmp_path: Path) -> None:
             "network:\n  batching: {max_batch_size: 0}\n",
             9,
             "network.batching.max_batch_size",
-            "1 or more",
+            "a task needs 1 or more",
         ),
-        ("  height: 224\n", "", 4, "preprocess", "height"),
+        ("  height: 224\n", "", 4, "preprocess", "width and height are needed, except with shortest_edge, which takes"),
+        (
+            "  height: 224\n",
+            "  height: 224\n  longest_edge: 300\n",
+            7,
+            "preprocess.longest_edge",
+            "shortest_edge needs it, the others do not take it",
+        ),
         ("  height: 224\n", "  height: 224\n  std: [1, 0, 1]\n", 4, "preprocess", "std not 0"),
         ("  height: 224\n", "  height: 224\n  mean: [.nan, 0, 1]\n", 4, "preprocess", "finite"),
         ("preprocess:\n", "canary: {text: hello}\npreprocess:\n", 4, "canary", "the task takes image"),
         ("preprocess:\n", "expect: [{text: a, label: b}]\npreprocess:\n", 4, "expect", "the task takes image"),
-        ("preprocess:\n", "expect: [{image: a, text: b, label: c}]\npreprocess:\n", 4, "expect.0", "either image"),
+        (
+            "preprocess:\n",
+            "expect: [{image: a, text: b, label: c}]\npreprocess:\n",
+            4,
+            "expect.0",
+            "give either image or text",
+        ),
         (
             "preprocess:\n",
             "expect: [{image: a, label: b, box: [0, 0, 1, 1]}]\npreprocess:\n",
@@ -99,7 +112,7 @@ def test_the_smallest_spec_is_enough(tmp_path: Path) -> None:
             "network:\n  tensorrt: {shapes: {imgae: {min: [1], opt: [1], max: [1]}}}\n",
             9,
             "network.tensorrt.shapes",
-            "no input imgae",
+            "there is no input imgae; there are image, x",
         ),
     ],
 )
@@ -119,6 +132,23 @@ def test_a_fault_is_said_by_line_and_key(tmp_path: Path, old: str, new: str, lin
 def test_what_is_no_mapping_is_said_too(tmp_path: Path, text: str, line: int) -> None:
     path = at(tmp_path, text)
     with pytest.raises(CommandError, match=rf"^{path}:{line}: "):
+        spec.read(path)
+
+
+def test_a_spec_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """A file that is missing or not text, and text that only looks like YAML."""
+    path = at(tmp_path, "")
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(CommandError, match=rf"^{path} cannot be read: "):
+        spec.read(path)
+    path.write_text("name: 2001-99-99\n")
+    with pytest.raises(CommandError, match=rf"^{path}:1: this is not valid YAML: "):
+        spec.read(path)
+
+
+def test_a_tensor_model_names_all_of_its_dims(tmp_path: Path) -> None:
+    path = at(tmp_path, WHOLE.replace(", dims: [16, 3]", ""), "rows")
+    with pytest.raises(CommandError, match=rf"^{path}:4: network: inputs and outputs need dims"):
         spec.read(path)
 
 

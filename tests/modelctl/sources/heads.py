@@ -94,6 +94,26 @@ def with_nms(path: Path) -> Path:
     return path
 
 
+def with_mask(path: Path, *sizes: int | str) -> Path:
+    """Add an input `pixel_mask` [batch, H, W]; anything but ones moves every number of the outputs."""
+    import onnx
+
+    model = onnx.load(path)
+    model.graph.input.append(value("pixel_mask", TensorProto.INT64, ["batch", *sizes]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1), "mask/one"))
+    model.graph.node[1].output[0] = "mask/zero"
+    made = [
+        node("Cast", ["pixel_mask"], ["mask/real"], to=TensorProto.FLOAT),
+        node("ReduceMean", ["mask/real"], ["mask/mean"], axes=[1, 2], keepdims=0),
+        node("Sub", ["mask/mean", "mask/one"], ["mask/away"]),
+        node("Add", ["mask/zero", "mask/away"], ["zero"]),
+    ]
+    for number, one in enumerate(made):
+        model.graph.node.insert(2 + number, one)
+    onnx.save(model, path)
+    return path
+
+
 def centre(box: Sequence[float]) -> list[float]:
     """Return corners as cx, cy, w, h."""
     x1, y1, x2, y2 = box

@@ -50,7 +50,10 @@ def _attribute(model: onnx.ModelProto, source: Source) -> None:
 
 def _declared(model: onnx.ModelProto, source: Source) -> None:
     """Declare another size, another type, or no shape."""
-    entry = _pick([*model.graph.input, *model.graph.output], source).type.tensor_type
+    entries = [*model.graph.input, *model.graph.output]
+    if not entries:
+        return
+    entry = _pick(entries, source).type.tensor_type
     what = int(source.integers(0, 4))
     if what == 0:
         entry.elem_type = int(source.integers(0, 24))

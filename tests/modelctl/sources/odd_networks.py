@@ -114,3 +114,15 @@ def quantized(path: Path, how: str, classes: int = 6) -> Path:
         ]
     inputs = [value("pixels", TensorProto.UINT8, ["N", SIZE, SIZE, 3])]
     return networks.save(path, nodes, inputs, [value("scores", kind, ["N", classes])], constants)
+
+
+def cellwise(path: Path, cell: int = 32) -> Path:
+    """A map for pictures whose sides are multiples of a cell: what each cell holds on average is added to it."""
+    nodes = [
+        node("AveragePool", ["input"], ["means"], kernel_shape=[cell, cell], strides=[cell, cell]),
+        node("Resize", ["means", "", "scales"], ["spread"], mode="nearest"),
+        node("Add", ["input", "spread"], ["map"]),
+    ]
+    shape = ["batch", 3, "height", "width"]
+    ports = [value(name, TensorProto.FLOAT, shape) for name in ("input", "map")]
+    return networks.save(path, nodes, ports[:1], ports[1:], {"scales": np.array([1, 1, cell, cell], np.float32)})

@@ -316,7 +316,7 @@ def test_rf_detr_has_a_label_for_each_of_its_scores(tmp_path: Path) -> None:
     assert draft.spec.postprocess.activation == "sigmoid"
     with pytest.raises(CommandError, match=r"has 2 classes, .* has 1 labels.*read as DETR, sigmoid") as caught:
         drafted(tmp_path, path, names=1)
-    assert "--decoder overrules. Each of its scores is a class, the last one too." in str(caught.value)
+    assert "--activation overrules. Each of its scores is a class, the last one too." in str(caught.value)
 
 
 def test_the_user_overrules_what_was_recognised(tmp_path: Path) -> None:
@@ -352,9 +352,10 @@ def arrays(**shapes: tuple[int, ...]) -> Outputs:
     [
         (arrays(loc=(84, 14), conf=(84, 2), iou=(84, 1)), "looks like YuNet"),
         (arrays(bbox=(84, 4), score=(84, 2), points=(84, 10)), "looks like RetinaFace"),
-        (maps(1, 2, 2, 10), "looks like CenterNet or CenterFace"),
+        (maps(1, 2, 2, 10, side=8), "looks like CenterNet, or CenterFace"),
         (maps(21, 21, 21, side=8), "looks like YOLO with undecoded levels"),
         (arrays(output0=(116, 84), output1=(32, 16, 16)), "looks like YOLO with masks"),
+        (arrays(output0=(6, 84), output1=(6, 84)), "looks like YOLOv9 before its conversion"),
         (arrays(output=(6, 84)), "yolov8: its scores would be"),
         (arrays(output=(84, 4)), "its last axis of 4 leaves no room for classes"),
         (arrays(a=(84, 3), b=(84, 5)), "scored_boxes: one of its outputs ends in four box sides"),

@@ -21,6 +21,7 @@ COUNT = 300 if os.environ.get("FAULTS") == "full" else 10
 """CI sends a few; each takes a second or two."""
 
 
+@pytest.mark.timeout(3000)
 def test_damaged_networks_leave_triton_alone(
     command: Any, stack: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 from sample_files import contents, labels, png, spec
+from test_heads import drafted
 from test_onnx import PICTURES, UNIT, planes, run, same_ranking, softmax, stretched
 from test_refusals import HOW, net, odd
 
@@ -140,6 +141,15 @@ def test_scores_in_bytes(command: Any, served: Any, tmp_path: Path, how: str) ->
         same_ranking(served.classify("few", png(array), 6), expected)
 
 
+def test_scores_in_bytes_of_many_classes(tmp_path: Path) -> None:
+    """Most of them are rounded to 0: what is left of their sum is probabilities still, and gets no softmax."""
+    path = odd_networks.quantized(tmp_path / "many.onnx", "scale", classes=1000)
+    sums = [run(path, pixels=stretched(array, 32, 32)[None])[0].sum() / 256 for array in PICTURES]
+    assert min(sums) < 0.9
+    draft = drafted(tmp_path, path, names=1000, prepared=STRETCH)
+    assert draft.spec.postprocess.activation == "none"
+
+
 def test_bytes_without_a_meaning_are_refused(command: Any, tmp_path: Path) -> None:
     """Neither a scale in the graph nor a sum of 256: nobody knows what they are."""
     path = odd_networks.quantized(tmp_path / "few.onnx", "tenth")
@@ -264,3 +274,12 @@ def test_a_scalar_is_refused(command: Any, tmp_path: Path) -> None:
     result = command.run("add", *arguments)
     assert result.code == 1
     assert "'y' is a single number without axes, which Triton cannot serve" in result.sentence
+
+
+def test_free_axes_that_take_multiples(command: Any, served: Any, tmp_path: Path) -> None:
+    """Networks for pictures often take multiples of their cells: sizes are tried until one runs."""
+    path = odd_networks.cellwise(tmp_path / "cells.onnx")
+    result = command.run("add", str(path), "--task", "none")
+    assert result.code == 0, result.err
+    item = np.random.default_rng(0).random((1, 3, 64, 96), np.float32)
+    np.testing.assert_allclose(served.tensors("cells", {"input": item}, ("map",))["map"], *run(path, input=item), 1e-6)
