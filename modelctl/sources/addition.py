@@ -55,7 +55,7 @@ def add(arguments: argparse.Namespace) -> int:
 
 def _name(source: str) -> str:
     stem = Path(source.rpartition(":")[2].rstrip("/")).name
-    stem = stem.removesuffix(Path(stem).suffix) if Path(stem).suffix in find.FILES else stem
+    stem = stem.removesuffix(Path(stem).suffix) if Path(stem).suffix.lower() in find.FILES else stem
     return re.sub(r"[^a-z0-9_]+", "_", stem.lower()).strip("_")
 
 

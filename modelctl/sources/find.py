@@ -51,15 +51,16 @@ def draft(order: Order) -> Draft:
         from modelctl.sources import huggingface  # here, because it imports packages that other sources do not need
 
         return huggingface.draft(order)
-    if path.suffix == ".onnx":
+    ending = path.suffix.lower()
+    if ending == ".onnx":
         from modelctl.sources import onnxfile
 
         return onnxfile.draft(order)
-    if path.suffix == ".tflite":
+    if ending == ".tflite":
         from modelctl.sources import tflite
 
         return tflite.draft(order)
-    if path.suffix in TORCH_FILES:
+    if ending in TORCH_FILES:
         from modelctl.sources import torchscript, ultralytics
 
         if not path.is_file() and path.parent != Path():  # Ultralytics downloads a file given by its name alone

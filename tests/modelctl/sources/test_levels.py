@@ -17,6 +17,7 @@ from test_heads import answers, drafted, same_objects
 
 from modelctl.errors import CommandError
 from modelctl.graphs import networks
+from modelctl.sources import addition
 
 EACH = {
     "YuNet": (level_heads.yunet(), level_heads.FACES),
@@ -133,3 +134,10 @@ def test_a_classifier_of_another_batch_is_freed(tmp_path: Path) -> None:
     draft = drafted(tmp_path, path, names=6)
     assert draft.spec.network.batching.max_batch_size > 1
     assert networks.ports(networks.load(draft.network))[1][0].shape == (None, 6)
+
+
+def test_the_ending_of_a_file_may_be_in_capitals(tmp_path: Path) -> None:
+    """Some systems write it so."""
+    path = small.classifier(tmp_path / "net.ONNX")
+    assert drafted(tmp_path, path, names=6).spec.task == "image-classification"
+    assert addition._name(str(path)) == "net"
