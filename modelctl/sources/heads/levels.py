@@ -115,9 +115,9 @@ def _from_cell(make: Decoding, rows: str, points: Values, stride: int) -> str:
 
 def yunet_of_priors(head: Head, make: Decoding) -> bool:
     """Faces of the YuNet before 2023: offsets, two classes and an overlap for each prior. Source: libfacedetection."""
-    parts = [name for width in (14, 2, 1) for name in head.of_width(width)[width]]
     priors = _priors(head, FOUR_STRIDES, YUNET_SIDES, partial=False)
-    if len(parts) != 3 or len(head.shapes) != 3 or any(len(priors) != head.shapes[name][0] for name in parts):
+    parts = _of_priors(head, priors, 14, 2, 1)
+    if not parts:
         return False
     loc, conf, overlap = (make.rows(name, head.shapes[name]) for name in parts)
     score = make.node("Mul", make.columns(conf, 1), make.unit(overlap))
@@ -127,9 +127,9 @@ def yunet_of_priors(head: Head, make: Decoding) -> bool:
 
 def retinaface(head: Head, make: Decoding) -> bool:
     """Faces: offsets, two classes and points for each prior. Source: Pytorch_Retinaface, `PriorBox` and `decode`."""
-    parts = [name for width in (4, 2, 10) for name in head.of_width(width)[width]]
     priors = _priors(head, STRIDES, RETINAFACE_SIDES, partial=True)
-    if len(parts) != 3 or len(head.shapes) != 3 or any(len(priors) != head.shapes[name][0] for name in parts):
+    parts = _of_priors(head, priors, 4, 2, 10)
+    if not parts:
         return False
     loc, conf, _ = (make.rows(name, head.shapes[name]) for name in parts)
     make.finish([_from_priors(make, loc, priors)], [make.columns(conf, 1)])
@@ -143,6 +143,13 @@ def _priors(head: Head, strides: Sequence[int], sides: Sequence[Sequence[int]], 
         for stride, level in zip(strides, sides, strict=True)
     ]
     return np.array([(*point, side, side) for level in levels for point, side in level], np.float32)
+
+
+def _of_priors(head: Head, priors: Values, *widths: int) -> list[str]:
+    """Return the outputs that write so many columns for each prior, in the order of `widths`; empty if others do."""
+    found = [name for width in widths for name in head.of_width(width)[width]]
+    fits = len(found) == len(widths) == len(head.shapes)
+    return found if fits and all(head.shapes[name][0] == len(priors) for name in found) else []
 
 
 def _from_priors(make: Decoding, loc: str, priors: Values) -> str:
