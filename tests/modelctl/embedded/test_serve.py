@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
+from broken import until
 from living import is_alive, words
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -128,8 +129,8 @@ def test_a_broken_model_ends_the_start_only_when_it_is_a_default(make_stack: Cal
         assert output(stack).splitlines()[-1].startswith("modelctl: Model efficientnet_lite0 did not load")
     else:
         wait_live(stack)
-        time.sleep(0.5)
-        assert "Warning: Model efficientnet_lite0 did not load: efficientnet_lite0_network" in output(stack)
+        warning = "Warning: Model efficientnet_lite0 did not load: efficientnet_lite0_network"
+        until(lambda: warning in output(stack), 20)
         assert state_of(stack, "simple_net") == "READY"
     sentence = next(line for line in output(stack).splitlines() if "Model efficientnet_lite0 did not load" in line)
     assert "Protobuf parsing failed" in sentence
