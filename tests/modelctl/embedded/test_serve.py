@@ -229,7 +229,7 @@ def test_up_shows_what_it_does_and_stops_cleanly(make_stack: Callable[..., Any])
     begun = time.monotonic()
     while f"Gateway ready: {stack.url}" not in out.read_text():
         assert up.poll() is None, out.read_text()
-        assert time.monotonic() - begun < 20, out.read_text()
+        assert time.monotonic() - begun < 60, out.read_text()  # the machine may be busy
         time.sleep(0.1)
     time.sleep(0.5)
     text = out.read_text()
